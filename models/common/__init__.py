@@ -1,0 +1,1 @@
+"""What Ratchet's kinds share: called, never inherited."""

@@ -1,0 +1,71 @@
+"""From the bytes of a photo to the uint8 square that a program takes: the only image decoding there is.
+
+Validation, the training cache, evaluation and the service all call these two functions, so none can differ.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from models.common.errors import BadExampleError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+
+def open_image(payload: bytes, max_pixels: int) -> Image.Image:
+    """The picture in `payload`, not yet decoded. Raises BadExampleError saying why it cannot be one.
+
+    Reads the header alone, so a decompression bomb is refused by its stated size before it is unpacked.
+    """
+    if not payload:
+        raise BadExampleError("empty file (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is our own limit
+            image = Image.open(io.BytesIO(payload), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadExampleError(f"too many pixels (allowed: {max_pixels})") from error
+    except UnidentifiedImageError as error:
+        raise BadExampleError(f"not an image ({', '.join(FORMATS)} are read)") from error
+    except Exception as error:  # a damaged header makes PIL raise anything
+        raise BadExampleError(f"damaged image header: {error}") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadExampleError(f"{width} x {height} px is more than the {max_pixels} pixels allowed")
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise BadExampleError(
+            f"animated or multi-page {image.format} ({image.n_frames} frames); give one still picture"
+        )
+    return image
+
+
+def decode(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """`image` as (size, size, 3) uint8 RGB: upright, shorter side scaled to `size`, centre cropped.
+
+    Raises BadExampleError where the pixels cannot be read (truncated file).
+    """
+    try:
+        image.draft("RGB", (size, size))  # JPEG: decode at the nearest larger 1/2, 1/4, 1/8; ignored by other formats
+        picture = _rgb(ImageOps.exif_transpose(image))
+        if picture.size != (size, size):
+            picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
+    except Exception as error:  # truncated or damaged data makes PIL raise anything
+        raise BadExampleError(f"cannot be decoded: {error}") from error
+    return np.asarray(picture)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if (
+        image.mode.startswith("I") or image.mode == "F"
+    ):  # 16 and 32 bit grey: PIL's own conversion clips, it does not scale
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8)).convert("RGB")
+    if "A" in image.mode or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,115 @@
+"""The parts of a model's params that every kind shares. Frozen, typed, and refusing what they do not know."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen section of params.yaml that knows all of its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Splits(Section):
+    """Shares of examples that go to `val` and `test` by a hash of their group; the rest is `train`."""
+
+    val: Share = 0.1
+    test: Share = 0.2
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> Self:
+        if self.val + self.test >= 1:
+            raise ValueError(
+                f"val ({self.val}) and test ({self.test}) leave nothing to train on; keep their sum below 1"
+            )
+        return self
+
+
+class DataParams(Section):
+    """What every kind's `data` section has: how examples are split and what share of bad rows is tolerated."""
+
+    splits: Splits = Splits()
+    max_bad: Share = 0.05  # share of rows of a source that may be quarantined before the whole source is refused
+    labels: tuple[str, ...] | None = None  # a closed set; None: whatever the data holds
+    max_drift: float = Field(default=0.2, gt=0)  # population stability index against the previous data version: warns
+    min_per_class: int = Field(default=2, ge=1)  # training examples a class needs; fewer blocks
+
+
+class Train(Section):
+    """How a network is trained; a kind adds its own keys (network, augmentation, input) to these."""
+
+    weights: str = "none"  # none | imagenet (or the kind's own source) | champion | path of a weights file
+    unfreeze: Literal["head", "gradual", "all"] = "all"
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(default=1e-3, gt=0)  # of the head; earlier layers get it times layer_decay each
+    layer_decay: float = Field(default=1.0, gt=0, le=1)  # 1: one rate for all layers
+    weight_decay: float = Field(default=0.05, ge=0)  # not on norms and biases
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd only
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)  # before the head
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)  # alpha of the beta distribution; 0: off
+    early_stopping: int = Field(default=5, ge=0)  # epochs without a better validation loss; 0: off
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)  # 0: off
+    max_grad_norm: float = Field(default=1.0, ge=0)  # 0: off
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
+    compile: bool = False
+    channels_last: bool = True
+    devices: int = Field(default=1, ge=1)  # GPUs to use; 1 also where there is none
+    seed: int = 0
+    wandb: bool = False
+
+    @model_validator(mode="after")
+    def _do_not_contradict(self) -> Self:
+        if self.unfreeze != "all" and self.weights == "none":
+            raise ValueError(
+                f"unfreeze: {self.unfreeze} freezes layers that weights: none never trained;"
+                " set weights: imagenet, champion or a path, or unfreeze: all"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be below epochs ({self.epochs})")
+        return self
+
+
+class Budgets(Section):
+    """Limits on what is shipped, each absolute or None, and how many times the champion's it may be."""
+
+    latency_ms: float | None = Field(default=None, gt=0)  # median of one example on this machine's CPU
+    size_mb: float | None = Field(default=None, gt=0)
+    memory_mb: float | None = Field(default=None, gt=0)  # peak resident memory of a process that serves it
+    times_champion: float | None = Field(default=2.0, gt=0)
+
+
+class Gate(Section):
+    """The policy by which a candidate is judged; docs/gate.md explains each number."""
+
+    metric: str = "accuracy"
+    rule: Literal["improve", "non_inferior"] = "improve"
+    min_gain: float = Field(default=0.0, ge=0)
+    margin: float = Field(default=0.01, gt=0)  # non_inferior only
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    floors: dict[str, float] = {}  # metric: value it must reach (or stay under, where less is better)
+    slices: tuple[str, ...] = ()  # columns beside label; every class is a slice anyway
+    slice_tolerance: float = Field(default=0.02, ge=0)
+    slice_min: int = Field(default=30, ge=1)  # test examples that a slice needs to be judged
+    resamples: int = Field(default=10_000, ge=100)
+    budgets: Budgets = Budgets()
+
+
+class Serve(Section):
+    """Limits of the service."""
+
+    max_body_mb: float = Field(default=16.0, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0)
+    threads: int = Field(default=1, ge=1)
+
+
+class Schedule(Section):
+    """When a deployment retrains by itself; None: only when asked."""
+
+    cron: str | None = None

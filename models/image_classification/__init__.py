@@ -1,0 +1,84 @@
+"""Image classification: one label for one picture, by any torchvision network or a small CNN of our own.
+
+This module is the kind's face (models/common/kind.py says what a kind offers); torch is imported only to train.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob
+from models.image_classification.params import ImageData, ImageTrain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from models.common.sources import Source
+
+Data = ImageData
+Train = ImageTrain
+METRICS = (Metric("accuracy", numerator="correct", binary=True),)
+COLUMNS = {"width": "int32", "height": "int32", "phash": "uint64"}
+SERVICE_MODULES = (
+    "models",
+    "models.common",
+    "models.common.errors",
+    "models.common.images",
+    "models.common.program",
+    "models.image_classification.predictor",
+)
+SERVICE_PACKAGES = ("onnxruntime", "numpy", "pillow")
+
+
+def examples(source: "Source") -> Iterator[Example]:
+    """Class folders, or files beside a metadata file."""
+    from models.image_classification import reading
+
+    return reading.examples(source)
+
+
+def inspect(payload: bytes, data: ImageData) -> dict[str, Any]:
+    """Width, height and perceptual hash of a picture that decodes whole."""
+    from models.image_classification import reading
+
+    return reading.inspect(payload, data)
+
+
+def expectations(data: ImageData, manifest: "pd.DataFrame") -> list[Expectation]:
+    """Sizes and near-duplicates across splits."""
+    from models.image_classification import reading
+
+    return reading.expectations(data, manifest)
+
+
+def train(job: TrainJob) -> None:
+    """Fine-tunes a network and writes the program."""
+    from models.image_classification import training
+
+    training.train(job)
+
+
+def score(program: Path, manifest: "pd.DataFrame", batches: Path, home: Path) -> "pd.DataFrame":
+    """One row per picture: label, prediction, correct, loss, confidence, probabilities."""
+    from models.image_classification import scoring
+
+    return scoring.score(program, manifest, batches, home)
+
+
+def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
+    """Accuracy, balanced accuracy, macro F1, log loss, calibration error."""
+    from models.image_classification import scoring
+
+    return scoring.summary(table, labels)
+
+
+def report(job: ReportJob) -> list[Section]:
+    """Confusion matrix, reliability diagram, worst mistakes."""
+    from models.image_classification import pages
+
+    return pages.sections(job)
+
+
+def service() -> str:
+    """Source of the Bento's service."""
+    return (Path(__file__).parent / "bento_service.py").read_text()

@@ -53,7 +53,9 @@ _COLUMNS = ("benchmark", "ours", "peer", "ratio", "target", "note")
 
 
 def _machine() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "dvc", "prefect", "onnxruntime"))
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "torchvision", "dvc", "prefect", "onnxruntime")
+    )
     return f"{date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}, {packages}."
 
 

@@ -50,7 +50,7 @@ class Train(Section):
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # 1: one rate for all layers
     weight_decay: float = Field(default=0.05, ge=0)  # not on norms and biases
     momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd only
-    warmup_epochs: float = Field(default=1.0, ge=0)
+    warmup_epochs: float = Field(default=0.5, ge=0)  # the rate rises from nothing over these, then falls by a cosine
     dropout: float = Field(default=0.0, ge=0, lt=1)  # before the head
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixup: float = Field(default=0.0, ge=0)  # alpha of the beta distribution; 0: off

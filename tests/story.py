@@ -1,0 +1,93 @@
+"""A user's story told through the real command line, in a clone of its own with remotes of its own.
+
+`make demo` and benchmarks/cifar10.py are such stories: they call `ratchet` as a person would and keep what it answers.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+CODE = Path(__file__).resolve().parent.parent
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "BENTOML_DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+
+
+@dataclass
+class Story:
+    """A clone of this repository in `folder`/project, and what has happened in it so far."""
+
+    folder: Path
+    console: Console = field(default_factory=Console)
+    chapters: list[tuple[str, str, float]] = field(default_factory=list)  # what was done, what came of it, seconds
+
+    @property
+    def project(self) -> Path:
+        return self.folder / "project"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        here = {"PYTHONPATH": str(self.project), "PREFECT_HOME": str(self.folder / "prefect")}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return os.environ | QUIET | here | {"PATH": path}
+
+    def begin(self) -> None:
+        """A fresh clone of the last commit, with a bare git remote and a DVC remote beside it, nothing shared with ours."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self._call("git", "clone", "--quiet", str(CODE), str(self.project), cwd=CODE)
+        self._call("git", "clone", "--quiet", "--bare", str(CODE), str(self.folder / "remote.git"), cwd=CODE)
+        self._call("git", "remote", "set-url", "origin", str(self.folder / "remote.git"))
+        self._call("git", "checkout", "--quiet", "-B", "main")
+        self._call("git", "push", "--quiet", "--force", "--set-upstream", "origin", "main")
+        self._call("git", "config", "user.name", "Ratchet demo")
+        self._call("git", "config", "user.email", "demo@example.org")
+        self._call("dvc", "remote", "add", "--quiet", "--default", "here", str(self.folder / "dvc-remote"))
+        self._call("git", "commit", "--quiet", "--all", "--message", "Keep data in a folder beside the clone")
+        self._call("git", "push", "--quiet")
+
+    def ratchet(self, *arguments: str) -> dict[str, Any]:
+        """Runs `ratchet ARGUMENTS --json` with its progress on the screen; its answer, with `exit_code` and `seconds`."""
+        self.console.print(f"\n[bold]$ ratchet {' '.join(arguments)}[/bold]")
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", *arguments, "--json"],
+            cwd=self.project,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        answer = json.loads(done.stdout) if done.stdout.strip() else {}
+        return answer | {"exit_code": done.returncode, "seconds": time.perf_counter() - start}
+
+    def tell(self, what: str, came: str, seconds: float) -> None:
+        """Ends a chapter: one row of the closing table."""
+        self.chapters.append((what, came, seconds))
+        self.console.print(f"[green]→ {came}[/green]  [dim]({seconds:.0f} s)[/dim]")
+
+    def table(self, title: str) -> Table:
+        """What happened, chapter by chapter."""
+        table = Table(title=title, title_justify="left")
+        for heading in ("what was done", "what came of it"):
+            table.add_column(heading)
+        table.add_column("seconds", justify="right")
+        for what, came, seconds in self.chapters:
+            table.add_row(what, came, f"{seconds:.0f}")
+        return table
+
+    def _call(self, *command: str, cwd: Path | None = None) -> None:
+        subprocess.run(command, cwd=cwd or self.project, env=self.environment, check=True)

@@ -1,0 +1,206 @@
+"""The git repository and the DVC project around a model: where things are, and the few commands that change them."""
+
+import configparser
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from models.common.errors import PublishError, RatchetError, UserError
+
+PUSH_ATTEMPTS = 5  # a push that lost a race is rebased and tried again this often
+RACE = ("fetch first", "non-fast-forward", "cannot lock", "incorrect old value", "failed to update ref")
+LOCK_WAIT = 10.0  # seconds to wait for another git process to release index.lock
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "BENTOML_DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GIT_TERMINAL_PROMPT": "0",  # a missing password is an error, not a question that nobody answers
+    "LC_ALL": "C.UTF-8",
+}
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What child processes run with: this interpreter's tools first on PATH, no analytics, no questions."""
+    tools = str(Path(sys.executable).parent)
+    return {**os.environ, **QUIET, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}", **(extra or {})}
+
+
+def git(root: Path, *args: str) -> str:
+    """Runs git in `root` and gives its output, stripped. RatchetError with git's own reason when it fails."""
+    deadline = time.monotonic() + LOCK_WAIT
+    while True:
+        done = subprocess.run(["git", *args], cwd=root, env=environment(), capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        if ".lock': File exists" not in done.stderr or time.monotonic() > deadline:
+            raise RatchetError(f"git {' '.join(args[:2])} failed: {_reason(done.stderr or done.stdout)}")
+        time.sleep(0.1)
+
+
+def dvc(root: Path, *args: str, env: Mapping[str, str] | None = None) -> str:
+    """Runs DVC in `root` as a process of its own (1.5 to 3 s) and gives its output, stripped.
+
+    RatchetError with DVC's own reason when it fails.
+    """
+    command = [sys.executable, "-m", "dvc", *args]
+    done = subprocess.run(command, cwd=root, env=environment(env), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RatchetError(f"dvc {' '.join(args[:2])} failed: {_reason(done.stderr or done.stdout)}")
+    return done.stdout.strip()
+
+
+def main_checkout(root: Path) -> Path:
+    """The checkout that `root` is a worktree of, or `root`'s own top. UserError outside of git."""
+    try:
+        common = git(root, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    except (RatchetError, NotADirectoryError, FileNotFoundError):
+        raise UserError(f"{root} is not in a git repository. Run ratchet in a clone of a Ratchet project.") from None
+    return Path(common).parent
+
+
+def home(root: Path) -> Path:
+    """`.ratchet/` of the main checkout: caches, locks and worktrees that all runs share. Not created here."""
+    if chosen := os.environ.get("RATCHET_HOME"):
+        return Path(chosen).absolute()
+    try:
+        return main_checkout(root) / ".ratchet"
+    except UserError:
+        return root / ".ratchet"
+
+
+def git_remote(root: Path) -> str | None:
+    """The remote that shares this project: `git config ratchet.remote`, else origin, else None."""
+    remotes = git(root, "remote").split()
+    try:
+        chosen = git(root, "config", "ratchet.remote")
+    except RatchetError:
+        return "origin" if "origin" in remotes else None
+    if chosen not in remotes:
+        raise UserError(
+            f"git config ratchet.remote is '{chosen}'; this clone has: {', '.join(remotes) or 'no remote'}."
+            " Set it to one of these: git config ratchet.remote NAME"
+        )
+    return chosen
+
+
+def dvc_remote(root: Path) -> str | None:
+    """DVC's default remote, read from its config files: asking DVC itself would cost seconds."""
+    return dvc_setting(root, "core", "remote")
+
+
+def dvc_setting(root: Path, section: str, key: str) -> str | None:
+    """One setting of DVC's config, the most local file first."""
+    personal = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
+    files = (root / ".dvc/config.local", root / ".dvc/config", personal / "dvc/config", Path("/etc/xdg/dvc/config"))
+    for path in files:
+        parser = configparser.ConfigParser(interpolation=None)
+        try:
+            parser.read(path)
+        except configparser.Error as error:
+            raise UserError(f"{path} cannot be read as DVC's config: {' '.join(str(error).split())}") from None
+        if parser.has_option(section, key):
+            return parser.get(section, key)
+    return None
+
+
+def shared(root: Path) -> bool:
+    """Whether others get what is published here: both a git remote and a DVC remote exist."""
+    return why_local(root) is None
+
+
+def why_local(root: Path) -> str | None:
+    """One line saying why nothing is pushed, or None in a shared project."""
+    if dvc_remote(root) is None:
+        return "Kept in this clone only: no DVC remote. To share: dvc remote add --default NAME URL"
+    if git_remote(root) is None:
+        return "Kept in this clone only: no git remote. To share: git remote add origin URL"
+    return None
+
+
+def branch(root: Path) -> str:
+    """The branch that is checked out; UserError when HEAD is detached."""
+    try:
+        return git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
+    except RatchetError:
+        raise UserError(
+            "HEAD is detached, so a new data version would be on no branch. Check one out first: git switch main"
+        ) from None
+
+
+def check_identity(root: Path) -> None:
+    """UserError when git knows no name and e-mail to commit with."""
+    try:
+        git(root, "-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
+    except RatchetError:
+        raise UserError(
+            "git has no identity to commit with."
+            " Set it: git config user.name 'Your Name' && git config user.email you@example.org"
+        ) from None
+
+
+def commit(root: Path, paths: Iterable[Path | str], message: str) -> str:
+    """Commits these paths (also removed ones) and nothing else: what else is staged stays staged. Gives the commit.
+
+    Nothing changed in them: no commit, the current one is given.
+    """
+    branch(root)
+    check_identity(root)
+    names = [str(path) for path in paths]
+    git(root, "add", "--all", "--", *names)
+    if git(root, "status", "--porcelain", "--untracked-files=no", "--", *names):
+        git(root, "commit", "--quiet", "--only", f"--message={message}", "--", *names)
+    return git(root, "rev-parse", "HEAD")
+
+
+def publish(root: Path, targets: Iterable[Path | str]) -> bool:
+    """Pushes the bytes of these DVC targets, then the branch; False where there is nowhere to push to.
+
+    Bytes go first: a pointer is never pushed whose bytes nobody can fetch. A push that lost a race with another
+    clone is rebased and tried again. PublishError when refused; the commit is kept, and the message says what to run.
+    """
+    if not shared(root):
+        return False
+    names = [str(target) for target in targets]
+    try:
+        if names:
+            dvc(root, "push", "--quiet", *names)
+        _push_branch(root, str(git_remote(root)), branch(root))
+    except RatchetError as error:
+        again = " && ".join([f"dvc push {' '.join(names)}"] * bool(names) + ["git pull --rebase", "git push"])
+        raise PublishError(f"Done here but not published: {error}. To publish: {again}") from None
+    return True
+
+
+def _push_branch(root: Path, remote: str, name: str) -> None:
+    for attempt in range(PUSH_ATTEMPTS):
+        try:
+            git(root, "push", "--quiet", remote, f"HEAD:refs/heads/{name}")
+            return
+        except RatchetError as error:
+            if not any(word in str(error) for word in RACE) or attempt == PUSH_ATTEMPTS - 1:
+                raise
+        _rebase(root, remote, name)
+
+
+def _rebase(root: Path, remote: str, name: str) -> None:
+    git(root, "fetch", "--quiet", remote, f"refs/heads/{name}")
+    try:
+        git(root, "rebase", "--quiet", "--autostash", "FETCH_HEAD")
+    except RatchetError:
+        git(root, "rebase", "--abort")
+        raise
+
+
+def _reason(stderr: str) -> str:
+    """The line of a tool's complaint that says what is wrong."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    for marker in ("ERROR:", "! [", "fatal:", "error:"):
+        for line in lines:
+            if line.startswith(marker):
+                return line.removeprefix("ERROR:").removeprefix("fatal:").removeprefix("error:").strip()
+    return lines[-1] if lines else "it gave no reason"

@@ -1,4 +1,4 @@
-"""Every benchmark beside its peer: `make bench`, or `python -m benchmarks NAME…` for some. Writes benchmarks/results.md."""
+"""Every benchmark beside its peer: `make bench`, or `python -m benchmarks NAME…`. Writes benchmarks/results.md."""
 
 import importlib
 import os
@@ -53,10 +53,10 @@ _COLUMNS = ("benchmark", "ours", "peer", "ratio", "target", "note")
 
 
 def _machine() -> str:
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in ("torch", "torchvision", "dvc", "prefect", "onnxruntime")
-    )
-    return f"{date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}, {packages}."
+    names = ("torch", "torchvision", "dvc", "prefect", "onnxruntime")
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
+    cores = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return f"{date.today()}, {cores}, Python {platform.python_version()}, {packages}."
 
 
 if __name__ == "__main__":

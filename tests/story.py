@@ -46,7 +46,7 @@ class Story:
         return os.environ | QUIET | here | {"PATH": path}
 
     def begin(self) -> None:
-        """A fresh clone of the last commit, with a bare git remote and a DVC remote beside it, nothing shared with ours."""
+        """A fresh clone of the last commit, with a bare git remote and a DVC remote of its own beside it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._call("git", "clone", "--quiet", str(CODE), str(self.project), cwd=CODE)
@@ -61,7 +61,7 @@ class Story:
         self._call("git", "push", "--quiet")
 
     def ratchet(self, *arguments: str) -> dict[str, Any]:
-        """Runs `ratchet ARGUMENTS --json` with its progress on the screen; its answer, with `exit_code` and `seconds`."""
+        """Runs `ratchet ARGUMENTS --json`, progress on the screen; its answer with `exit_code` and `seconds`."""
         self.console.print(f"\n[bold]$ ratchet {' '.join(arguments)}[/bold]")
         start = time.perf_counter()
         done = subprocess.run(
@@ -70,6 +70,7 @@ class Story:
             env=self.environment,
             stdout=subprocess.PIPE,
             text=True,
+            check=False,
         )
         answer = json.loads(done.stdout) if done.stdout.strip() else {}
         return answer | {"exit_code": done.returncode, "seconds": time.perf_counter() - start}

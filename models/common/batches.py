@@ -9,10 +9,11 @@ A batch is three files in `data/<model>/`:
 
 Columns of every kind: id (SHA-256 of the bytes, hex), file_name, label, split (train, val, test), group, source;
 then the kind's own (`Kind.COLUMNS`), then whatever further columns the source had (strings; they become slices).
+A group that nobody gave is null in the file and read as the id: such an example is a group of its own.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +46,22 @@ def read_manifest(folder: Path) -> pd.DataFrame:
 
 def read_index(folder: Path, batch: str) -> pd.DataFrame:
     """The rows of one batch, without bytes, with `batch` and `row`."""
+    table: pd.DataFrame = pq.read_table(_index(folder, batch)).to_pandas()
+    return table.assign(group=table["group"].fillna(table["id"]), batch=batch, row=np.arange(len(table)))
+
+
+def read_columns(folder: Path, batch: str, columns: Collection[str]) -> pd.DataFrame:
+    """Those of `columns` that the batch has, as they are in its index, with `batch`."""
+    file = pq.ParquetFile(_index(folder, batch))
+    table: pd.DataFrame = file.read([name for name in columns if name in file.schema_arrow.names]).to_pandas()
+    return table.assign(batch=batch)
+
+
+def _index(folder: Path, batch: str) -> Path:
     path = folder / f"{batch}.index"
     if not path.exists():
         raise UserError(f"{path} is missing beside its .dvc file. Bring it back: git checkout -- {path}")
-    table = pq.read_table(path).to_pandas()
-    return table.assign(batch=batch, row=np.arange(len(table)))
+    return path
 
 
 def data_version(folder: Path) -> str:

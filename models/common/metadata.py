@@ -1,0 +1,106 @@
+"""`metadata.csv` and `metadata.jsonl`: what people write beside their files, in whatever encoding they wrote it."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from models.common.errors import UserError
+
+NAMES = ("metadata.csv", "metadata.jsonl")
+NEEDED = ("file_name", "label")
+csv.field_size_limit(2**20)  # a transcript may be longer than Python's 128 KiB
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Rows of one metadata file, in its order: column -> text, "" where nothing is given."""
+
+    columns: tuple[str, ...]
+    rows: list[dict[str, str]]
+    broken: list[tuple[str, str]]  # (which line, reason)
+    encoding: str
+
+
+def read_metadata(path: str, payload: bytes) -> Metadata:
+    """Reads one metadata file. UserError with one line where it is not one."""
+    text, encoding = _decoded(payload)
+    read = _jsonl if path.endswith(".jsonl") else _csv
+    columns, rows, broken = read(path, text)
+    missing = [name for name in NEEDED if name not in columns]
+    if missing:
+        raise UserError(
+            f"{path} has no column {' and no column '.join(missing)}; it has: {', '.join(columns) or 'nothing'}."
+            " Needed: file_name, label; optional: split, group; any further column becomes a slice"
+        )
+    return Metadata(columns, rows, broken, encoding)
+
+
+def _decoded(payload: bytes) -> tuple[str, str]:
+    """Text and the encoding that was used: by its mark, else UTF-8, else what Windows writes in the West."""
+    if payload.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return payload.decode("utf-16", "replace"), "UTF-16"
+    if b"\0" in payload[:200]:  # UTF-16 without its mark: every other byte of a Latin header is zero
+        return payload.decode("utf-16-be" if payload[:1] == b"\0" else "utf-16-le", "replace"), "UTF-16"
+    try:
+        return payload.decode("utf-8-sig"), "UTF-8"
+    except UnicodeDecodeError:
+        return payload.decode("cp1252", "replace"), "Windows-1252"
+
+
+def _csv(path: str, text: str) -> tuple[tuple[str, ...], list[dict[str, str]], list[tuple[str, str]]]:
+    header = text.lstrip("\r\n").split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+    rows, broken = [], []
+    columns: tuple[str, ...] = ()
+    for line in _lines(path, reader):
+        if not any(value.strip() for value in line):
+            continue
+        if not columns:
+            columns = tuple(name.strip() for name in line)
+            _refuse_twice(path, columns)
+        elif len(line) > len(columns):
+            broken.append((f"{path} line {reader.line_num}", f"{len(line)} values under {len(columns)} columns"))
+        else:
+            values = [value.strip() for value in line] + [""] * (len(columns) - len(line))
+            rows.append(dict(zip(columns, values, strict=True)))
+    return columns, rows, broken
+
+
+def _lines(path: str, reader: Any) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} is not CSV: {error}") from None
+
+
+def _refuse_twice(path: str, columns: tuple[str, ...]) -> None:
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise UserError(f"{path} has the column {twice[0]!r} twice; give every column a name of its own")
+
+
+def _jsonl(path: str, text: str) -> tuple[tuple[str, ...], list[dict[str, str]], list[tuple[str, str]]]:
+    rows, broken = [], []
+    columns: dict[str, None] = {}  # in order of appearance
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            broken.append((f"{path} line {number}", "not a JSON object"))
+            continue
+        columns |= dict.fromkeys(row)
+        rows.append({name: _text(value) for name, value in row.items()})
+    return tuple(columns), [dict.fromkeys(columns, "") | row for row in rows], broken
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

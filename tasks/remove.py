@@ -1,0 +1,71 @@
+"""Takes a batch out of a model's data again, as a new data version; earlier versions still have it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.common.batches import batch_names, read_index
+from models.common.errors import PublishError, UserError
+from tasks import repository
+from tasks.params import load_model
+from tasks.spool import only_one
+
+
+@dataclass(frozen=True)
+class RemoveReport:
+    """What was taken out and what is left."""
+
+    model: str
+    batch: str
+    rows: int
+    batches_left: tuple[str, ...]
+    committed: bool
+    pushed: bool
+    notes: tuple[str, ...]
+
+
+def remove(root: Path, model: str, batch: str) -> RemoveReport:
+    """Removes one batch, commits, publishes. UserError where there is no such batch."""
+    load_model(root, model)
+    folder = root / "data" / model
+    home = repository.home(root)
+    with only_one(home, f"add-{model}"):
+        names = batch_names(folder)
+        if batch not in names:
+            raise UserError(f"{model} has no batch '{batch}'. Its batches: {', '.join(names) or 'none'}")
+        rows = len(read_index(folder, batch))
+        _take_out(root, folder, batch)
+    local = repository.why_local(root)
+    return RemoveReport(
+        model=model,
+        batch=batch,
+        rows=rows,
+        batches_left=tuple(name for name in names if name != batch),
+        committed=True,
+        pushed=_publish(root, batch),
+        notes=(f"Its bytes stay in DVC for earlier data versions; back with: git revert {_head(root)}",)
+        + ((local,) if local else ()),
+    )
+
+
+def _take_out(root: Path, folder: Path, batch: str) -> None:
+    repository.branch(root)
+    repository.check_identity(root)
+    pointers = [folder / f"{batch}.parquet.dvc", folder / f"{batch}.index"]
+    for path in [*pointers, folder / f"{batch}.parquet"]:
+        path.unlink(missing_ok=True)
+    try:
+        repository.commit(root, pointers, f"Remove {batch} from {folder.name}")
+    except BaseException:
+        repository.git(root, "checkout", "HEAD", "--", *map(str, pointers))
+        raise
+
+
+def _publish(root: Path, batch: str) -> bool:
+    try:
+        return repository.publish(root, [])
+    except PublishError as error:
+        raise PublishError(f"{batch} is removed and the removal is committed. {error}") from None
+
+
+def _head(root: Path) -> str:
+    return repository.git(root, "rev-parse", "--short", "HEAD")

@@ -25,6 +25,7 @@ SERVICE_MODULES = (
     "models.common.errors",
     "models.common.images",
     "models.common.program",
+    "models.common.serving",
     "models.image_classification.predictor",
 )
 SERVICE_PACKAGES = ("onnxruntime", "numpy", "pillow")

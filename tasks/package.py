@@ -1,0 +1,197 @@
+"""Packages a candidate as a Bento, starts it in a process of its own and asks it until it is proven, or refuses it.
+
+Its answers must be those of the evaluation: same bytes in, same probabilities out.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import requires
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from models.common.batches import batch_names, read_payloads
+from models.common.errors import RatchetError, UserError
+from models.common.program import ProgramSpec
+from tasks.params import Model, load_model
+from tasks.probe import Question, prove
+from tasks.repository import home
+from tasks.serve import free_port, running, unpack
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ASKED = 32  # test examples that the Bento must answer like the evaluation
+GOLDEN = 8  # of them travel in the Bento; it answers them on every start before it serves
+TOLERANCE = 1e-4  # of a probability: evaluation ran in batches, the service one by one
+
+
+@dataclass(frozen=True)
+class PackageReport:
+    """What was packaged and how it was proven."""
+
+    bento: Path
+    size_mb: float
+    seconds: float  # all of packaging
+    start_seconds: float  # until the service was ready
+    requests: int  # that it answered as it must
+    latency_ms: float  # median of one request to the running service
+
+
+def package(root: Path, model: str, version: str) -> PackageReport:
+    """Builds artifacts/<model>/<model>.bento from the program, and proves it. RatchetError where an answer is wrong."""
+    start = time.perf_counter()
+    params = load_model(root, model)
+    artifacts = root / "artifacts" / model
+    questions = read_questions(root, model)
+    bento = artifacts / f"{model}.bento"
+    with _workspace(home(root) / "bentos") as work:
+        built = _build(params, version, artifacts / "program", questions[:: ASKED // GOLDEN], work)
+        started = time.perf_counter()
+        with running(unpack(built, work), "127.0.0.1", port := free_port(), log=work / "serve.log"):
+            ready = time.perf_counter() - started
+            proof = prove(f"http://127.0.0.1:{port}", version, questions, params.serve.max_body_mb, TOLERANCE)
+        shutil.copyfile(built, work / "proven")
+        (work / "proven").replace(bento)
+    size = bento.stat().st_size / 1e6
+    return PackageReport(bento, size, time.perf_counter() - start, ready, proof.requests, proof.latency_ms)
+
+
+def read_questions(root: Path, model: str) -> list[Question]:
+    """Test examples spread evenly over the labels, with the evaluation's answers. UserError where none are at hand."""
+    import pandas as pd
+
+    artifacts, folder = root / "artifacts" / model, root / "data" / model
+    labels = ProgramSpec.load(artifacts / "program").labels
+    path = artifacts / "evaluation" / "examples.parquet"
+    if not path.exists():
+        raise UserError(f"{path} is missing. Evaluate first: dvc repro evaluate@{model}")
+    table = pd.read_parquet(path)
+    here = [name for name in batch_names(folder) if (folder / f"{name}.parquet").exists()]
+    rows = _spread(table[table["batch"].isin(here)])
+    if not len(rows):
+        raise UserError(f"no batch with test examples is at hand in {folder}. Fetch them: dvc pull -R {folder}")
+    chances = ({label: float(p) for label, p in zip(labels, row, strict=True)} for row in rows["probabilities"])
+    found = zip(read_payloads(folder, rows), rows["prediction"], chances, strict=True)
+    return [Question(payload, str(label), probabilities) for payload, label, probabilities in found]
+
+
+def _spread(table: "pd.DataFrame") -> "pd.DataFrame":
+    ordered = table.sort_values(["label", "id"])
+    step = max(1, len(ordered) // ASKED)
+    return ordered.iloc[::step].head(ASKED)
+
+
+@contextmanager
+def _workspace(parent: Path) -> Iterator[Path]:
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".packaging-") as folder:
+        yield Path(folder)
+
+
+def _build(params: Model, version: str, program: Path, golden: Sequence[Question], work: Path) -> Path:
+    source, out = work / "source", work / f"{params.name}.bento"
+    spec = ProgramSpec.load(program)
+    lay_out(params, version, program, golden, source)
+    (source / "build.json").write_text(json.dumps(_options(params, version, spec)))
+    environment = os.environ | {"BENTOML_HOME": str(work / "store"), "BENTOML_DO_NOT_TRACK": "true"}
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, str(Path(__file__).with_name("bento.py")), str(source), str(out)]
+    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode or not out.exists():
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        raise RatchetError(f"The Bento of {params.name} could not be built: {said[-1]}")
+    return out
+
+
+def lay_out(params: Model, version: str, program: Path, golden: Sequence[Question], into: Path) -> None:
+    """All that a Bento carries, as its service will find it."""
+    for name in params.kind.SERVICE_MODULES:
+        _copy_module(name, into)
+    (into / "service.py").write_text(params.kind.service())
+    shutil.copytree(program, into / "program")
+    _write_golden(golden, into / "golden")
+    settings = {
+        "model": params.name,
+        "version": version,
+        "kind": params.kind_name,
+        "labels": ProgramSpec.load(program).labels,
+        **params.serve.model_dump(),
+    }
+    (into / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _copy_module(name: str, into: Path) -> None:
+    """One module, and the page of the same name beside it; packages above it that are not listed come empty."""
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        raise UserError(f"SERVICE_MODULES names {name}, which does not exist")
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        (into / Path(*parts[:depth])).mkdir(parents=True, exist_ok=True)
+        (into / Path(*parts[:depth], "__init__.py")).touch()
+    source = Path(found.origin)
+    folder = into / Path(*parts) if found.submodule_search_locations else into / Path(*parts[:-1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (source, source.with_suffix(".html")):
+        if path.exists():
+            shutil.copyfile(path, folder / path.name)
+
+
+def _write_golden(questions: Sequence[Question], folder: Path) -> None:
+    folder.mkdir()
+    answers = []
+    for index, question in enumerate(questions):
+        (folder / f"{index}.bin").write_bytes(question.payload)
+        answers.append({"file": f"{index}.bin", "label": question.label, "probabilities": question.probabilities})
+    (folder / "answers.json").write_text(json.dumps(answers, indent=2) + "\n")
+
+
+def _options(params: Model, version: str, spec: ProgramSpec) -> dict[str, Any]:
+    """What bentoml.build is told; packages are pinned to what the candidate was evaluated with."""
+    origin = {key: str(value) for key, value in spec.provenance.items() if isinstance(value, (str, int))}
+    return {
+        "name": params.name,
+        "version": version,
+        "description": _description(params, version, origin),
+        "labels": {"model": params.name, "kind": params.kind_name, **origin},
+        "include": ["*"],
+        "python": {"packages": _pinned(("bentoml", *params.kind.SERVICE_PACKAGES)), "lock_packages": False},
+        "docker": {"python_version": f"{sys.version_info.major}.{sys.version_info.minor}"},
+    }
+
+
+def _pinned(names: Sequence[str]) -> list[str]:
+    """These packages and all that they need, as installed here: the Bento installs the same years from now."""
+    found: dict[str, str] = {}
+    waiting = [Requirement(name) for name in names]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in found:
+            found[name] = installed(name)
+            extras = requirement.extras | {""}
+            needed = [Requirement(line) for line in requires(name) or []]
+            waiting += [
+                other
+                for other in needed
+                if other.marker is None or any(other.marker.evaluate({"extra": extra}) for extra in extras)
+            ]
+    return [f"{name}=={found[name]}" for name in sorted(found) if name != "bentoml"]  # bentoml.build adds itself
+
+
+def _description(params: Model, version: str, origin: dict[str, str]) -> str:
+    rows = "\n".join(f"| {key} | {value} |" for key, value in {"kind": params.kind_name, **origin}.items())
+    return f"# {params.name} {version}\n\nTrained, judged and packaged by Ratchet.\n\n| | |\n|---|---|\n{rows}\n"

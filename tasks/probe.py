@@ -1,0 +1,122 @@
+"""Asks a running service what it must answer and what it must refuse: the proof that packaging demands of a Bento."""
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from models.common.errors import RatchetError
+
+if TYPE_CHECKING:
+    import httpx
+
+
+@dataclass(frozen=True)
+class Question:
+    """One test example and what the evaluation says of it."""
+
+    payload: bytes
+    label: str  # predicted, right or wrong
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How many requests were answered as they must be, and the median time of a right one."""
+
+    requests: int
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class BadRequest:
+    """A request that must be refused with `status`."""
+
+    name: str
+    status: int
+    request: dict[str, Any]  # arguments of httpx.Client.request
+
+
+def prove(url: str, version: str, questions: Sequence[Question], max_body_mb: float, tolerance: float) -> Proof:
+    """Real examples, requests that must be refused, and real examples again. RatchetError at the first wrong answer."""
+    import httpx
+
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        field = _field(client)
+        took = [_ask(client, field, question, version, tolerance) for question in questions]
+        refused = [_refused(client, bad) for bad in bad_requests(field, questions[0].payload, max_body_mb)]
+        again = [_ask(client, field, question, version, tolerance) for question in questions[:2]]
+    return Proof(len(took) + len(refused) + len(again), statistics.median(took + again) * 1000)
+
+
+def bad_requests(field: str, payload: bytes, max_body_mb: float) -> list[BadRequest]:
+    """One request of each sort that a service meets and must survive."""
+    good = {field: ("example", payload)}
+    form = {"content-type": "multipart/form-data; boundary=edge"}
+    size = int(max_body_mb * 2**20) + 1
+    post: dict[str, Any] = {"method": "POST", "url": "/predict"}
+    return [
+        BadRequest("an empty file", 400, post | {"files": {field: ("empty", b"")}}),
+        BadRequest("a text file", 400, post | {"files": {field: ("notes.txt", b"not what you think\n" * 20)}}),
+        BadRequest("text in a file field", 400, post | {"files": {field: (None, "http://127.0.0.1:9/x.png")}}),
+        BadRequest("a missing field", 400, post | {"headers": form, "content": b"--edge--\r\n"}),
+        BadRequest("an unknown field", 400, post | {"files": good | {"unknown": ("example", payload)}}),
+        BadRequest("a broken form", 400, post | {"headers": form, "content": b"--edge\r\nnonsense"}),
+        BadRequest("a JSON body", 415, post | {"json": {field: "example"}}),
+        BadRequest("no body", 415, post),
+        BadRequest("a large body", 413, post | {"headers": form, "content": bytes(size)}),
+        BadRequest("a large body in chunks", 413, post | {"headers": form, "content": _chunks(field, size)}),
+        BadRequest("an unknown path", 404, {"method": "GET", "url": "/nowhere"}),
+        BadRequest("a wrong method", 405, {"method": "GET", "url": "/predict"}),
+    ]
+
+
+def _chunks(field: str, size: int) -> Iterator[bytes]:
+    """A form whose one file goes on for `size` bytes, without a Content-Length."""
+    yield f'--edge\r\nContent-Disposition: form-data; name="{field}"; filename="large"\r\n\r\n'.encode()
+    for _ in range(size // 2**16 + 1):
+        yield bytes(2**16)
+
+
+def _field(client: "httpx.Client") -> str:
+    """The form field that the service asks for, by its own description."""
+    route = next(route for route in client.get("/schema.json").json()["routes"] if route["route"] == "/predict")
+    return str(next(iter(route["input"]["properties"])))
+
+
+def _ask(client: "httpx.Client", field: str, question: Question, version: str, tolerance: float) -> float:
+    """Seconds that the right answer took."""
+    start = time.perf_counter()
+    reply = client.post("/predict", files={field: ("example", question.payload)})
+    took = time.perf_counter() - start
+    if reply.status_code != 200:
+        raise RatchetError(f"The service answers {reply.status_code} to a test example: {reply.text[:300]}")
+    answer = reply.json()
+    if answer["version"] != version:
+        raise RatchetError(f"The service calls itself {answer['version']}; it was packaged as {version}")
+    worst = max(abs(answer["probabilities"][label] - expected) for label, expected in question.probabilities.items())
+    if worst > tolerance or question.probabilities[answer["label"]] < max(question.probabilities.values()) - tolerance:
+        raise RatchetError(
+            f"The service says {answer['label']} where the evaluation says {question.label};"
+            f" probabilities differ by {worst:.2g}, allowed: {tolerance:g}. Nothing was promoted"
+        )
+    return took
+
+
+def _refused(client: "httpx.Client", bad: BadRequest) -> BadRequest:
+    reply = client.request(**bad.request)
+    if reply.status_code != bad.status or set(_json(reply)) != {"error"} or "\n" in _json(reply)["error"]:
+        raise RatchetError(
+            f"The service must answer {bad.name} with {bad.status} and one line; it said"
+            f" {reply.status_code}: {reply.text[:300]}"
+        )
+    return bad
+
+
+def _json(reply: "httpx.Response") -> dict[str, Any]:
+    try:
+        found = reply.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,182 @@
+"""Runs a Bento on this machine: `ratchet serve` in the foreground, packaging for as long as its checks take."""
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import yaml
+
+from models.common.errors import RatchetError, UserError
+
+START_S = 120.0  # a service that is not ready by then will not be; 4 to 15 s are usual
+STOP_S = 10.0  # what a service gets to finish its requests
+# Whatever becomes of us, the service goes too: when our end of the pipe closes, the shell tells its group to end.
+LEASH = """exec 3<&0; trap : TERM
+(trap : TERM; cat <&3 >/dev/null; kill 0) &
+"$@" </dev/null 3<&-
+kill -KILL 0"""
+
+
+def serve(bento: Path, home: Path, host: str = "127.0.0.1", port: int = 3000) -> None:
+    """Serves a .bento file until interrupted; says where as soon as it is ready. UserError where it cannot start."""
+    address = "127.0.0.1" if host == "localhost" else host
+    _check_free(address, port)
+    folder = unpack(bento, home / "bentos")
+    about = yaml.safe_load((folder / "bento.yaml").read_text())
+    log = {"RATCHET_PREDICTION_LOG": str(home / "predictions")}
+    print(f"Starting {about['name']} {about['version']} …", flush=True)
+    with running(folder, address, port, extra=log) as process:
+        url = f"http://{'127.0.0.1' if address == '0.0.0.0' else address}:{port}"
+        print(f"{about['name']} {about['version']} is ready: curl -F image=@FILE {url}/predict", flush=True)
+        _wait(process)
+    print(f"Stopped. What it answered is logged in {home / 'predictions' / about['name']}")
+
+
+def unpack(bento: Path, into: Path) -> Path:
+    """The folder of an unpacked .bento file, `into`/<model>-<version>-<hash>; unpacked once."""
+    try:
+        digest = hashlib.sha256(bento.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise UserError(f"{bento} cannot be read: {error.strerror}. Make one: ratchet retrain {bento.stem}") from error
+    if found := next(into.glob(f"*-{digest}"), None):
+        return found
+    into.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into, prefix=".unpacking-") as partial:
+        try:
+            _extract(bento, Path(partial))
+            about = yaml.safe_load((Path(partial) / "bento.yaml").read_text())
+        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+            raise UserError(f"{bento} is not a Bento: {error}") from error
+        folder = into / f"{about['name']}-{about['version']}-{digest}"
+        try:
+            Path(partial).rename(folder)
+            Path(partial).mkdir()  # for the context manager to remove
+        except OSError:  # another process was faster; its copy is the same
+            pass
+    return folder
+
+
+def _extract(bento: Path, into: Path) -> None:
+    with tarfile.open(bento) as archive:
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4; refuses paths and links that lead outside
+            archive.extractall(into, filter="data")
+        else:
+            archive.extractall(into)
+
+
+@contextmanager
+def running(
+    folder: Path, host: str, port: int, log: Path | None = None, extra: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Bento's service in a process group of its own, ready to answer; gone when the block ends, however it ends.
+
+    `log` takes what it prints (else: our own output). RatchetError with its reason where it does not get ready.
+    """
+    own = Path(tempfile.mkdtemp(prefix="ratchet-serve-"))  # metrics of one run; never the user's ~/bentoml
+    output: IO[bytes] | None = log.open("wb") if log else None
+    command = [sys.executable, "-m", "bentoml", "serve", str(folder), "--host", host, "--port", str(port)]
+    environment = os.environ | {"BENTOML_HOME": str(own), "BENTOML_DO_NOT_TRACK": "true"} | (extra or {})
+    environment.pop("PYTHONPATH", None)  # the service finds its code in the Bento, not in a checkout
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", LEASH, "leash", *command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+    try:
+        _wait_until_ready(process, f"http://{host}:{port}", log)
+        yield process
+    finally:
+        _stop(process)
+        if output:
+            output.close()
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port that was free on this machine a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror:
+        raise UserError(f"--host '{host}' is not an IP address; for this machine alone: 127.0.0.1") from None
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"Cannot listen on {host}:{port} ({reason}). Choose another: --port {port % 65535 + 1}"
+        ) from None
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path | None) -> None:
+    import httpx
+
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None or _failed(log):
+            break
+        try:
+            if httpx.get(f"{url}/readyz", timeout=1, trust_env=False).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.05)
+    raise RatchetError(f"The service did not get ready: {_reason(log)}")
+
+
+def _failed(log: Path | None) -> bool:
+    """A worker that cannot start is started again and again by BentoML; its log tells."""
+    return log is not None and b"Initializing service error" in log.read_bytes()
+
+
+def _reason(log: Path | None) -> str:
+    if log is None:
+        return "see its messages above"
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception"))]
+    return (errors or lines or [f"it said nothing within {START_S:.0f} s"])[-1][:400]
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Until Ctrl-C, or a SIGTERM, which counts as one."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        process.wait()
+        raise RatchetError("The service ended by itself; see its messages above")
+    except KeyboardInterrupt:
+        print("\nStopping …", flush=True)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Asks the service to end, then ends it. Its workers have sessions of their own, so each is looked after."""
+    import psutil
+
+    assert process.stdin
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.stdin.close()
+    _, alive = psutil.wait_procs(family, STOP_S)
+    for straggler in alive:
+        straggler.kill()
+    process.wait()

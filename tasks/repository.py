@@ -12,6 +12,7 @@ from models.common.errors import PublishError, RatchetError, UserError
 
 PUSH_ATTEMPTS = 5  # a push that lost a race is rebased and tried again this often
 RACE = ("fetch first", "non-fast-forward", "cannot lock", "incorrect old value", "failed to update ref")
+BROKEN = "ignoring broken ref"  # git only warns of a ref that it cannot read; for a registry that is an error
 LOCK_WAIT = 10.0  # seconds to wait for another git process to release index.lock
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -30,12 +31,18 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, **QUIET, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}", **(extra or {})}
 
 
-def git(root: Path, *args: str) -> str:
-    """Runs git in `root` and gives its output, stripped. RatchetError with git's own reason when it fails."""
+def git(root: Path, *args: str, text: str | None = None) -> str:
+    """Runs git in `root`, with `text` on its standard input, and gives its output, stripped.
+
+    RatchetError with git's own reason when it fails.
+    """
     deadline = time.monotonic() + LOCK_WAIT
+    command = ["git", *args]
     while True:
-        done = subprocess.run(["git", *args], cwd=root, env=environment(), capture_output=True, text=True, check=False)
-        if done.returncode == 0:
+        done = subprocess.run(
+            command, cwd=root, env=environment(), input=text, capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0 and BROKEN not in done.stderr:
             return done.stdout.strip()
         if ".lock': File exists" not in done.stderr or time.monotonic() > deadline:
             raise RatchetError(f"git {' '.join(args[:2])} failed: {_reason(done.stderr or done.stdout)}")
@@ -198,7 +205,7 @@ def _rebase(root: Path, remote: str, name: str) -> None:
 
 def _reason(stderr: str) -> str:
     """The line of a tool's complaint that says what is wrong."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and "atomic push failed" not in line]
     for marker in ("ERROR:", "! [", "fatal:", "error:"):
         for line in lines:
             if line.startswith(marker):

@@ -1,0 +1,181 @@
+"""The registry is git tags: read as GTO reads them, written so that only one of two promotions wins."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from models.common.errors import PublishError, RegistryError, UserError
+from tasks.registry import Champion, champion, next_version, register_and_assign, rollback, tags
+from tests.conftest import git
+from tests.test_repository import clone, share
+
+
+def candidates(project: Path, count: int) -> list[str]:
+    """Commits that stand for candidates; where they come from is no business of the registry."""
+    tree = git(project, "rev-parse", "HEAD^{tree}")
+    return [git(project, "commit-tree", tree, "-p", "HEAD", "-m", f"candidate {n}") for n in range(count)]
+
+
+def promote(project: Path, commit: str) -> Champion:
+    return register_and_assign(project, "digits", commit, champion(project, "digits"))
+
+
+def gto(project: Path, *args: str) -> str:
+    command = [sys.executable, "-m", "gto", *args]
+    return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
+
+
+def gto_champion(project: Path) -> tuple[str, str] | None:
+    from gto.api import show
+
+    stages = list(show(str(project), "digits#production"))
+    return (stages[0]["version"], stages[0]["commit_hexsha"]) if stages else None
+
+
+def agree(project: Path) -> tuple[str, str] | None:
+    """The champion, which must be the same in GTO's reading and ours."""
+    found = champion(project, "digits")
+    ours = (found.version, found.commit) if found else None
+    assert gto_champion(project) == ours
+    return ours
+
+
+def test_a_model_never_promoted_has_no_champion(project: Path) -> None:
+    assert champion(project, "digits") is None
+    assert next_version(project, "digits") == "v1.0.0"
+
+
+def test_promotions_in_one_second_are_read_in_order_by_us_and_by_gto(project: Path) -> None:
+    for n, commit in enumerate(candidates(project, 11)):
+        promoted = promote(project, commit)
+        assert (promoted.version, promoted.number) == (f"v1.{n}.0", n + 1)
+    assert agree(project) == ("v1.10.0", promoted.commit)
+
+
+def test_rollback_is_a_new_tag_and_can_be_undone(project: Path) -> None:
+    first, second, third = candidates(project, 3)
+    for commit in (first, second, third):
+        promote(project, commit)
+    assert rollback(project, "digits").version == "v1.1.0"
+    assert agree(project) == ("v1.1.0", second)
+    assert rollback(project, "digits").version == "v1.0.0"
+    assert rollback(project, "digits", "1.2.0").number == 6
+    assert agree(project) == ("v1.2.0", third)
+    assert git(project, "tag", "--list", "digits#production#*").count("\n") == 5
+
+
+def test_rollback_that_cannot_be_says_what_can(project: Path) -> None:
+    with pytest.raises(UserError, match="nothing in production"):
+        rollback(project, "digits")
+    promote(project, candidates(project, 1)[0])
+    with pytest.raises(UserError, match="no version before it"):
+        rollback(project, "digits")
+    with pytest.raises(UserError, match=r"Versions: v1\.0\.0"):
+        rollback(project, "digits", "v7.0.0")
+    with pytest.raises(UserError, match="already in production"):
+        rollback(project, "digits", "v1.0.0")
+
+
+def test_tags_made_and_cancelled_with_gto_count_the_same(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = candidates(project, 3)
+    promote(project, first)
+    now = promote(project, second).since
+
+    def later(name: str, commit: str) -> None:
+        nonlocal now
+        now += 1
+        monkeypatch.setenv("GIT_COMMITTER_DATE", f"{now} +0000")
+        git(project, "tag", "--annotate", "--message=by hand", name, commit)
+
+    later("digits#production!#3", second)
+    assert agree(project) == ("v1.0.0", first)
+    later("digits#production#4", second)
+    later("digits#staging#5", first)
+    assert agree(project) == ("v1.1.0", second)
+    assert promote(project, third).number == 6
+    now += 1
+    later("digits@v1.2.0!", third)
+    assert agree(project) == ("v1.1.0", second)
+    assert next_version(project, "digits") == "v1.3.0"
+    later("digits@deprecated#7", first)
+    assert champion(project, "digits") is None
+
+
+def test_a_stage_withdrawn_by_gto_s_own_command_is_withdrawn(project: Path) -> None:
+    promote(project, candidates(project, 1)[0])
+    time.sleep(1.1)  # GTO orders tags by whole seconds
+    gto(project, "deprecate", "digits", "v1.0.0", "production")
+    assert agree(project) is None
+
+
+def test_a_lightweight_tag_is_not_a_promotion(project: Path) -> None:
+    git(project, "tag", "digits#production#1")
+    assert champion(project, "digits") is None
+
+
+def test_a_name_that_only_begins_the_same_is_another_model(project: Path) -> None:
+    commit = candidates(project, 1)[0]
+    register_and_assign(project, "digits2", commit, None)
+    assert champion(project, "digits") is None
+
+
+def test_a_candidate_judged_against_a_champion_that_changed_is_not_promoted(project: Path) -> None:
+    first, second, third = candidates(project, 3)
+    judged_against = promote(project, first)
+    promote(project, second)
+    before = git(project, "for-each-ref")
+    with pytest.raises(RegistryError, match=r"changed from v1\.0\.0 to v1\.1\.0"):
+        register_and_assign(project, "digits", third, judged_against, {f"refs/ratchet/digits/{'0' * 64}": third})
+    assert git(project, "for-each-ref") == before
+
+
+def test_of_two_clones_that_promote_at_once_one_wins(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = share(project, tmp_path)
+    other = clone(origin, tmp_path / "other")
+    mine, theirs = candidates(project, 2)
+    git(other, "fetch", "--quiet", str(project), mine, theirs)
+    promote(project, mine)
+    monkeypatch.setattr("tasks.registry.synchronise", lambda *_: None)  # `other` looked just before `project` pushed
+    before = git(other, "for-each-ref")
+    with pytest.raises(RegistryError, match="promoted by someone else"):
+        register_and_assign(other, "digits", theirs, None)
+    monkeypatch.undo()
+    assert git(other, "for-each-ref") == before
+    found = champion(other, "digits")
+    assert found is not None
+    assert (found.commit, len(tags(other, "digits"))) == (mine, 2)
+
+
+def test_an_unreachable_registry_is_an_error_and_never_no_champion(project: Path, tmp_path: Path) -> None:
+    share(project, tmp_path)
+    git(project, "remote", "set-url", "origin", str(tmp_path / "nowhere"))
+    with pytest.raises(RegistryError, match="champion is unknown"):
+        champion(project, "digits")
+
+
+def test_a_refused_push_promotes_nothing(project: Path, tmp_path: Path) -> None:
+    hook = share(project, tmp_path) / "hooks/pre-receive"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(PublishError, match="nothing changed"):
+        promote(project, candidates(project, 1)[0])
+    assert champion(project, "digits") is None
+
+
+def test_a_tag_that_is_only_in_this_clone_is_not_silently_the_champion(project: Path, tmp_path: Path) -> None:
+    promote(project, candidates(project, 1)[0])
+    share(project, tmp_path)
+    with pytest.raises(RegistryError, match="git push origin 'refs/tags/digits#production#1'"):
+        champion(project, "digits")
+
+
+def test_broken_tags_are_an_error_and_never_no_champion(project: Path) -> None:
+    promote(project, candidates(project, 1)[0])
+    (project / ".git/refs/tags/digits#production#1").write_text("garbage\n")
+    with pytest.raises(RegistryError):
+        champion(project, "digits")

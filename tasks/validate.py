@@ -1,0 +1,150 @@
+"""Stage `validate`: Great Expectations over the manifest of all batches. `python -m tasks.validate MODEL`
+
+A failed check of severity `block` fails the stage; `warn` is told. Results and Data Docs are the stage's output, and
+also kept in `.ratchet/validation/<model>/`, since a failed stage's output may go with its worktree.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from models.common.batches import COMMON_COLUMNS, read_manifest
+from models.common.errors import DataBlockedError
+from models.common.kind import Expectation
+from tasks import command, repository
+from tasks.checks import common_expectations, schema_expectation
+from tasks.data_docs import data_docs
+from tasks.params import Model, load_model
+
+SHOWN = 10  # rows that a failed check names
+SEVERITIES = {"block": "critical", "warn": "warning"}  # in Great Expectations' words
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check's outcome."""
+
+    name: str
+    severity: str
+    success: bool
+    means: str
+    observed: str
+    unexpected_count: int
+    examples: tuple[str, ...]  # rows it failed on: "<batch>: <file>, <label>, <split>"
+
+
+def validate(root: Path, model: str) -> list[Check]:
+    """Checks all of a model's data; writes artifacts/<model>/validation. DataBlockedError where it must not be used."""
+    params = load_model(root, model)
+    manifest = read_manifest(root / "data" / model)
+    expectations = _expectations(params, manifest)
+    outcome = _run(model, manifest, expectations)
+    checks = [
+        _check(expectation, result, manifest) for expectation, result in zip(expectations, outcome.results, strict=True)
+    ]
+    out = root / "artifacts" / model / "validation"
+    _write(out, model, manifest, checks, outcome)
+    kept = repository.home(root) / "validation" / model
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(out, kept)
+    _tell(model, checks, kept / "data_docs" / "index.html")
+    return checks
+
+
+def _expectations(params: Model, manifest: pd.DataFrame) -> list[Expectation]:
+    """All checks, or that of the columns alone where one is missing: the others could not be computed."""
+    schema = schema_expectation(list(params.kind.COLUMNS))
+    if not set(COMMON_COLUMNS) | set(params.kind.COLUMNS) <= set(manifest):
+        return [schema]
+    common = common_expectations(params.data, manifest)
+    return [schema, *common, *params.kind.expectations(params.data, manifest)]
+
+
+def _run(model: str, manifest: pd.DataFrame, expectations: Sequence[Expectation]) -> Any:
+    """Great Expectations' result of the suite, its results put back into the order of `expectations`."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read at import
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("batches").add_dataframe_asset(model)
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": manifest})
+    suite = gx.ExpectationSuite(name=model)
+    for number, check in enumerate(expectations):
+        make = getattr(gx.expectations, check.expectation)
+        suite.add_expectation(
+            make(**check.kwargs, severity=SEVERITIES[check.severity], meta={"name": check.name, "number": number})
+        )
+    outcome = batch.validate(suite, result_format={"result_format": "COMPLETE"})
+    outcome.results.sort(key=lambda result: result.expectation_config.meta["number"])
+    return outcome
+
+
+def _check(expectation: Expectation, outcome: Any, manifest: pd.DataFrame) -> Check:
+    result: dict[str, Any] = outcome.result
+    rows = manifest.iloc[result.get("unexpected_index_list") or []]
+    return Check(
+        name=expectation.name,
+        severity=expectation.severity,
+        success=bool(outcome.success),
+        means=expectation.means,
+        observed=_observed(expectation, outcome, manifest),
+        unexpected_count=int(result.get("unexpected_count") or 0),
+        examples=tuple(
+            f"{row.batch}: {row.file_name}, {row.label}, {row.split}" for row in rows.head(SHOWN).itertuples()
+        ),
+    )
+
+
+def _observed(expectation: Expectation, outcome: Any, manifest: pd.DataFrame) -> str:
+    result: dict[str, Any] = outcome.result
+    if "unexpected_count" in result:
+        values = dict.fromkeys(map(_short, result.get("partial_unexpected_list", [])[:5]))
+        named = f" ({', '.join(values)})" if values and "True" not in values else ""
+        return f"{result['unexpected_count']} of {len(manifest)} rows{named}"
+    if result.get("observed_value") is not None:
+        return _short(result["observed_value"])
+    column = expectation.kwargs.get("column")
+    if column in manifest:
+        return ", ".join(map(str, sorted(manifest[column].unique())))
+    return str(outcome.exception_info or "could not be computed")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)[:40]
+
+
+def _write(out: Path, model: str, manifest: pd.DataFrame, checks: list[Check], outcome: Any) -> None:
+    (out / "data_docs").mkdir(parents=True, exist_ok=True)
+    results = json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False)
+    (out / "results.json").write_text(results + "\n", encoding="utf-8")
+    (out / "data_docs" / "index.html").write_text(data_docs(model, manifest, checks, outcome), encoding="utf-8")
+
+
+def _tell(model: str, checks: list[Check], page: Path) -> None:
+    """Says what failed; DataBlockedError where one of it blocks."""
+    failed = [check for check in checks if not check.success]
+    for check in failed:
+        print(f"{check.severity}: {check.name}: {check.observed}; {check.means}")
+    blocking = [check for check in failed if check.severity == "block"]
+    if blocking:
+        first = blocking[0]
+        more = f" and {len(blocking) - 1} more" if len(blocking) > 1 else ""
+        raise DataBlockedError(
+            f"{model}'s data is blocked by '{first.name}'{more}: {first.observed}; {first.means}."
+            f" First: {first.examples[0] if first.examples else 'the data as a whole'}. Data Docs: {page}"
+        )
+    print(f"{model}: {len(checks)} checks, {len(failed)} warnings. Data Docs: {page}")
+
+
+if __name__ == "__main__":
+    command.run(validate)

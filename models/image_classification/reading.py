@@ -40,10 +40,10 @@ def inspect(payload: bytes, data: ImageData) -> dict[str, Any]:
     width, height = image.size
     if min(width, height) < data.min_side:
         raise BadExampleError(f"{width} x {height} px; the shorter side must have at least {data.min_side} (min_side)")
-    if image.getexif().get(ORIENTATION) in ROTATED:
-        width, height = height, width
     with _one_large if width * height > LARGE else nullcontext():
         picture = decode(image, LOOK)
+    if image.getexif().get(ORIENTATION) in ROTATED:
+        width, height = height, width
     return {"width": width, "height": height, "phash": difference_hash(picture)}
 
 

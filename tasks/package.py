@@ -90,8 +90,8 @@ def read_questions(root: Path, model: str) -> list[Question]:
 
 def _spread(table: "pd.DataFrame") -> "pd.DataFrame":
     ordered = table.sort_values(["label", "id"])
-    step = max(1, len(ordered) // ASKED)
-    return ordered.iloc[::step].head(ASKED)
+    count = min(ASKED, len(ordered))
+    return ordered.iloc[[index * len(ordered) // count for index in range(count)]]
 
 
 @contextmanager

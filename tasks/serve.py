@@ -158,15 +158,16 @@ def _reason(log: Path | None) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
-    """Until Ctrl-C, or a SIGTERM, which counts as one."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Until Ctrl-C, or a SIGTERM, which counts as one (also where a script started us with Ctrl-C switched off)."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         process.wait()
         raise RatchetError("The service ended by itself; see its messages above")
     except KeyboardInterrupt:
         print("\nStopping …", flush=True)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

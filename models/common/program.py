@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.common.errors import UserError
 
+TYPES = {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64, "tensor(float)": np.float32}  # of the graph's inputs
 FORMAT = 1  # raise it when program.json changes so that an older reader would misread it
 
 
@@ -69,8 +70,15 @@ class Program:
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, inputs), strict=True))
 
+    def one_example(self) -> dict[str, NDArray[Any]]:
+        """Zeros in the shape of one example, to time the graph with; open dimensions are 1."""
+        return {
+            given.name: np.zeros([size if isinstance(size, int) else 1 for size in given.shape], TYPES[given.type])
+            for given in self._session.get_inputs()
+        }
+
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities along the last axis."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

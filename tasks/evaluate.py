@@ -1,0 +1,68 @@
+"""The stage `evaluate`: the exported program over the test split, one row per example, and what it costs to run.
+
+Run: python -m tasks.evaluate MODEL. Reads artifacts/<model>/program; writes artifacts/<model>/evaluation.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from models.common.batches import data_version, read_manifest
+from models.common.errors import UserError
+from models.common.measuring import measure
+from models.common.program import ProgramSpec
+from tasks.command import run
+from tasks.params import Model, load_model
+from tasks.repository import home
+
+
+def evaluate(root: Path, model: str) -> None:
+    """Writes evaluation/examples.parquet and metrics.json. UserError where there is nothing to test on."""
+    params = load_model(root, model)
+    folder = root / "artifacts" / model
+    table = score(root, params, folder / "program")
+    metrics = summary(params, table, folder / "program") | measure([folder / "program"])[0]
+    out = folder / "evaluation"
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(out / "examples.parquet", index=False)
+    content = {"examples": len(table), **metrics, "data_version": data_version(root / "data" / model)}
+    (out / "metrics.json").write_text(json.dumps(_plain(content), indent=2) + "\n")
+    shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in list(metrics)[:3])
+    print(f"{model}: {len(table):,} test examples, {shown}")
+
+
+def score(root: Path, params: Model, program: Path) -> pd.DataFrame:
+    """The per-example score table of a program, the candidate's or the champion's, over today's test split."""
+    batches = root / "data" / params.name
+    return params.kind.score(program, exam(batches, params), batches, home(root))  # type: ignore[no-any-return]
+
+
+def exam(batches: Path, params: Model) -> pd.DataFrame:
+    """The rows of the manifest to test on, each example once. UserError where there are none."""
+    manifest = read_manifest(batches)
+    rows = manifest[manifest["split"] == "test"].drop_duplicates("id")  # two clones may add the same file at once
+    if rows.empty:
+        share = params.data.splits.test
+        how = f"ratchet add {params.name} SOURCE --split test"
+        other = "" if share else f", or set models.{params.name}.data.splits.test above 0 before adding more"
+        raise UserError(f"{params.name} has no test examples among {len(manifest):,}. Add some: {how}{other}")
+    return rows.reset_index(drop=True)
+
+
+def summary(params: Model, table: pd.DataFrame, program: Path) -> dict[str, float]:
+    """The kind's metrics of a score table."""
+    return params.kind.summary(table, ProgramSpec.load(program).labels)
+
+
+def _plain(content: dict[str, Any]) -> dict[str, Any]:
+    """NaN and infinity, which JSON has not, become null; the gate sees them in the table itself."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in content.items()
+    }
+
+
+if __name__ == "__main__":
+    run(evaluate)

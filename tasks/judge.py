@@ -1,0 +1,100 @@
+"""Everything around the gate that is not pure: files, the champion sitting the same exam, times and memory.
+
+Reads the candidate's scores, scores the champion on the same test examples, measures both side by side, asks the gate,
+writes artifacts/<model>/verdict.json.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from models.common.batches import data_version
+from models.common.errors import UserError
+from models.common.measuring import measure
+from models.common.program import Program, ProgramSpec
+from tasks.evaluate import score, summary
+from tasks.gate import Scores, Unloadable, Verdict, decide
+from tasks.params import Model, load_model
+
+
+def judge(root: Path, model: str, champion_folder: Path | None, champion_version: str | None) -> Verdict:
+    """Judges artifacts/<model>/{program,training,evaluation}.
+
+    champion_folder: holds the champion's `program` and `training`; None: there is no champion yet.
+    UserError where the candidate's files are missing; a champion that cannot be used is a verdict, HOLD.
+    """
+    params = load_model(root, model)
+    folder = root / "artifacts" / model
+    rival = _unusable(champion_folder, params) if champion_folder else None
+    usable = champion_folder if champion_folder and rival is None else None
+    budgets = measure([folder / "program", *([usable / "program"] if usable else [])])
+    candidate = _scores(params, folder, _read(folder / "evaluation/examples.parquet"), budgets[0])
+    champion: Scores | Unloadable | None = rival
+    if usable:
+        champion = _scores(params, usable, _sit_exam(root, params, usable), budgets[1])
+    verdict = decide(candidate, champion, params.gate, params.kind.METRICS)
+    metrics = {"candidate": _metrics(candidate), "champion": _metrics(champion)}
+    context = {
+        "model": model,
+        "champion_version": champion_version,
+        "data_version": data_version(root / "data" / model),
+    }
+    _write(folder / "verdict.json", {**context, **verdict.to_json(), "metrics": metrics})
+    return verdict
+
+
+def _scores(params: Model, folder: Path, table: pd.DataFrame, budget: Mapping[str, float]) -> Scores:
+    trained = _read(folder / "training/trained_on.parquet")
+    return Scores(
+        table,
+        ProgramSpec.load(folder / "program").labels,
+        trained_ids=frozenset(trained["id"]),
+        trained_groups=frozenset(trained["group"].dropna()),
+        metrics=summary(params, table, folder / "program"),
+        budget=budget,
+    )
+
+
+def _unusable(folder: Path, params: Model) -> Unloadable | None:
+    """Why the champion cannot sit the exam, or None."""
+    try:
+        program = Program(folder / "program")
+        program.run(**program.one_example())
+        _read(folder / "training/trained_on.parquet")
+    except Exception as error:  # ONNX Runtime's errors share no public base, and a damaged file may raise anything
+        return Unloadable(" ".join(str(error).split()))
+    if program.spec.kind != params.kind_name:
+        return Unloadable(f"it is of kind {program.spec.kind}, and {params.name} is now of kind {params.kind_name}")
+    return None
+
+
+def _sit_exam(root: Path, params: Model, folder: Path) -> pd.DataFrame:
+    table = score(root, params, folder / "program")
+    table.to_parquet(folder / "examples.parquet", index=False)
+    return table
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise UserError(f"{path} is missing. Make it: dvc repro")
+    return pd.read_parquet(path)
+
+
+def _metrics(scores: Scores | Unloadable | None) -> dict[str, float] | None:
+    return {**scores.metrics, **scores.budget} if isinstance(scores, Scores) else None
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """A NaN is written as null: the reasons say where it was."""
+    path.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and value - value != 0 else value

@@ -1,0 +1,215 @@
+"""Evaluating and judging for real: digits added to a project, programs that ONNX Runtime runs, a verdict in a file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
+
+from models.common.batches import read_manifest
+from models.common.errors import UserError
+from models.common.measuring import latencies_ms, measure
+from models.common.program import ProgramSpec
+from models.image_classification.scoring import _table, calibration_error, summary
+from tasks.add import add
+from tasks.evaluate import evaluate
+from tasks.judge import judge
+from tasks.verdict import Verdict
+from tests.digits import NAMES
+
+LABELS = tuple(sorted(NAMES))
+
+
+def write_program(folder: Path, examples: int, labels: tuple[str, ...] = LABELS, noise: float = 0.0) -> Path:
+    """A linear classifier of 8 x 8 digits as an ONNX program, fitted on the last `examples` digits."""
+    digits = load_digits()
+    names = np.array([NAMES[digit] for digit in digits.target])
+    known = np.flatnonzero(np.isin(names, labels))[-examples:]
+    classifier = LogisticRegression(max_iter=200).fit(digits.data[known] * (255 / 16) / 255, names[known])
+    weights = np.random.default_rng(0).normal(0, noise, (64, len(labels))) + classifier.coef_.T
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(
+        linear_graph(weights.astype(np.float32), classifier.intercept_.astype(np.float32)), folder / "program.onnx"
+    )
+    ProgramSpec("image_classification", labels, {"size": 8, "max_pixels": 10_000}, {"model": "digits"}).save(folder)
+    return folder
+
+
+def linear_graph(weights: NDArray[np.float32], bias: NDArray[np.float32]) -> onnx.ModelProto:
+    thirds = np.repeat(weights, 3, axis=0) / (3 * 255)  # each grey value comes three times, as R, G and B
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["floats", "shape"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"]),
+    ]
+    constants = {"weights": thirds, "bias": bias, "shape": np.array([-1, 192], np.int64)}
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", 8, 8, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(bias)])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def write_training(folder: Path, manifest: pd.DataFrame) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest[manifest["split"] != "test"][["id", "group"]].to_parquet(folder / "trained_on.parquet", index=False)
+
+
+@pytest.fixture(scope="module")
+def _trained(_template: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = Path(shutil.copytree(_template, tmp_path_factory.mktemp("trained") / "project", symlinks=True))
+    add(project, "digits", digits)
+    folder = project / "artifacts/digits"
+    write_program(folder / "program", 1500)
+    write_training(folder / "training", read_manifest(project / "data/digits"))
+    evaluate(project, "digits")
+    return project
+
+
+@pytest.fixture
+def trained(_trained: Path, tmp_path: Path) -> Path:
+    """A project with 200 digits and an evaluated candidate that was made from others."""
+    return Path(shutil.copytree(_trained, tmp_path / "project", symlinks=True))
+
+
+def champion_of(project: Path, **changes: object) -> Path:
+    folder = project / "artifacts/digits/champion"
+    shutil.copytree(project / "artifacts/digits/training", folder / "training")
+    write_program(folder / "program", **changes)  # type: ignore[arg-type]
+    return folder
+
+
+def test_the_test_split_and_nothing_else_is_scored(trained: Path) -> None:
+    manifest = read_manifest(trained / "data/digits")
+    table = pd.read_parquet(trained / "artifacts/digits/evaluation/examples.parquet")
+    assert set(table["id"]) == set(manifest.loc[manifest["split"] == "test", "id"])
+    assert (table["label"] == table["prediction"]).mean() == table["correct"].mean() > 0.85
+    assert table["probabilities"].map(sum).to_numpy() == pytest.approx(1, abs=1e-5)
+    metrics = json.loads((trained / "artifacts/digits/evaluation/metrics.json").read_text())
+    assert metrics["examples"] == len(table)
+    assert metrics["accuracy"] == table["correct"].mean()
+    assert 0 < metrics["latency_ms"] < 50
+    assert 0.005 < metrics["size_mb"] < 0.1
+    assert 20 < metrics["memory_mb"] < 200  # ONNX Runtime and NumPy, and no torch
+
+
+def test_without_test_examples_one_line_says_how_to_get_some(trained: Path) -> None:
+    params = (trained / "params.yaml").read_text()
+    (trained / "params.yaml").write_text(params.replace("test: 0.3", "test: 0.0"))
+    index = trained / "data/digits" / next(iter(trained.glob("data/digits/*.index"))).name
+    pd.read_parquet(index).assign(split="train").to_parquet(index, index=False)
+    with pytest.raises(
+        UserError, match=r"no test examples among 200\. Add some: ratchet add digits SOURCE --split test"
+    ):
+        evaluate(trained, "digits")
+
+
+def test_a_first_model_is_promoted_on_its_own_exam(trained: Path) -> None:
+    verdict = judge(trained, "digits", None, None)
+    assert (verdict.outcome, verdict.first) == ("PROMOTE", True)
+    written = json.loads((trained / "artifacts/digits/verdict.json").read_text())
+    assert Verdict.from_json(written) == verdict
+    assert written["model"] == "digits"
+    assert written["metrics"]["champion"] is None
+
+
+def test_the_champion_sits_the_same_exam_and_loses(trained: Path) -> None:
+    folder = champion_of(trained, examples=1500, noise=3.0)
+    verdict = judge(trained, "digits", folder, "v1.0.0")
+    assert verdict.outcome == "PROMOTE"
+    ours = pd.read_parquet(trained / "artifacts/digits/evaluation/examples.parquet")
+    theirs = pd.read_parquet(folder / "examples.parquet")
+    assert set(ours["id"]) == set(theirs["id"])
+    written = json.loads((trained / "artifacts/digits/verdict.json").read_text())
+    assert written["champion_version"] == "v1.0.0"
+    assert written["metrics"]["candidate"]["accuracy"] > written["metrics"]["champion"]["accuracy"]
+    assert {check.name for check in verdict.checks if check.about == "budget"} == {"latency_ms", "size_mb", "memory_mb"}
+
+
+def test_the_same_program_again_is_held(trained: Path) -> None:
+    assert judge(trained, "digits", champion_of(trained, examples=1500), "v1.0.0").outcome == "HOLD"
+
+
+def test_a_champion_that_knows_fewer_labels_is_compared_on_the_shared_ones(trained: Path) -> None:
+    verdict = judge(trained, "digits", champion_of(trained, examples=1200, labels=LABELS[:8]), "v1.0.0")
+    assert verdict.outcome in {"HOLD", "PROMOTE"}
+    assert verdict.primary is not None
+    table = pd.read_parquet(trained / "artifacts/digits/evaluation/examples.parquet")
+    assert verdict.primary.examples == table["label"].isin(LABELS[:8]).sum()
+
+
+@pytest.mark.parametrize("damage", ["program/program.onnx", "program/program.json", "training/trained_on.parquet"])
+def test_a_damaged_champion_holds(trained: Path, damage: str) -> None:
+    folder = champion_of(trained, examples=1500)
+    (folder / damage).write_bytes(b"not what it was")
+    verdict = judge(trained, "digits", folder, "v1.0.0")
+    assert verdict.outcome == "HOLD"
+    assert "the champion cannot be loaded" in verdict.reasons[0]
+
+
+def test_a_program_that_gives_nan_is_an_error(trained: Path) -> None:
+    bad = np.full((64, 10), np.nan, np.float32)
+    onnx.save(linear_graph(bad, np.zeros(10, np.float32)), trained / "artifacts/digits/program/program.onnx")
+    evaluate(trained, "digits")
+    verdict = judge(trained, "digits", None, None)
+    assert verdict.outcome == "ERROR"
+    assert any("log_loss of the candidate is nan" in reason for reason in verdict.reasons)
+    json.loads((trained / "artifacts/digits/verdict.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_a_test_example_that_was_trained_on_is_an_error(trained: Path) -> None:
+    manifest = read_manifest(trained / "data/digits")
+    manifest[["id", "group"]].to_parquet(trained / "artifacts/digits/training/trained_on.parquet", index=False)
+    verdict = judge(trained, "digits", None, None)
+    assert verdict.outcome == "ERROR"
+    tested = (manifest["split"] == "test").sum()
+    assert f"{tested} of {tested} test examples are in the candidate's training data" in verdict.reasons[0]
+
+
+def scored(probabilities: NDArray[np.float64], truth: list[str], labels: tuple[str, ...]) -> pd.DataFrame:
+    rows = [str(index) for index in range(len(truth))]
+    manifest = pd.DataFrame({"id": rows, "label": truth, "split": "test", "group": None, "batch": "b", "row": 0})
+    return _table(manifest, probabilities.astype(np.float32), labels)
+
+
+def test_the_metrics_are_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    labels = ("ant", "bee", "cat")
+    probabilities = rng.dirichlet([1, 1, 1], 300)
+    truth = [labels[index] for index in rng.integers(0, 3, 300)]
+    table = scored(probabilities, truth, labels)
+    found = summary(table, labels)
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, table["prediction"]))
+    assert found["macro_f1"] == pytest.approx(f1_score(truth, table["prediction"], average="macro"))
+    assert found["log_loss"] == pytest.approx(log_loss(truth, probabilities), rel=1e-4)
+
+
+def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    labels = ("no", "yes")
+    sure = np.tile([0.1, 0.9], (100, 1))
+    assert calibration_error(scored(sure, ["yes"] * 90 + ["no"] * 10, labels)) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(scored(sure, ["yes"] * 50 + ["no"] * 50, labels)) == pytest.approx(0.4, abs=1e-6)
+
+
+def test_a_label_that_the_program_does_not_know_is_a_wrong_answer() -> None:
+    table = scored(np.tile([0.4, 0.6], (4, 1)), ["yes", "yes", "maybe", "maybe"], ("no", "yes"))
+    assert table["correct"].tolist() == [1, 1, 0, 0]
+    assert np.isfinite(table["loss"]).all()
+
+
+def test_programs_are_timed_in_turns_and_weighed(tmp_path: Path) -> None:
+    small, other = write_program(tmp_path / "one", 300), write_program(tmp_path / "two", 300)
+    one, two = latencies_ms([small, other])
+    assert 1 / 3 < one / two < 3
+    assert measure([small])[0]["size_mb"] == pytest.approx(sum(path.stat().st_size for path in small.iterdir()) / 1e6)

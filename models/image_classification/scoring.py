@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from models.common.batches import COMMON_COLUMNS
 from models.common.errors import UserError
 from models.common.program import Program, softmax
-from models import image_classification
+from models.image_classification import COLUMNS
 from models.image_classification.pixels import pixels
 
 PIXELS_AT_ONCE = 2**21  # of all pictures that one call of the graph takes: 128 of 128 px, 41 of 224 px
@@ -57,7 +57,7 @@ def _table(manifest: pd.DataFrame, probabilities: NDArray[np.float32], labels: t
         "confidence": probabilities[np.arange(len(best)), best],
         "probabilities": list(probabilities),
     }
-    own = {*COMMON_COLUMNS, *image_classification.COLUMNS}
+    own = {*COMMON_COLUMNS, *COLUMNS}
     kept = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in own]
     return pd.DataFrame(scored).assign(**{str(name): manifest[name].to_numpy() for name in kept})
 

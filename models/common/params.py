@@ -57,7 +57,7 @@ class Train(Section):
     early_stopping: int = Field(default=5, ge=0)  # epochs without a better validation loss; 0: off
     ema_decay: float = Field(default=0.0, ge=0, lt=1)  # 0: off
     max_grad_norm: float = Field(default=1.0, ge=0)  # 0: off
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where hardware multiplies it, else fp32
     compile: bool = False
     channels_last: bool = True
     devices: int = Field(default=1, ge=1)  # GPUs to use; 1 also where there is none

@@ -1,0 +1,87 @@
+"""Random changes to a whole batch of pictures at once, on whatever device it is on, each picture with its own draw.
+
+Shift and flip only move whole pixels, so they are one gather on uint8; zoom and rotation resample in the same pass.
+Randomness is torch's global generator: training seeds it for each epoch.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def moved(pictures: Tensor, shift: float, flip: bool) -> Tensor:
+    """(N, H, W, C) moved by up to `shift` of the side, edges reflected; half of them mirrored where `flip`."""
+    if not shift and not flip:
+        return pictures
+    count, height, width, _ = pictures.shape
+    rows = _reflected(torch.arange(height, device=pictures.device) + _whole_shift(pictures, height, shift), height)
+    columns = _reflected(torch.arange(width, device=pictures.device) + _whole_shift(pictures, width, shift), width)
+    if flip:
+        mirrored = torch.rand(count, 1, device=pictures.device) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    which = torch.arange(count, device=pictures.device)[:, None, None]
+    return pictures[which, rows[:, :, None], columns[:, None, :]]
+
+
+def resampled(pictures: Tensor, scale: float, degrees: float) -> Tensor:
+    """(N, C, H, W) float, zoomed in by up to `scale` of the side and turned by up to `degrees` either way; bilinear."""
+    if not scale and not degrees:
+        return pictures
+    count = len(pictures)
+    zoom = 1 - scale * torch.rand(count, device=pictures.device)
+    angle = math.radians(degrees) * _either_way(count, pictures.device)
+    across, along = zoom * angle.cos(), zoom * angle.sin()
+    zero = torch.zeros_like(zoom)
+    matrix = torch.stack([across, -along, zero, along, across, zero], 1).view(count, 2, 3)
+    grid = F.affine_grid(matrix, list(pictures.shape), align_corners=False).to(pictures.dtype)
+    return F.grid_sample(pictures, grid, "bilinear", "reflection", align_corners=False)
+
+
+def recoloured(pictures: Tensor, brightness: float, contrast: float) -> Tensor:
+    """(N, C, H, W) float in 0..255, lightened or darkened and stretched about its mean by up to those shares."""
+    count = len(pictures)
+    if contrast:
+        mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
+        share = 1 + contrast * _either_way(count, pictures.device)
+        pictures = torch.lerp(mean, pictures, share.view(-1, 1, 1, 1))
+    if brightness:
+        share = 1 + brightness * _either_way(count, pictures.device)
+        pictures = pictures * share.view(-1, 1, 1, 1)
+    return pictures.clamp(0, 255) if brightness or contrast else pictures
+
+
+def erased(pictures: Tensor, share: float, fill: float = 0.0) -> Tensor:
+    """(N, C, H, W): `share` of the pictures lose a rectangle with sides of 1/8 to 1/2 (Zhong et al. 2020)."""
+    if not share:
+        return pictures
+    count, _, height, width = pictures.shape
+    rows = _within(count, height, pictures.device)
+    columns = _within(count, width, pictures.device)
+    chosen = torch.rand(count, 1, 1, device=pictures.device) < share
+    mask = rows[:, :, None] & columns[:, None, :] & chosen
+    return pictures.masked_fill(mask[:, None], fill)
+
+
+def _whole_shift(pictures: Tensor, side: int, share: float) -> Tensor:
+    most = int(side * share)
+    return torch.randint(-most, most + 1, (len(pictures), 1), device=pictures.device)
+
+
+def _reflected(index: Tensor, side: int) -> Tensor:
+    """Indices beyond an edge come back from it, the edge itself not repeated: -1 is 1, side is side - 2."""
+    last = side - 1
+    return last - (last - index.abs()).abs()
+
+
+def _either_way(count: int, device: torch.device) -> Tensor:
+    return 2 * torch.rand(count, device=device) - 1
+
+
+def _within(count: int, side: int, device: torch.device) -> Tensor:
+    """(count, side) bool: a random stretch of each row."""
+    length = side * (0.125 + 0.375 * torch.rand(count, 1, device=device))
+    start = (side - length) * torch.rand(count, 1, device=device)
+    place = torch.arange(side, device=device) + 0.5
+    return (place >= start) & (place < start + length)

@@ -1,0 +1,89 @@
+"""Layer groups from stem to head, and which of them learn when: `unfreeze` and `layer_decay` work on these groups."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+Policy = Literal["head", "gradual", "all"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that are frozen, and get their learning rate, together."""
+
+    modules: tuple[nn.Module, ...]
+    parameters: tuple[nn.Parameter, ...]  # the modules' own, and bare ones such as a position embedding
+
+
+def layer_groups(network: nn.Module, head: list[nn.Module]) -> list[Group]:
+    """The network cut from stem to head; the last group is the head, its first holds whatever belongs to no layer.
+
+    A part with more than half of all layers in it (a ResNet's stages in one Sequential, a transformer's encoder) is
+    cut up further, so every family comes out as a handful to a few dozen groups.
+    """
+    ends = {module for layer in head for module in layer.modules()}
+    limit = sum(1 for _ in network.modules()) / 2
+    units = _merged([unit for unit in _units(network, ends, limit) if _parameters([unit])])
+    groups = [Group(tuple(unit), tuple(_parameters(unit))) for unit in units]
+    last = Group(tuple(head), tuple(_parameters(head)))
+    grouped = {parameter for group in [*groups, last] for parameter in group.parameters}
+    bare = tuple(parameter for parameter in network.parameters() if parameter not in grouped)
+    if groups:
+        groups[0] = Group(groups[0].modules, bare + groups[0].parameters)
+    return [*groups, last]
+
+
+def trainable_groups(policy: Policy, groups: int, epoch: int, epochs: int) -> int:
+    """How many groups, counted from the head, learn in `epoch` (from 0).
+
+    gradual: one more at a time and evenly, all of them from half of the epochs on (after ULMFiT, Howard & Ruder 2018).
+    """
+    if policy == "head":
+        return 1
+    if policy == "all":
+        return groups
+    half = max(1, epochs // 2)
+    return min(groups, 1 + (groups - 1) * epoch // half)
+
+
+def freeze(network: nn.Module, groups: list[Group], trainable: int) -> None:
+    """Puts the network in training mode with only the last `trainable` groups learning.
+
+    Frozen groups stay in evaluation mode: their BatchNorm keeps the statistics that their weights were trained with.
+    """
+    network.train()
+    for place, group in enumerate(groups):
+        learns = place >= len(groups) - trainable
+        for parameter in group.parameters:
+            parameter.requires_grad_(learns)
+        for module in group.modules:
+            module.train(learns)
+
+
+def _units(module: nn.Module, head: set[nn.Module], limit: float) -> Iterator[nn.Module]:
+    for child in module.children():
+        if child in head:
+            continue
+        inside = list(child.modules())
+        if len(inside) > limit or any(layer in head for layer in inside):
+            yield from _units(child, head, limit)
+        else:
+            yield child
+
+
+def _merged(units: list[nn.Module]) -> list[list[nn.Module]]:
+    """A norm that stands alone goes with the layer before it."""
+    merged: list[list[nn.Module]] = []
+    for unit in units:
+        norm = not any(True for _ in unit.children()) and not isinstance(unit, nn.Conv2d | nn.Linear)
+        if merged and norm:
+            merged[-1].append(unit)
+        else:
+            merged.append([unit])
+    return merged
+
+
+def _parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    return list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))

@@ -1,0 +1,171 @@
+"""Networks: a small CNN of our own for little pictures, and every torchvision classification network by name.
+
+All take float pictures (N, 3, size, size), normalised, and give logits (N, classes); some give auxiliary logits too
+while they train. `head` finds the layers that make the logits, whatever their family calls them.
+"""
+
+import difflib
+import functools
+import itertools
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from models.common.errors import UserError
+
+SMALL = "small_cnn"
+SIZE_ARGUMENT = {"vit_": "image_size", "maxvit": "input_size"}  # families that are built for one picture size
+AUXILIARY = ("googlenet", "inception")  # families with further heads halfway, to train with
+AUXILIARY_FROM = 299  # px; inception_v3 has no room for one in less
+
+
+def build(name: str, classes: int, size: int, width: int, dropout: float = 0.0) -> nn.Module:
+    """An untrained network for pictures of `size` px, with `dropout` before its head on top of what it has itself.
+
+    Raises UserError for an unknown name, and for a size that the network cannot take.
+    """
+    _check_size(name, size, width)
+    network = _untrained(name, classes, size, width)
+    if dropout:
+        for layer in head(name, network, size, width):
+            layer.register_forward_pre_hook(functools.partial(_drop, dropout))
+    return network
+
+
+def head(name: str, network: nn.Module, size: int, width: int) -> list[nn.Module]:
+    """The layers whose shape depends on the number of classes: the last one, and those of auxiliary outputs."""
+    two, three = (_hollow(name, classes, size, width).state_dict() for classes in (2, 3))
+    owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
+    return [network.get_submodule(owner) for owner in owners]
+
+
+def imagenet_state(name: str, network: nn.Module) -> dict[str, Tensor]:
+    """torchvision's newest ImageNet weights for `network`, made to fit its picture size.
+
+    Raises UserError where they can be neither found nor downloaded, saying which file to put where.
+    """
+    from torchvision.models import get_model_weights
+    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+    weights = get_model_weights(name).DEFAULT
+    state = _fetch(name, weights)
+    if isinstance(network, VisionTransformer):
+        return dict(interpolate_embeddings(network.image_size, network.patch_size, state))
+    return state
+
+
+class SmallCNN(nn.Module):
+    """A strided stem, then one stage per halving down to 4 px: convolution, pooling, residual block.
+
+    After ResNet-9 (Coleman et al., DAWNBench 2017) and airbench (Jordan 2024), with the stem at half resolution, where
+    most of a CPU's time would go. A stage has twice the channels of the one before it, up to eight times the first's.
+    """
+
+    def __init__(self, classes: int, size: int, width: int) -> None:
+        super().__init__()
+        stages = max(1, (size // 8).bit_length() - 1)  # 8 px: 1, 16 px: 1, 32 px: 2, 64 px: 3
+        channels = [width * 2 ** min(stage, 3) for stage in range(stages + 1)]
+        stem = _Conv(3, width, kernel=4, stride=2) if size >= 16 else _Conv(3, width)
+        blocks = [
+            nn.Sequential(_Conv(inward, outward), nn.MaxPool2d(2), _Residual(outward))
+            for inward, outward in itertools.pairwise(channels)
+        ]
+        self.features = nn.Sequential(stem, *blocks)
+        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.classifier = nn.Linear(channels[-1], classes)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, 3, size, size) -> logits (N, classes)."""
+        logits: Tensor = self.classifier(self.pool(self.features(pictures)).flatten(1))
+        return logits
+
+
+class _Conv(nn.Sequential):
+    def __init__(self, inward: int, outward: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inward, outward, kernel, stride, padding=1, bias=False),
+            nn.BatchNorm2d(outward),
+            nn.ReLU(inplace=True),
+        )
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(_Conv(channels, channels), _Conv(channels, channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = features + self.inner(features)
+        return out
+
+
+def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(nn.functional.dropout(each, share, layer.training) for each in inputs)
+
+
+def _untrained(name: str, classes: int, size: int, width: int) -> nn.Module:
+    if name == SMALL:
+        return SmallCNN(classes, size, width)
+    from torchvision.models import get_model
+
+    arguments: dict[str, Any] = {
+        argument: size if argument == "image_size" else (size, size)
+        for prefix, argument in SIZE_ARGUMENT.items()
+        if known(name).startswith(prefix)
+    }
+    if name.startswith(AUXILIARY):
+        # transform_input as ImageNet's weights have it; the auxiliary heads need room
+        arguments |= {"init_weights": True, "transform_input": True, "aux_logits": size >= AUXILIARY_FROM}
+    network: nn.Module = get_model(name, weights=None, num_classes=classes, **arguments)
+    return network
+
+
+def _hollow(name: str, classes: int, size: int, width: int) -> nn.Module:
+    """The network's shapes alone: no memory, no arithmetic."""
+    try:
+        with torch.device("meta"):
+            return _untrained(name, classes, size, width)
+    except NotImplementedError:  # RegNet counts its blocks in tensors, which need values
+        return _untrained(name, classes, size, width).to("meta")
+
+
+def known(name: str) -> str:
+    """`name` itself where it is a network's; UserError with the names nearest to it where it is not."""
+    if name == SMALL:
+        return name  # without the seconds that torchvision takes to import
+    from torchvision import models
+
+    names = [SMALL, *models.list_models(module=models)]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=4, cutoff=0.4)
+        near = f" Did you mean: {', '.join(close)}?" if close else ""
+        raise UserError(f"Unknown network '{name}'.{near} Known: {SMALL} and torchvision's classification networks")
+    return name
+
+
+def _check_size(name: str, size: int, width: int) -> None:
+    known(name)
+    try:
+        _hollow(name, 2, size, width)(torch.empty(2, 3, size, size, device="meta"))
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"network {name} cannot take pictures of {size} px; change data.image_size ({reason})"
+        ) from None
+
+
+def _fetch(name: str, weights: Any) -> dict[str, Tensor]:
+    file = urlparse(weights.url).path.rpartition("/")[2]
+    place = f"{torch.hub.get_dir()}/checkpoints/{file}"
+    try:
+        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
+    except OSError as error:  # URLError, timeouts and refused connections are OSErrors
+        raise UserError(
+            f"ImageNet weights of {name} could not be downloaded ({error}); put {file} (from {weights.url}) at {place}"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"{place} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
+    return dict(state)

@@ -1,0 +1,84 @@
+"""Stage `train`: fine-tunes the model on every batch and exports the program. `python -m tasks.train MODEL`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from models.common.batches import data_version, read_manifest
+from models.common.errors import RatchetError, UserError
+from models.common.kind import TrainJob
+from tasks import command, repository
+from tasks.params import Model, load_model
+
+CHAMPION = "RATCHET_CHAMPION"  # folder with the champion's training/weights.pt; empty: there is no champion yet
+OWN = ("none", "imagenet")  # weights that the kind sees to itself
+
+
+def train(root: Path, name: str) -> None:
+    """Writes artifacts/<model>/program and artifacts/<model>/training from the params and data under `root`."""
+    model = load_model(root, name)
+    batches = root / "data" / name
+    manifest = read_manifest(batches)
+    job = TrainJob(
+        model=name,
+        data=model.data,
+        train=model.train,
+        manifest=manifest,
+        batches=batches,
+        out=root / "artifacts" / name,
+        home=repository.home(root),
+        initial=_initial(root, model),
+        provenance=_provenance(root, model, manifest),
+    )
+    model.kind.train(job)
+
+
+def _initial(root: Path, model: Model) -> Path | None:
+    """The weights file to start from, if any. UserError where params name one that is not there."""
+    wanted = model.train.weights
+    if wanted in OWN:
+        return None
+    if wanted == "champion":
+        return _champion(root, model.name)
+    path = root / wanted
+    if not path.is_file():
+        raise UserError(
+            f"params.yaml: models.{model.name}.train.weights is '{wanted}', and there is no file {path}."
+            " Allowed: none, imagenet, champion, or the path of a weights.pt"
+        )
+    return path
+
+
+def _champion(root: Path, name: str) -> Path | None:
+    folder = Path(os.environ[CHAMPION]) if os.environ.get(CHAMPION) else root / "artifacts" / name / "champion"
+    path = folder / "training" / "weights.pt"
+    if path.is_file():
+        return path
+    if os.environ.get(CHAMPION):
+        raise RatchetError(f"{CHAMPION} is {folder}, which has no training/weights.pt; fetch the champion again")
+    print(f"warning: {name} has no champion to start from; its weights start from nothing", file=sys.stderr)
+    return None
+
+
+def _provenance(root: Path, model: Model, manifest: pd.DataFrame) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    try:
+        commit = repository.git(root, "rev-parse", "HEAD")
+    except RatchetError:
+        commit = ""  # outside of git, or before the first commit
+    return {
+        "model": model.name,
+        "data_version": data_version(root / "data" / model.name),
+        "commit": commit,
+        "examples": {str(split): int(count) for split, count in manifest["split"].value_counts().items()},
+        "params": {"data": model.data.model_dump(mode="json"), "train": model.train.model_dump(mode="json")},
+        "torch": version("torch"),
+    }
+
+
+if __name__ == "__main__":
+    command.run(train)

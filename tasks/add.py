@@ -179,17 +179,18 @@ def _quarantine(home: Path, params: Model, taken: _Taken) -> Path | None:
 def _keep(root: Path, folder: Path, taken: _Taken, place: Path) -> str:
     """Puts the batch where it belongs, into DVC and into a commit; on any failure none of it stays."""
     batch = f"{taken.source.slug}-{content_hash(taken.index)}"
-    ours = [folder / f"{batch}.parquet.dvc", folder / f"{batch}.index", folder / ".gitignore"]
-    data = folder / f"{batch}.parquet"
+    index, data = folder / f"{batch}.index", folder / f"{batch}.parquet"
+    ours = [folder / f"{batch}.parquet.dvc", index, folder / ".gitignore"]
+    new = [path for path in [*ours, data] if not path.exists()]
     try:
         _prepare(folder)
         write_index(taken.index, place / "batch.index")
-        shutil.move(place / "batch.index", ours[1])
+        shutil.move(place / "batch.index", index)
         shutil.move(place / "batch.parquet", data)
         repository.dvc(root, "add", "--quiet", str(data.relative_to(root)))
         repository.commit(root, ours, _message(folder.name, batch, taken))
     except BaseException:  # also Ctrl-C
-        _undo(root, [*ours[:2], data])
+        _undo(root, new)
         raise
     return batch
 

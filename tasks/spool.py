@@ -70,7 +70,8 @@ def finish_interrupted(root: Path, folder: Path) -> list[str]:
     for index in sorted(path for path in fresh if path.suffix == ".index"):
         pointer = index.with_suffix(".parquet.dvc")
         if pointer in fresh:
-            repository.commit(root, [pointer, index], f"Add {index.stem} to {folder.name}, after an interruption")
+            paths = [pointer, index, folder / ".gitignore"]
+            repository.commit(root, paths, f"Add {index.stem} to {folder.name}, after an interruption")
             notes.append(f"{index.stem}, which an interrupted add had left, is committed now")
         else:
             index.unlink()

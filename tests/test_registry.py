@@ -24,7 +24,7 @@ def promote(project: Path, commit: str) -> Champion:
 
 
 def gto(project: Path, *args: str) -> str:
-    command = [sys.executable, "-m", "gto", *args]
+    command = [str(Path(sys.executable).with_name("gto")), *args]
     return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
 
 

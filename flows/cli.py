@@ -1,0 +1,269 @@
+"""`ratchet`: the command line. Whatever is heavy is imported by the command that needs it.
+
+Exit codes: 0 done, whatever the verdict; 1 a step failed; 2 what was asked for cannot be; 3 data was refused; 4 the
+registry cannot be read or written; 5 done here but not published; 130 interrupted.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from models.common.errors import DataBlockedError, RatchetError, RegistryError
+
+if TYPE_CHECKING:
+    from tasks.add import Progress
+    from tasks.handover import Outcome
+
+EXIT_CODES = {"HELD": 10, "REJECTED": 11, "UNCHANGED": 12}  # with --exit-code
+
+app = typer.Typer(
+    help="Keeps models fresh: new data in, retrained, judged against production, promoted only when really better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ModelName = Annotated[str, typer.Argument(help="A model: a section in params.yaml.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
+
+
+@app.command()
+def add(
+    model: ModelName,
+    source: Annotated[Path, typer.Argument(help="A folder, zip or tar of labelled files.", show_default=False)],
+    split: Annotated[
+        str | None, typer.Option(help="Put all of it into one split: train, val or test.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Add labelled data: checked, deduplicated, versioned, committed and, where remotes exist, pushed.
+
+    SOURCE holds class folders, or files beside metadata.csv or .jsonl (file_name, label, optional split and group).
+    """
+    from flows.tables import show_added
+    from tasks.add import add as add_source
+
+    with _progress(f"reading {source.name}") as progress:
+        report = add_source(_project(), model, source, split, progress)
+    if as_json:
+        _print_json(_plain(report))
+    else:
+        show_added(report)
+
+
+@app.command()
+def remove(
+    model: ModelName,
+    batch: Annotated[str, typer.Argument(help="A batch, as `ratchet add` named it.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Take a batch out again, as a new data version. Earlier versions still have it."""
+    from tasks.remove import remove as remove_batch
+
+    report = remove_batch(_project(), model, batch)
+    if as_json:
+        _print_json(_plain(report))
+        return
+    print(f"Removed {report.rows:,} examples ({report.batch}) from {report.model}; {len(report.batches_left)} left")
+    for note in report.notes:
+        print(f"Note: {note}")
+
+
+@app.command()
+def retrain(
+    model: ModelName,
+    revision: Annotated[str, typer.Option(help="Commit, branch or tag to retrain from; origin/… is fetched.")] = "HEAD",
+    force: Annotated[bool, typer.Option("--force", help="Judge again what was judged from the same inputs.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with 10 HELD, 11 REJECTED, 12 UNCHANGED.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Retrain, judge against production, and promote if really better.
+
+    Runs in a worktree of its own: your files are neither used nor touched. Ends as PROMOTED, HELD (not shown to be
+    better), REJECTED (worse somewhere) or UNCHANGED (nothing new).
+    """
+    from flows.tables import show_outcome
+
+    root = _project()
+    try:
+        outcome = _unchanged(root, model, revision) if not force else None
+        outcome = outcome or _run_flow(root, model, revision, force)
+    except RatchetError as error:
+        if as_json:
+            state = "BLOCKED" if isinstance(error, DataBlockedError) else "ERROR"
+            _print_json({"model": model, "state": state, "reasons": [str(error)]})
+        raise
+    if as_json:
+        _print_json(outcome.to_json())
+    else:
+        show_outcome(outcome)
+    if exit_code:
+        raise typer.Exit(EXIT_CODES.get(outcome.state, 0))
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Every model: what is in production, since when, how good, on what data, and whether something new waits."""
+    from flows.tables import show_statuses
+    from tasks.overview import statuses
+
+    rows = statuses(_project())
+    if as_json:
+        _print_json({"models": [row.to_json() for row in rows]})
+    else:
+        show_statuses(rows)
+    if problem := next((row.problem for row in rows if row.problem), None):
+        raise RegistryError(problem)
+
+
+@app.command()
+def history(model: ModelName, as_json: Json = False) -> None:
+    """Every candidate of a model: verdict, metric, gain with its interval, version, data version."""
+    from flows.tables import show_history
+    from tasks.overview import history as judged
+
+    rows = judged(_project(), model)
+    if as_json:
+        _print_json({"model": model, "candidates": [row.to_json() for row in rows]})
+    else:
+        show_history(model, rows)
+
+
+@app.command()
+def rollback(
+    model: ModelName,
+    to: Annotated[str | None, typer.Option(help="A version, earlier or later.", show_default="the one before")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put an earlier version back in production at once, by a new tag; `--to` goes to any version, also forth again.
+
+    The next scheduled run does not undo it: what was judged is not judged again.
+    """
+    from tasks.registry import champion
+    from tasks.registry import rollback as roll_back
+
+    root = _project()
+    before = champion(root, model)
+    after = roll_back(root, model, to)
+    answer = {"model": model, "version": after.version, "previous": before.version if before else None}
+    if as_json:
+        _print_json(answer)
+    else:
+        print(f"{model} {after.version} is in production again (was {answer['previous']})")
+
+
+@app.command()
+def serve(
+    model: ModelName,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for everyone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
+    version: Annotated[
+        str | None, typer.Option(help="Another version than the one in production.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve the model in production on this machine, until Ctrl-C."""
+    from tasks.champion_bento import champion_bento
+    from tasks.repository import home
+    from tasks.serve import serve as serve_bento
+
+    root = _project()
+    serve_bento(champion_bento(root, model, version), home(root), host, port)
+
+
+@app.command()
+def schedule() -> None:
+    """Retrain on schedule, until Ctrl-C: every model whose `schedule.cron` is set. Needs PREFECT_API_URL."""
+    from flows.schedule import serve_schedules
+
+    serve_schedules(_project())
+
+
+def main() -> None:
+    """Entry point: a refusal is one line on standard error and its own exit code."""
+    from tasks.repository import quiet
+
+    quiet()
+    try:
+        code = app(standalone_mode=False)
+    except RatchetError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("error: interrupted; nothing in production changed", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _project() -> Path:
+    from tasks.repository import git
+
+    try:
+        return Path(git(Path.cwd(), "rev-parse", "--show-toplevel"))
+    except RatchetError:
+        from tasks.repository import main_checkout
+
+        return main_checkout(Path.cwd())  # says what is wrong
+
+
+def _unchanged(root: Path, model: str, revision: str) -> "Outcome | None":
+    """Found out with git alone, before anything heavy is imported."""
+    from tasks.fingerprint import inputs, judged
+    from tasks.handover import unchanged
+
+    started = time.monotonic()
+    made_from = inputs(root, model, revision)
+    earlier = judged(root, model, made_from.fingerprint)
+    if earlier is None:
+        return None
+    return replace(unchanged(root, made_from, earlier), seconds=time.monotonic() - started, notes=_dirty(root))
+
+
+def _run_flow(root: Path, model: str, revision: str, force: bool) -> "Outcome":
+    for note in _dirty(root):
+        print(f"note: {note}", file=sys.stderr)
+    from flows.run import run_retrain
+
+    return replace(run_retrain(root, model, revision, force), notes=_dirty(root))
+
+
+def _dirty(root: Path) -> tuple[str, ...]:
+    from tasks.repository import git
+
+    changed = git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
+    if not changed:
+        return ()
+    return (f"{len(changed)} uncommitted changes in your checkout are not part of the run: git status",)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator["Progress"]:
+    """A bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _plain(report: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(report).items()}
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, indent=2, default=str))
+
+
+if __name__ == "__main__":
+    main()

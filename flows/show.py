@@ -1,0 +1,111 @@
+"""What a run shows in Prefect: its log, a moving bar for the training, the decision, links to report and Data Docs."""
+
+import logging
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from models.common.errors import RatchetError
+from tasks.verdict import Check, Verdict
+
+EPOCH = re.compile(r"epoch (\d+)/(\d+)\b")  # as models/common/curves.py says it at the end of each epoch
+
+
+def line(text: str, seen: bool) -> None:
+    """A line of a stage's output to the run's log; `seen`: the terminal has shown it already."""
+    get_run_logger().info("%s", text, extra={"seen": seen})
+
+
+class Progress:
+    """A progress artifact that follows the epochs of a training."""
+
+    def __init__(self, model: str) -> None:
+        self._key = _key(model, "training")
+        self._artifact: UUID | None = None
+
+    def __enter__(self) -> Self:
+        made = create_progress_artifact(0.0, key=self._key, description="waiting for the first epoch")
+        self._artifact = made if isinstance(made, UUID) else None  # a coroutine only in an async flow
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._update(100.0, "trained")
+
+    def line(self, text: str, seen: bool) -> None:
+        """A line of the training's output."""
+        line(text, seen)
+        if found := EPOCH.search(text):
+            self._update(100.0 * int(found[1]) / int(found[2]), text)
+
+    def _update(self, percent: float, description: str) -> None:
+        if self._artifact:
+            update_progress_artifact(self._artifact, percent, description)
+
+
+def decision(model: str, verdict: Verdict) -> None:
+    """The verdict as tables: every check with its numbers, and the metrics beside the champion's."""
+    reasons = "\n".join(f"- {reason}" for reason in verdict.reasons)
+    rows = [_row(check) for check in verdict.checks]
+    create_table_artifact(rows, key=_key(model, "decision"), description=f"## {verdict.outcome}\n\n{reasons}")
+
+
+def metrics(model: str, measured: dict[str, dict[str, float] | None], version: str | None) -> None:
+    """Each metric of the candidate beside the champion's."""
+    candidate, champion = measured["candidate"] or {}, measured["champion"] or {}
+    rows = [
+        {"metric": name, "candidate": _rounded(value), f"champion {version or '(none)'}": _rounded(champion.get(name))}
+        for name, value in candidate.items()
+    ]
+    create_table_artifact(rows, key=_key(model, "metrics"), description=f"{model}: the candidate and the champion")
+
+
+def links(model: str, folder: Path) -> None:
+    """Links to what was handed over, on the machine that ran it."""
+    for name, file in (("report", "report.html"), ("data-docs", "data_docs/index.html")):
+        if (folder / file).exists():
+            uri = (folder / file).as_uri()
+            create_link_artifact(uri, link_text=file, key=_key(model, name), description=f"{name} of {folder.name}")
+
+
+def quiet() -> None:
+    """A refusal is one line in the log, not a stack trace; what the terminal has shown is not shown twice."""
+    for name in ("prefect.task_runs", "prefect.flow_runs"):
+        logging.getLogger(name).addFilter(_without_trace)
+    for handler in logging.getLogger("prefect").handlers:
+        if "Console" in type(handler).__name__:
+            handler.addFilter(lambda record: not getattr(record, "seen", False))
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, RatchetError):
+        record.exc_info, record.exc_text = None, None
+        record.msg, record.args = "%s", (str(error),)
+    return True
+
+
+def _row(check: Check) -> dict[str, Any]:
+    numbers = {name: _rounded(getattr(check, name)) for name in ("candidate", "champion", "gain", "lower", "upper")}
+    return {"check": check.about, "of": check.name, "status": check.status, **numbers, "says": check.says}
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _key(model: str, name: str) -> str:
+    """Prefect's keys are lower-case letters, digits and dashes."""
+    return f"{model.replace('_', '-')}-{name}"

@@ -1,0 +1,114 @@
+"""What the command line says to a person: tables and a few plain lines on standard output."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tasks.add import AddReport
+    from tasks.handover import Outcome
+    from tasks.overview import Judged, ModelStatus
+
+COLOURS = {"PROMOTED": "green", "PROMOTE": "green", "HELD": "yellow", "HOLD": "yellow", "UNCHANGED": "cyan"}
+SHOWN = 10  # quarantined files listed in the terminal; all are in the report
+
+console = Console(soft_wrap=False)
+
+
+def show_outcome(outcome: "Outcome") -> None:
+    """How a run ended, why, and where to read more."""
+    colour = COLOURS.get(outcome.state, "red")
+    version = f" as {outcome.version}" if outcome.state == "PROMOTED" else ""
+    console.print(f"[bold {colour}]{outcome.state}[/] {outcome.model}{version} in {outcome.seconds:.1f} s")
+    for reason in outcome.reasons:
+        console.print(f"  • {reason}", markup=False, highlight=False)
+    if outcome.state != "PROMOTED":
+        console.print(f"In production: {outcome.version or 'nothing yet'}")
+    for name, path in (("Report", outcome.report), ("Data docs", outcome.data_docs)):
+        if path and path.exists():
+            console.print(f"{name}: {path}", soft_wrap=True, highlight=False)
+    for note in outcome.notes:
+        console.print(f"Note: {note}", markup=False, highlight=False)
+
+
+def show_added(report: "AddReport") -> None:
+    """What came in and what did not."""
+    if report.batch is None:
+        console.print(f"Nothing new for {report.model}: all {report.rows:,} examples are there already or were refused")
+    else:
+        splits = ", ".join(f"{name} {count:,}" for name, count in report.splits.items() if count)
+        console.print(f"[bold green]Added[/] {report.added:,} examples to {report.model} as batch {report.batch}")
+        console.print(f"  splits: {splits}")
+        console.print(f"  classes: {', '.join(f'{name} {count:,}' for name, count in report.classes.items())}")
+    console.print(
+        f"  of {report.rows:,} rows: {report.duplicates:,} exact duplicates left out,"
+        f" {report.near_duplicates:,} near duplicates, {len(report.quarantined):,} quarantined"
+    )
+    for file, reason in report.quarantined[:SHOWN]:
+        console.print(f"  ✗ {file}: {reason}", markup=False, highlight=False)
+    if report.quarantine_report:
+        console.print(f"Quarantine report: {report.quarantine_report}", soft_wrap=True, highlight=False)
+    for note in report.notes:
+        console.print(f"Note: {note}", markup=False, highlight=False)
+
+
+def show_statuses(rows: Sequence["ModelStatus"]) -> None:
+    """One line per model."""
+    table = _table("model", "kind", "in production", "metric", "since", ">batches", ">rows", "waiting")
+    for row in rows:
+        metric = f"{row.metric} {row.value:.4f}" if row.metric and row.value is not None else ""
+        production = "[red]cannot tell[/]" if row.problem else row.version or "nothing yet"
+        table.add_row(
+            row.model,
+            row.kind,
+            production,
+            metric,
+            _date(row.since),
+            f"{row.batches:,}",
+            f"{row.rows:,}",
+            row.waiting,
+        )
+    console.print(table)
+
+
+def show_history(model: str, rows: Sequence["Judged"], confidence: str = "one-sided bounds") -> None:
+    """One line per candidate, newest first."""
+    if not rows:
+        console.print(f"{model} has no candidate yet. Make one: ratchet retrain {model}")
+        return
+    table = _table("when", "candidate", "verdict", "version", ">value", ">gain", f"{confidence}", "data", "reason")
+    for row in rows:
+        table.add_row(
+            _date(row.when),
+            row.candidate,
+            f"[{COLOURS.get(row.verdict, 'red')}]{row.verdict}[/]",
+            row.version or "",
+            _number(row.value),
+            _signed(row.gain),
+            f"{_signed(row.lower)} … {_signed(row.upper)}" if row.gain is not None else "",
+            row.data_version,
+            row.reason,
+        )
+    console.print(table)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
+    return table
+
+
+def _date(moment: int | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment)) if moment else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    return "?" if value is None else f"{value:+.4f}"

@@ -1,0 +1,147 @@
+"""What there is: every model and what it has in production, every candidate and how it was judged."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from models.common.errors import RatchetError, RegistryError, UserError
+from tasks.fingerprint import inputs, judged, models_at
+from tasks.registry import champion, synchronise, versions
+from tasks.repository import git
+from tasks.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One model. `waiting`: what the next run would find, as a short phrase."""
+
+    model: str
+    kind: str
+    version: str | None  # in production
+    since: int | None  # Unix time, s
+    metric: str | None
+    value: float | None  # of the champion, when it was judged
+    batches: int
+    rows: int
+    waiting: str
+    problem: str | None = None  # why the champion cannot be told
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One candidate and its verdict. Bounds are one-sided, at the policy's confidence."""
+
+    candidate: str
+    commit: str
+    when: int  # Unix time, s
+    data_version: str
+    verdict: str
+    version: str | None  # if promoted
+    metric: str
+    value: float | None
+    champion: float | None  # what it was compared with, on the same test examples
+    gain: float | None
+    lower: float | None
+    upper: float | None
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def statuses(root: Path) -> list[ModelStatus]:
+    """Every model in params.yaml at HEAD."""
+    sections = models_at(root, git(root, "rev-parse", "HEAD"))
+    return [_status(root, name, str(section.get("kind"))) for name, section in sections.items()]
+
+
+def history(root: Path, model: str) -> list[Judged]:
+    """Every candidate of a model, newest first. UserError for an unknown model."""
+    known = models_at(root, git(root, "rev-parse", "HEAD"))
+    if model not in known:
+        raise UserError(f"Unknown model '{model}'. Models in params.yaml: {', '.join(known) or 'none yet'}")
+    synchronise(root, model)
+    promoted = versions(root, model)
+    layout = (
+        "%(refname:lstrip=3)%09%(objectname)%09%(committerdate:unix)%09%(contents:trailers:key=Data-Version,valueonly)"
+    )
+    listing = git(root, "for-each-ref", f"--format={layout}", f"refs/ratchet/{model}/")
+    rows = [line.split("\t") for line in listing.splitlines() if "\t" in line]
+    found = [
+        _judged(root, model, ref, commit, int(when), data.strip(), promoted.get(commit))
+        for ref, commit, when, data in rows
+    ]
+    return sorted(found, key=lambda row: row.when, reverse=True)
+
+
+def verdict_of(root: Path, commit: str, model: str) -> Verdict | None:
+    """The verdict saved with a candidate; None for a commit that has none (put in production by hand)."""
+    try:
+        return Verdict.from_json(json.loads(git(root, "show", f"{commit}:artifacts/{model}/verdict.json")))
+    except (RatchetError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _status(root: Path, model: str, kind: str) -> ModelStatus:
+    folder = root / "data" / model
+    problem, serving = None, None
+    try:
+        serving = champion(root, model)
+    except RegistryError as error:
+        problem = str(error)
+    verdict = verdict_of(root, serving.commit, model) if serving else None
+    return ModelStatus(
+        model=model,
+        kind=kind,
+        version=serving.version if serving else None,
+        since=serving.since if serving else None,
+        metric=verdict.metric if verdict else None,
+        value=verdict.primary.candidate if verdict and verdict.primary else None,
+        batches=len(list(folder.glob("*.parquet.dvc"))),
+        rows=sum(_rows(path) for path in folder.glob("*.index")),
+        waiting=_waiting(root, model),
+        problem=problem,
+    )
+
+
+def _rows(index: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(index).num_rows)
+
+
+def _waiting(root: Path, model: str) -> str:
+    try:
+        found = inputs(root, model)
+    except UserError:
+        return "no data yet"
+    commit = judged(root, model, found.fingerprint)
+    if commit is None:
+        return "new data, code or params"
+    verdict = verdict_of(root, commit, model)
+    return f"nothing new (last: {verdict.outcome.lower() if verdict else 'judged'})"
+
+
+def _judged(root: Path, model: str, ref: str, commit: str, when: int, data_version: str, version: str | None) -> Judged:
+    fingerprint, _, attempt = ref.partition("-")
+    verdict = verdict_of(root, commit, model)
+    primary = verdict.primary if verdict else None
+    return Judged(
+        candidate=f"{model}-{fingerprint[:8]}" + (f"-{int(attempt)}" if attempt else ""),
+        commit=commit,
+        when=when,
+        data_version=data_version,
+        verdict=verdict.outcome if verdict else "unknown",
+        version=version,
+        metric=verdict.metric if verdict else "",
+        value=primary.candidate if primary else None,
+        champion=primary.champion if primary else None,
+        gain=primary.gain if primary else None,
+        lower=primary.lower if primary else None,
+        upper=primary.upper if primary else None,
+        reason=verdict.reasons[0] if verdict and verdict.reasons else "",
+    )

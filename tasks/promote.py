@@ -1,0 +1,140 @@
+"""What happens to a judged candidate: saved as a DVC experiment, recorded as judged and, if it is better, promoted.
+
+    save      artifacts declared, report and Bento into DVC, `dvc exp save`     nothing in production knows it yet
+    publish   bytes to the DVC remote, the experiment to the git remote         in a shared project
+    settle    the ref "judged", with the version and stage tags if promoted     one transaction: all or nothing
+
+Killed before `settle`, the old champion serves on and the next run starts over, on the stages that DVC has already;
+killed after it, all is done.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from models.common.errors import PublishError, RatchetError
+from tasks.fingerprint import Inputs, attempts, judged_ref
+from tasks.registry import Champion, create_refs, register_and_assign
+from tasks.repository import check_identity, dvc, git, git_remote, shared
+from tasks.verdict import Verdict
+from tasks.workspace import project_lock
+
+STAGES = ("validate", "train", "evaluate")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A saved candidate: a commit on top of the one it was made from, under `refs/exps`."""
+
+    model: str
+    name: str  # of the DVC experiment
+    commit: str
+    judged_ref: str
+    targets: tuple[str, ...]  # what DVC keeps of it
+
+
+def candidate_name(root: Path, inputs: Inputs) -> str:
+    """`digits-1a2b3c4d`, and `-2` for the second judgement of the same inputs."""
+    again = attempts(root, inputs.model, inputs.fingerprint) + 1
+    return f"{inputs.model}-{inputs.fingerprint[:8]}" + (f"-{again}" if again > 1 else "")
+
+
+def save(tree: Path, inputs: Inputs, verdict: Verdict, against: Champion | None) -> Candidate:
+    """Saves what is in the workspace as a candidate, also one that was held or rejected."""
+    model = inputs.model
+    check_identity(tree)
+    name = candidate_name(tree, inputs)
+    folder = f"artifacts/{model}"
+    files = [path for path in (f"{folder}/report.html", f"{folder}/{model}.bento") if (tree / path).exists()]
+    _declare_artifacts(tree, model, bento=len(files) == 2)
+    dvc(tree, "add", "--quiet", *files)
+    untracked = ["dvc.lock", f"{folder}/verdict.json", *(f"{path}.dvc" for path in files)]
+    stages = [f"{stage}@{model}" for stage in STAGES]
+    include = [word for path in untracked for word in ("--include-untracked", path)]
+    message = _message(inputs, verdict, against)
+    with project_lock(tree):  # DVC keeps what it is saving in refs that all worktrees share
+        answer = dvc(tree, "exp", "save", *stages, *include, "--name", name, "--force", "--json", "--message", message)
+    return Candidate(
+        model=model,
+        name=name,
+        commit=str(json.loads(answer.splitlines()[-1])["ref"]),
+        judged_ref=judged_ref(model, inputs.fingerprint, attempts(tree, model, inputs.fingerprint) + 1),
+        targets=(*stages, *(f"{path}.dvc" for path in files)),
+    )
+
+
+def publish_candidate(tree: Path, candidate: Candidate) -> bool:
+    """Pushes a candidate's bytes, then its commit; False where nothing is shared. PublishError when refused."""
+    if not shared(tree):
+        return False
+    data = [str(path.relative_to(tree)) for path in (tree / "data" / candidate.model).glob("*.dvc")]
+    remote = str(git_remote(tree))
+    try:
+        dvc(tree, "push", "--quiet", *candidate.targets, *data)
+        full = git(tree, "for-each-ref", "--format=%(refname)", f"--points-at={candidate.commit}", "refs/exps").split()
+        git(tree, "push", "--quiet", "--force", remote, *(f"{name}:{name}" for name in full if "/exec/" not in name))
+    except RatchetError as error:
+        raise PublishError(
+            f"Candidate {candidate.name} is saved in this clone but could not be published, so nothing was promoted:"
+            f" {error}. Run it again when the remotes take it: ratchet retrain {candidate.model}"
+        ) from None
+    return True
+
+
+def settle(root: Path, candidate: Candidate) -> None:
+    """Records a candidate as judged and not promoted."""
+    create_refs(root, {candidate.judged_ref: candidate.commit}, _judged_meanwhile(candidate))
+
+
+def promote(root: Path, candidate: Candidate, judged_against: Champion | None) -> Champion:
+    """Records a candidate as judged and puts it in production, in one transaction.
+
+    RegistryError when the champion is no longer the one it was judged against; nothing is recorded then, so that the
+    next run judges it against the new one.
+    """
+    also = {candidate.judged_ref: candidate.commit}
+    return register_and_assign(root, candidate.model, candidate.commit, judged_against, also)
+
+
+def _judged_meanwhile(candidate: Candidate) -> str:
+    return f"{candidate.model} was judged from the same inputs by someone else in the meantime: ratchet history"
+
+
+def _declare_artifacts(tree: Path, model: str, bento: bool) -> None:
+    """Names the candidate's files in its dvc.yaml, so that `dvc artifacts get` finds them; main's is not edited."""
+    yaml = YAML()
+    path = tree / "dvc.yaml"
+    content: dict[str, Any] = yaml.load(path)
+    kind = str(YAML(typ="safe").load(tree / "params.yaml")["models"][model]["kind"])
+    declared = content.setdefault("artifacts", {})
+    folder = f"artifacts/{model}"
+    declared[f"{model}-program"] = {
+        "path": f"{folder}/program",
+        "type": "onnx",
+        "desc": f"The program of {model}: program.onnx and the program.json that says what it takes and gives",
+        "labels": [kind, "program"],
+    }
+    if bento:
+        declared[model] = {
+            "path": f"{folder}/{model}.bento",
+            "type": "bento",
+            "desc": f"The tested service of {model}; run it with: bentoml serve, or ratchet serve {model}",
+            "labels": [kind, "service"],
+        }
+    yaml.dump(content, path)
+
+
+def _message(inputs: Inputs, verdict: Verdict, against: Champion | None) -> str:
+    reason = verdict.reasons[0] if verdict.reasons else ""
+    trailers = {
+        "Model": inputs.model,
+        "Verdict": verdict.outcome,
+        "Data-Version": inputs.data_version,
+        "Judged-Against": f"{against.version} {against.commit}" if against else "none",
+        "Made-From": inputs.commit,
+        "Fingerprint": inputs.fingerprint,
+    }
+    return f"{verdict.outcome} {inputs.model}: {reason}\n\n" + "\n".join(f"{k}: {v}" for k, v in trailers.items())

@@ -4,6 +4,7 @@ With it goes what the stages before packaging leave behind: one batch, and the e
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,12 @@ from models.common.images import decode, open_image
 from models.common.program import Program, ProgramSpec, softmax
 
 MAX_PIXELS = 1_000_000
+WriteProgram = Callable[[Path, NDArray[np.uint8], list[str], tuple[str, ...]], None]
 
 
-def write_candidate(root: Path, model: str, photos: Path, size: int) -> pd.DataFrame:
+def write_candidate(
+    root: Path, model: str, photos: Path, size: int, write_program: WriteProgram | None = None
+) -> pd.DataFrame:
     """Batch, program and evaluation of `model` from class folders, as if added, trained and evaluated; the scores."""
     rows = _rows(photos)
     _write_batch(root / "data" / model, rows)
@@ -29,7 +33,11 @@ def write_candidate(root: Path, model: str, photos: Path, size: int) -> pd.DataF
     labels = tuple(sorted(set(rows["label"])))
     program = root / "artifacts" / model / "program"
     train = rows["split"] == "train"
-    _write_program(program, pixels[train], list(rows["label"][train]), labels)
+    program.mkdir(parents=True)
+    (write_program or write_linear)(program, pixels[train], list(rows["label"][train]), labels)
+    ProgramSpec("image_classification", labels, {"size": size, "max_pixels": MAX_PIXELS}, {"commit": "abc123"}).save(
+        program
+    )
     test = (rows["split"] == "test").to_numpy()
     logits = Program(program).run(images=pixels[test])["logits"]
     scores = _scores(rows[test], softmax(logits), labels)
@@ -39,7 +47,7 @@ def write_candidate(root: Path, model: str, photos: Path, size: int) -> pd.DataF
 
 
 def _rows(photos: Path) -> pd.DataFrame:
-    files = sorted(photos.glob("*/*.png"))
+    files = sorted(photos.glob("*/*"))
     payloads = [path.read_bytes() for path in files]
     return pd.DataFrame(
         {
@@ -59,7 +67,8 @@ def _write_batch(folder: Path, rows: pd.DataFrame) -> None:
     (folder / "first.parquet.dvc").write_text("outs:\n- md5: 0123456789abcdef\n  path: first.parquet\n")
 
 
-def _write_program(folder: Path, pixels: NDArray[np.uint8], truth: list[str], labels: tuple[str, ...]) -> None:
+def write_linear(folder: Path, pixels: NDArray[np.uint8], truth: list[str], labels: tuple[str, ...]) -> None:
+    """program.onnx of a logistic regression fitted to `pixels` (N, size, size, 3)."""
     fitted = LogisticRegression(max_iter=500).fit(pixels.reshape(len(pixels), -1) / 255, truth)
     weights = {"w": (fitted.coef_.T / 255).astype(np.float32), "b": fitted.intercept_.astype(np.float32)}
     nodes = [
@@ -75,11 +84,8 @@ def _write_program(folder: Path, pixels: NDArray[np.uint8], truth: list[str], la
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(labels)])],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
-    folder.mkdir(parents=True)
     program = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(program, folder / "program.onnx")
-    spec = ProgramSpec("image_classification", labels, {"size": size, "max_pixels": MAX_PIXELS}, {"commit": "abc123"})
-    spec.save(folder)
 
 
 def _scores(rows: pd.DataFrame, chances: NDArray[np.float32], labels: tuple[str, ...]) -> pd.DataFrame:

@@ -163,7 +163,7 @@ def _floors(candidate: Scores, policy: Gate, metrics: Sequence[Metric]) -> tuple
     checks = []
     for name, floor in policy.floors.items():
         value = candidate.metrics[name]
-        falls = _less_is_better(name, metrics)
+        falls = less_is_better(name, metrics)
         reached = value <= floor if falls else value >= floor
         wanted = f"{'at most' if falls else 'at least'} {number(floor)} is asked for"
         status: Status = "pass" if reached else "fail"
@@ -171,9 +171,10 @@ def _floors(candidate: Scores, policy: Gate, metrics: Sequence[Metric]) -> tuple
     return tuple(checks)
 
 
-def _less_is_better(name: str, metrics: Sequence[Metric]) -> bool:
+def less_is_better(name: str, metrics: Sequence[Metric]) -> bool:
+    """By the kind's metrics, else by the name: losses, errors, rates and what a program costs."""
     known = {metric.name: not metric.higher_is_better for metric in metrics}
-    return known.get(name, name.endswith(("loss", "error", "rate")))
+    return known.get(name, name.endswith(("loss", "error", "rate", *UNITS)))
 
 
 def _against_trivial(candidate: Scores, metric: Metric, policy: Gate) -> Check:

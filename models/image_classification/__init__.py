@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 Data = ImageData
 Train = ImageTrain
-METRICS = (Metric("accuracy", numerator="correct", binary=True),)
+METRICS = (
+    Metric("accuracy", numerator="correct", binary=True),
+    Metric("log_loss", numerator="loss", higher_is_better=False),
+)
 COLUMNS = {"width": "int32", "height": "int32", "phash": "uint64"}
 SERVICE_MODULES = (
     "models",

@@ -1,0 +1,280 @@
+"""The report: one self-contained HTML file for a candidate. No network, no script; on screen, in the dark, on paper."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from models.common import svg
+from models.common.batches import read_manifest
+from models.common.kind import Metric, ReportJob
+from models.common.program import ProgramSpec
+from tasks.exam import Exam
+from tasks.gate import UNITS, less_is_better
+from tasks.params import Model, load_model
+from tasks.statistics import wilson
+from tasks.verdict import Check, Verdict
+
+WORDS = {
+    "PROMOTE": "goes into production",
+    "HOLD": "stays out for now: not shown to be better",
+    "REJECT": "stays out",
+    "ERROR": "could not be judged",
+}
+NOTHING, TIMES = "\u2013", "\u00d7"  # an en dash, a multiplication sign
+MOST_ROWS = 60  # classes and slices in the table; of more, the ones that changed most
+ORDER = {"fail": 0, "undecided": 1, "pass": 2, "told": 3}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table of numbers, as text; `side` is better, worse or nothing, and colours the change."""
+
+    name: str
+    candidate: str
+    champion: str
+    change: str = ""
+    side: str = ""
+    interval: str = ""
+    examples: str = ""
+    status: str = ""
+
+
+def write_report(
+    root: Path, model: str, verdict: Verdict, champion_folder: Path | None, lineage: Mapping[str, Any]
+) -> Path:
+    """Writes artifacts/<model>/report.html from what the stages and the judge left there.
+
+    lineage: plain values, shown as they are; `candidate`, `batches added since the champion`, `batches removed since
+    the champion`, `environment`, `params` and `reproduce` have places of their own.
+    """
+    params = load_model(root, model)
+    folder = root / "artifacts" / model
+    candidate = pd.read_parquet(folder / "evaluation/examples.parquet")
+    champion = _table(champion_folder)
+    job = ReportJob(
+        candidate,
+        champion,
+        ProgramSpec.load(folder / "program").labels,
+        read_manifest(root / "data" / model),
+        root / "data" / model,
+    )
+    content = _content(params, folder, verdict, job, lineage)
+    out = folder / "report.html"
+    out.write_text(_template().render(content), encoding="utf-8")
+    return out
+
+
+def _content(
+    params: Model, folder: Path, verdict: Verdict, job: ReportJob, lineage: Mapping[str, Any]
+) -> dict[str, Any]:
+    judged = _json(folder / "verdict.json") or {}
+    return {
+        "model": params.name,
+        "kind": params.kind_name.replace("_", " "),
+        "verdict": verdict,
+        "word": WORDS[verdict.outcome],
+        "reasons": _reasons(verdict),
+        "champion": judged.get("champion_version"),
+        "examples": len(job.candidate),
+        "hero": _hero(verdict),
+        "numbers": _numbers(params, judged.get("metrics") or {}, job),
+        "checks": [check for check in verdict.checks if check.about not in {"class", "slice"}],
+        "classes": _classes(params, verdict, job),
+        "left_out": max(0, len(_parts(verdict)) - MOST_ROWS),
+        "tolerance": params.gate.slice_tolerance,
+        "curves": _curves(folder / "training"),
+        "training": _json(folder / "training/summary.json") or {},
+        "sections": params.kind.report(job),
+        "batches": _batches(job.manifest, lineage),
+        "validation": _json(folder / "validation/results.json"),
+        "lineage": lineage,
+        "origin": {name: value for name, value in lineage.items() if isinstance(value, str) and name != "reproduce"},
+        "details": {name: _flat(lineage[name]) for name in ("params", "environment") if lineage.get(name)},
+    }
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    return jinja2.Environment(loader=loader, autoescape=True, **options).get_template("report.html.j2")
+
+
+def _table(folder: Path | None) -> pd.DataFrame | None:
+    path = folder / "examples.parquet" if folder else None
+    return pd.read_parquet(path) if path and path.exists() else None
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _reasons(verdict: Verdict) -> list[tuple[str, str]]:
+    """Each reason with the status of the check that it comes from."""
+    status: dict[str, str] = {check.says: check.status for check in verdict.checks}
+    return [(status.get(reason, "told"), reason) for reason in verdict.reasons]
+
+
+def _hero(verdict: Verdict) -> dict[str, Any] | None:
+    """The primary gain with its interval, drawn large."""
+    check = verdict.primary
+    if check is None or check.gain is None:
+        return None
+    reach = _reach([check])
+    figure = svg.interval(check.lower, check.gain, check.upper, reach, check.limit, width=420)
+    return {"check": check, "figure": figure, "reach": reach, "percent": f"{100 * verdict.confidence:g} %"}
+
+
+def _reach(checks: Sequence[Check]) -> float:
+    """How far an axis of gains must go to either side: a round number."""
+    ends = [abs(end) for check in checks for end in (check.lower, check.gain, check.upper) if end is not None]
+    widest = max((end for end in ends if end <= 1), default=0.01)
+    return next(reach for reach in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if reach >= widest)
+
+
+# Key numbers
+
+
+def _numbers(params: Model, measured: Mapping[str, Any], job: ReportJob) -> list[Row]:
+    ours, theirs = measured.get("candidate") or {}, measured.get("champion") or {}
+    intervals = _intervals(params, job)
+    rows = []
+    for name, value in ours.items():
+        before = theirs.get(name)
+        shown = {"candidate": _shown(name, value), "champion": _shown(name, before)}
+        if value is None or before is None:
+            rows.append(Row(_title(name), **shown, interval=intervals.get(name, "")))
+            continue
+        better = (before - value) if less_is_better(name, params.kind.METRICS) else (value - before)
+        side = "" if abs(better) < 1e-9 or name in UNITS else "better" if better > 0 else "worse"
+        change = f"{value / before:.2f} {TIMES}" if name in UNITS and before else f"{value - before:+.3f}"
+        rows.append(Row(_title(name), **shown, change=change, side=side, interval=intervals.get(name, "")))
+    return rows
+
+
+def _title(name: str) -> str:
+    return (name.rsplit("_", 1)[0] if name in UNITS else name).replace("_", " ")
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.3g} {UNITS[name]}" if name in UNITS else f"{value:.3f}"
+
+
+def _intervals(params: Model, job: ReportJob) -> dict[str, str]:
+    """Bounds of the change of each metric that can be resampled; of the value itself for a first model's accuracy."""
+    percent = f"{100 * params.gate.confidence:g} %"
+    if job.champion is None:
+        return {
+            metric.name: _own_bounds(job.candidate, metric, params) for metric in params.kind.METRICS if metric.binary
+        }
+    ours, theirs = (table.sort_values("id").reset_index(drop=True) for table in (job.candidate, job.champion))
+    found = {}
+    for metric in params.kind.METRICS:
+        check, _ = Exam(metric, params.gate, ours, theirs).check("primary", metric.name)
+        bounds = sorted(bound if metric.higher_is_better else -bound for bound in (check.lower or 0, check.upper or 0))
+        found[metric.name] = f"{bounds[0]:+.3f} to {bounds[1]:+.3f}, {percent} each"
+    return found
+
+
+def _own_bounds(table: pd.DataFrame, metric: Metric, params: Model) -> str:
+    lower, upper = wilson(float(table[metric.numerator].sum()), len(table), params.gate.confidence)
+    return f"{lower:.3f} to {upper:.3f}, {100 * params.gate.confidence:g} % each"
+
+
+# Classes and slices
+
+
+def _parts(verdict: Verdict) -> list[Check]:
+    return [check for check in verdict.checks if check.about in {"class", "slice"}]
+
+
+def _classes(params: Model, verdict: Verdict, job: ReportJob) -> list[Row]:
+    parts = _parts(verdict)
+    if not parts:
+        return _first_classes(params, job)
+    ranked = sorted(parts, key=lambda check: (ORDER[check.status], check.gain if check.gain is not None else 9))
+    shown = ranked if len(ranked) <= MOST_ROWS else ranked[: MOST_ROWS * 2 // 3] + ranked[-MOST_ROWS // 3 :]
+    reach = _reach([check for check in shown if check.examples and check.examples >= 10])
+    return [_class_row(check, reach) for check in shown]
+
+
+def _class_row(check: Check, reach: float) -> Row:
+    name, examples = check.name, f"{check.examples:,}"
+    if check.gain is None:
+        return Row(name, NOTHING, NOTHING, examples=examples, status=check.status)
+    ours, theirs = f"{check.candidate:.3f}", f"{check.champion:.3f}"
+    drawn = svg.interval(check.lower, check.gain, check.upper, reach, check.limit)
+    side = "better" if (check.lower or 0) > 0 else "worse" if (check.upper or 0) < 0 else ""
+    return Row(name, ours, theirs, f"{check.gain:+.3f}", side, drawn, examples, check.status)
+
+
+def _first_classes(params: Model, job: ReportJob) -> list[Row]:
+    """Without a champion: each class on its own, the weakest first."""
+    metric = next((metric for metric in params.kind.METRICS if metric.name == params.gate.metric), None)
+    if metric is None or not metric.binary or not job.labels:
+        return []
+    grouped = {str(label): rows for label, rows in job.candidate.groupby("label")}
+    weakest = sorted(grouped, key=lambda label: float(grouped[label][metric.numerator].mean()))[:MOST_ROWS]
+    return [
+        Row(
+            label,
+            f"{grouped[label][metric.numerator].mean():.3f}",
+            NOTHING,
+            interval=_own_bounds(grouped[label], metric, params),
+            examples=f"{len(grouped[label]):,}",
+        )
+        for label in weakest
+    ]
+
+
+# Training, data, origin
+
+
+def _curves(folder: Path) -> list[str]:
+    """Loss of training and validation, then each further validation metric, by epoch; the kept epoch marked."""
+    path = folder / "history.csv"
+    if not path.exists():
+        return []
+    history = pd.read_csv(path)
+    best = (_json(folder / "summary.json") or {}).get("best_epoch")
+    losses = [("train_loss", "second", "training loss"), ("val_loss", "candidate", "validation")]
+    charts = [[_line(history, *each) for each in losses if each[0] in history]]
+    others = [name for name in history if str(name).startswith("val_") and name != "val_loss"]
+    charts += [[_line(history, str(name), "candidate", str(name).removeprefix("val_"))] for name in others]
+    return [svg.line_chart(lines, "epoch", best, "kept") for lines in charts if lines]
+
+
+def _line(history: pd.DataFrame, column: str, style: str, name: str) -> svg.Line:
+    points = history[["epoch", column]].dropna()
+    return svg.Line(name, list(zip(points["epoch"].astype(float), points[column].astype(float), strict=True)), style)
+
+
+def _batches(manifest: pd.DataFrame, lineage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each batch with its examples by split, and whether the champion's data had it."""
+    added = set(lineage.get("batches added since the champion") or ())
+    rows: list[dict[str, Any]] = [
+        {
+            "name": str(name),
+            "since": "new" if name in added else "",
+            "classes": part["label"].nunique(),
+            **{split: int((part["split"] == split).sum()) for split in ("train", "val", "test")},
+        }
+        for name, part in manifest.groupby("batch", sort=True)
+    ]
+    gone = lineage.get("batches removed since the champion") or ()
+    return rows + [{"name": str(name), "since": "removed"} for name in gone]
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested values as (dotted name, text)."""
+    if isinstance(value, Mapping):
+        return [
+            pair for key, inner in value.items() for pair in _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [(prefix, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))]

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from models.common.batches import batch_names, read_payloads
 from models.common.errors import RatchetError, UserError
 from models.common.program import ProgramSpec
 from tasks.params import Model, load_model
@@ -72,6 +71,8 @@ def package(root: Path, model: str, version: str) -> PackageReport:
 def read_questions(root: Path, model: str) -> list[Question]:
     """Test examples spread evenly over the labels, with the evaluation's answers. UserError where none are at hand."""
     import pandas as pd
+
+    from models.common.batches import batch_names, read_payloads
 
     artifacts, folder = root / "artifacts" / model, root / "data" / model
     labels = ProgramSpec.load(artifacts / "program").labels

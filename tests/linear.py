@@ -1,6 +1,6 @@
 """A real program made in a second and without torch: logistic regression on the pixels of digits, written as ONNX.
 
-With it goes what the stages before packaging leave behind: one batch, and the evaluation of its test split.
+With it goes one batch, as `ratchet add` leaves it, and the evaluation, by the stage itself.
 """
 
 import hashlib
@@ -10,23 +10,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
 
 from models.common.images import decode, open_image
-from models.common.program import Program, ProgramSpec, softmax
+from models.common.program import ProgramSpec
+from tasks.evaluate import evaluate
 
 MAX_PIXELS = 1_000_000
 WriteProgram = Callable[[Path, NDArray[np.uint8], list[str], tuple[str, ...]], None]
 
 
-def write_candidate(
-    root: Path, model: str, photos: Path, size: int, write_program: WriteProgram | None = None
-) -> pd.DataFrame:
-    """Batch, program and evaluation of `model` from class folders, as if added, trained and evaluated; the scores."""
+def write_candidate(root: Path, model: str, photos: Path, size: int, write_program: WriteProgram | None = None) -> None:
+    """Batch, program and evaluation of `model`, which params.yaml in `root` must have, from class folders."""
     rows = _rows(photos)
     _write_batch(root / "data" / model, rows)
     pixels = np.stack([decode(open_image(payload, MAX_PIXELS), size) for payload in rows["bytes"]])
@@ -38,12 +35,7 @@ def write_candidate(
     ProgramSpec("image_classification", labels, {"size": size, "max_pixels": MAX_PIXELS}, {"commit": "abc123"}).save(
         program
     )
-    test = (rows["split"] == "test").to_numpy()
-    logits = Program(program).run(images=pixels[test])["logits"]
-    scores = _scores(rows[test], softmax(logits), labels)
-    (root / "artifacts" / model / "evaluation").mkdir(parents=True)
-    scores.to_parquet(root / "artifacts" / model / "evaluation" / "examples.parquet")
-    return scores
+    evaluate(root, model)
 
 
 def _rows(photos: Path) -> pd.DataFrame:
@@ -52,10 +44,11 @@ def _rows(photos: Path) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "id": [hashlib.sha256(payload).hexdigest() for payload in payloads],
+            "file_name": [path.name for path in files],
             "label": [path.parent.name for path in files],
             "split": ["test" if index % 3 == 0 else "train" for index in range(len(files))],
-            "batch": "first",
-            "row": range(len(files)),
+            "group": [path.name for path in files],
+            "source": "digits",
             "bytes": payloads,
         }
     )
@@ -63,7 +56,8 @@ def _rows(photos: Path) -> pd.DataFrame:
 
 def _write_batch(folder: Path, rows: pd.DataFrame) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pandas(rows.drop(columns=["batch", "row"])), folder / "first.parquet")
+    rows.to_parquet(folder / "first.parquet")
+    rows.drop(columns="bytes").to_parquet(folder / "first.index")
     (folder / "first.parquet.dvc").write_text("outs:\n- md5: 0123456789abcdef\n  path: first.parquet\n")
 
 
@@ -86,8 +80,3 @@ def write_linear(folder: Path, pixels: NDArray[np.uint8], truth: list[str], labe
     )
     program = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(program, folder / "program.onnx")
-
-
-def _scores(rows: pd.DataFrame, chances: NDArray[np.float32], labels: tuple[str, ...]) -> pd.DataFrame:
-    prediction = [labels[index] for index in chances.argmax(axis=1)]
-    return rows.drop(columns="bytes").assign(prediction=prediction, probabilities=list(chances))

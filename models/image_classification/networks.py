@@ -7,6 +7,7 @@ while they train. `head` finds the layers that make the logits, whatever their f
 import difflib
 import functools
 import itertools
+import pickle
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlparse
@@ -166,6 +167,6 @@ def _fetch(name: str, weights: Any) -> dict[str, Tensor]:
         raise UserError(
             f"ImageNet weights of {name} could not be downloaded ({error}); put {file} (from {weights.url}) at {place}"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"{place} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
     return dict(state)

@@ -1,0 +1,276 @@
+"""Training from start to finish on real scans: what it leaves, how it goes on after a crash, what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.common import checkpoints, parallel
+from models.common.curves import Curves
+from models.common.errors import RatchetError, UserError
+from models.common.program import Program, ProgramSpec
+from models.image_classification import training
+from models.image_classification.pixels import pixels
+from models.image_classification.training import train
+from tests.learning import digits_batch, digits_job
+
+
+@pytest.fixture(scope="session")
+def batches(tmp_path_factory) -> Path:
+    return digits_batch(tmp_path_factory.mktemp("batch"))
+
+
+def summary_of(job) -> dict:
+    return json.loads((job.out / "training" / "summary.json").read_text())
+
+
+def history_of(job) -> pd.DataFrame:
+    return pd.read_csv(job.out / "training" / "history.csv")
+
+
+def weights_of(job) -> dict[str, torch.Tensor]:
+    return torch.load(job.out / "training" / "weights.pt", weights_only=True)["state"]
+
+
+def test_training_learns_the_digits_and_leaves_all_that_the_next_steps_need(tmp_path) -> None:
+    job = digits_job(tmp_path, digits_batch(tmp_path / "b", 400), epochs=8, ema_decay=0.8)
+    train(job)
+    history, summary = history_of(job), summary_of(job)
+    assert list(history["epoch"]) == list(range(1, 9))
+    assert set(history) == {
+        "epoch", "train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds", "seconds_per_step",
+        "examples_per_s",
+    }  # fmt: skip
+    assert history["val_accuracy"].max() > 0.9
+    assert summary["epochs_run"] == 8
+    assert summary["best_epoch"] == history["val_loss"].idxmin() + 1
+    assert summary["parameters"] == summary["trainable_parameters"] > 0
+    assert summary["parity_max_abs_diff"] < 1e-3
+    trained_on = pd.read_parquet(job.out / "training" / "trained_on.parquet")
+    assert set(trained_on["id"]) == set(job.manifest["id"])
+    assert list((job.out / "training" / "tensorboard").iterdir())
+    assert not list((job.home / "checkpoints").glob("*/*"))
+    check_program(job, history["val_accuracy"][summary["best_epoch"] - 1])
+
+
+def check_program(job, accuracy: float) -> None:
+    spec = ProgramSpec.load(job.out / "program")
+    assert spec.labels == tuple(sorted(set(job.manifest["label"])))
+    assert spec.input == {"size": 8, "max_pixels": 50_000_000}
+    val = job.manifest[job.manifest["split"] == "val"]
+    pictures = pixels(val, job.batches, job.home, 8, 50_000_000).take(np.arange(len(val)))
+    logits = Program(job.out / "program").run(images=pictures)["logits"]
+    assert Program(job.out / "program").run(images=pictures[:1])["logits"] == pytest.approx(logits[:1], abs=1e-4)
+    answers = np.array(spec.labels)[logits.argmax(1)]
+    assert (answers == val["label"].to_numpy()).mean() == pytest.approx(accuracy, abs=0.021)
+
+
+class Crash(Curves):
+    """Dies after two epochs, as a machine might."""
+
+    def begin(self, epoch: int, steps: int) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+        super().begin(epoch, steps)
+
+
+SETTINGS = {"epochs": 4, "ema_decay": 0.9, "mixup": 0.2, "dropout": 0.2, "augment": {"crop": 0.125, "erase": 0.5}}
+
+
+def test_an_interrupted_training_goes_on_and_ends_exactly_as_if_nothing_had_happened(
+    tmp_path, batches, monkeypatch
+) -> None:
+    whole, broken = (digits_job(tmp_path / name, batches, **SETTINGS) for name in ("whole", "broken"))
+    train(whole)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "Curves", Crash)
+        with pytest.raises(KeyboardInterrupt):
+            train(broken)
+    assert list((broken.home / "checkpoints").glob("*/last.pt"))
+    started: list[int] = []
+    begin = Curves.begin
+    monkeypatch.setattr(Curves, "begin", lambda self, epoch, steps: started.append(epoch) or begin(self, epoch, steps))
+    train(broken)
+    assert started == [3, 4]
+    assert all(torch.equal(weights_of(broken)[name], tensor) for name, tensor in weights_of(whole).items())
+    columns = ["epoch", "train_loss", "val_loss", "val_accuracy", "learning_rate"]
+    pd.testing.assert_frame_equal(history_of(broken)[columns], history_of(whole)[columns])
+
+
+def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from(tmp_path) -> None:
+    batches = digits_batch(tmp_path / "b")
+    code = (
+        "import sys; from pathlib import Path; from tests.learning import digits_job; "
+        "from models.image_classification.training import train; "
+        "train(digits_job(Path(sys.argv[1]), Path(sys.argv[2]), epochs=500, early_stopping=0))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), str(batches)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr
+    told = next(line for line in process.stderr if line.startswith("epoch 3/500"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert "val_accuracy" in told
+    job = digits_job(tmp_path, batches, epochs=500, early_stopping=0)
+    saved = checkpoints.for_job(job, training.data_version(batches)).load("last", torch.device("cpu"))
+    assert saved
+    assert saved["epoch"] >= 2
+
+
+def test_another_param_or_batch_starts_afresh(tmp_path, batches) -> None:
+    job = digits_job(tmp_path, batches)
+    folders = {
+        checkpoints.for_job(job, "a").folder,
+        checkpoints.for_job(job, "b").folder,
+        checkpoints.for_job(digits_job(tmp_path, batches, seed=1), "a").folder,
+    }
+    assert len(folders) == 3
+    assert checkpoints.for_job(digits_job(tmp_path / "elsewhere", batches), "a").folder.name in {
+        folder.name for folder in folders
+    }
+
+
+def test_early_stopping_ends_the_training_and_keeps_the_best_epoch(tmp_path, batches) -> None:
+    job = digits_job(tmp_path, batches, epochs=40, early_stopping=2, learning_rate=0.05, warmup_epochs=0)
+    train(job)
+    history, summary = history_of(job), summary_of(job)
+    assert summary["stopped_early"]
+    assert len(history) == summary["best_epoch"] + 2 < 40
+    assert history["val_loss"].idxmin() + 1 == summary["best_epoch"]
+    check_program(job, history["val_accuracy"][summary["best_epoch"] - 1])
+
+
+def test_bf16_learns_as_fp32_does(tmp_path, batches) -> None:
+    jobs = [digits_job(tmp_path / each, batches, precision=each) for each in ("fp32", "bf16")]
+    for job in jobs:
+        train(job)
+        assert summary_of(job)["precision"] == job.train.precision
+    losses = [history_of(job)["train_loss"].to_numpy() for job in jobs]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "gradual"])
+def test_a_champions_weights_are_the_start_and_frozen_layers_stay_as_they_were(tmp_path, batches, unfreeze) -> None:
+    first = digits_job(tmp_path / "first", batches)
+    train(first)
+    settings = {"weights": "champion", "unfreeze": unfreeze, "epochs": 2, "learning_rate": 0.001}
+    again = replace(digits_job(tmp_path / "again", batches, **settings), initial=first.out / "training" / "weights.pt")
+    train(again)
+    before, after = weights_of(first), weights_of(again)
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert "classifier.weight" not in same
+    assert ("features.0.0.weight" in same) == (unfreeze == "head")
+    assert history_of(again)["train_loss"][0] < history_of(first)["train_loss"][0]
+
+
+def test_a_full_disk_is_one_line_and_loses_no_checkpoint(tmp_path, batches) -> None:
+    job = digits_job(tmp_path, batches, epochs=3)
+    folder = checkpoints.for_job(job, training.data_version(batches)).folder
+    folder.mkdir(parents=True)
+    (folder / "last.partial").symlink_to("/dev/full")  # each write to it fails as on a full disk
+    with pytest.raises(RatchetError, match=r"The disk is full .* Nothing is lost: free some space and run again"):
+        train(job)
+    assert sorted(path.name for path in folder.iterdir()) == ["best.pt"]
+    train(job)
+    assert summary_of(job)["epochs_run"] == 3
+
+
+def test_a_full_disk_while_decoding_is_one_line_too(tmp_path, batches) -> None:
+    job = digits_job(tmp_path, batches)
+    cache = job.home / "decoded"
+    pixels(job.manifest, batches, job.home, 8, 64_000)
+    made = next(cache.rglob("*.npy"))
+    made.unlink()
+    made.with_suffix(f".{os.getpid()}.partial").symlink_to("/dev/full")
+    with pytest.raises(RatchetError, match="The disk is full"):
+        train(job)
+    assert not list(cache.rglob("*.npy"))
+
+
+def test_a_diverging_loss_says_what_to_change(tmp_path, batches) -> None:
+    job = digits_job(tmp_path, batches, optimizer="sgd", learning_rate=1e30, max_grad_norm=0, precision="fp32")
+    with pytest.raises(RatchetError, match=r"Training diverged: the loss is .* Lower train.learning_rate"):
+        train(job)
+
+
+def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path, batches) -> None:
+    job = digits_job(tmp_path, batches)
+    zero = job.manifest["label"] == "zero"
+    one_class = replace(job, manifest=job.manifest[zero])
+    scarce = replace(job, manifest=job.manifest.drop(job.manifest[zero & (job.manifest["split"] == "train")].index[1:]))
+    unheard = replace(job, manifest=job.manifest.drop(job.manifest[zero & (job.manifest["split"] == "train")].index))
+    unchecked = replace(job, manifest=job.manifest[job.manifest["split"] == "train"])
+    with pytest.raises(UserError, match="at least two classes; the training split holds only 'zero'"):
+        train(one_class)
+    with pytest.raises(UserError, match=r"Too few training examples: 'zero' has 1; data.min_per_class is 2"):
+        train(scarce)
+    with pytest.raises(UserError, match="Label 'zero' is in the data but has no training example"):
+        train(unheard)
+    with pytest.raises(UserError, match="The validation split is empty"):
+        train(unchecked)
+
+
+def test_wandb_that_is_not_installed_is_asked_for(tmp_path, batches) -> None:
+    with pytest.raises(UserError, match="wandb is not installed: pip install wandb, or set it false"):
+        train(digits_job(tmp_path, batches, wandb=True))
+
+
+def test_decoded_pictures_are_what_the_decoder_gives_in_any_order_and_once_only(tmp_path, batches) -> None:
+    job = digits_job(tmp_path, batches)
+    found = pixels(job.manifest, batches, job.home, 8, 64_000)
+    from models.common.batches import read_payloads
+    from models.image_classification.pixels import square
+
+    positions = np.array([70, 3, 119, 3])
+    payloads = read_payloads(batches, job.manifest.iloc[positions])
+    assert np.array_equal(found.take(positions), np.stack([square(each, 8, 64_000) for each in payloads]))
+    made = next((job.home / "decoded").rglob("*.npy"))
+    stamp = made.stat().st_mtime_ns
+    pixels(job.manifest, batches, job.home, 8, 64_000)
+    assert made.stat().st_mtime_ns == stamp
+
+
+def _meet(folder: Path) -> None:
+    torch.manual_seed(parallel.rank())
+    weight = torch.nn.Parameter(torch.zeros(2))
+    frozen = torch.nn.Parameter(torch.zeros(2), requires_grad=False)
+    weight.grad = torch.tensor([1.0, 10.0]) * (1 + parallel.rank())
+    parallel.average_gradients([weight, frozen])
+    row = parallel.agreed({"val_loss": float(parallel.rank())}, torch.device("cpu"))
+    (folder / f"{parallel.rank()}.json").write_text(json.dumps([weight.grad.tolist(), row, parallel.world()]))
+
+
+def _fail() -> None:
+    raise UserError("one of us cannot")
+
+
+def test_processes_that_train_together_share_the_mean_gradient_and_one_verdict(tmp_path) -> None:
+    import functools
+
+    parallel.launch(functools.partial(_meet, tmp_path), 2)
+    answers = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2)]
+    assert answers == [[[1.5, 15.0], {"val_loss": 0.0}, 2]] * 2
+
+
+@pytest.mark.gpu
+def test_a_gpu_keeps_the_pictures_and_learns_in_bf16(tmp_path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    job = digits_job(tmp_path, digits_batch(tmp_path / "b", 400), epochs=8)
+    start = time.perf_counter()
+    train(job)
+    assert summary_of(job)["precision"] == "bf16"
+    assert history_of(job)["val_accuracy"].max() > 0.9
+    assert time.perf_counter() - start < 60

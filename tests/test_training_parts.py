@@ -1,0 +1,218 @@
+"""The parts of training, each held to its formula: freezing, rates, averages, augmentation, mixup, loss."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.common.augmentation import erased, moved, recoloured, resampled
+from models.common.freezing import freeze, layer_groups, trainable_groups
+from models.common.optimizers import Average, optimizer, rate, set_rate
+from models.image_classification import networks
+from models.image_classification.learner import ImageLearner, Photos, mixed
+from models.image_classification.params import ImageTrain
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return networks.build("small_cnn", 3, 8, 8)
+
+
+def groups_of(network: nn.Module):
+    return layer_groups(network, networks.head("small_cnn", network, 8, 8))
+
+
+def one_step(network: nn.Module, train: ImageTrain) -> None:
+    chosen = optimizer(groups_of(network), train)
+    F.cross_entropy(network(torch.rand(8, 3, 8, 8)), torch.arange(8) % 3).backward()
+    chosen.step()
+
+
+def test_only_the_head_learns_when_only_it_is_unfrozen_and_batch_norm_keeps_its_statistics(network) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    freeze(network, groups_of(network), 1)
+    one_step(network, ImageTrain(learning_rate=0.1))
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
+def test_everything_learns_when_all_is_unfrozen(network) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    freeze(network, groups_of(network), len(groups_of(network)))
+    one_step(network, ImageTrain(learning_rate=0.1))
+    assert all(not torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_gradual_unfreezing_goes_from_the_head_down_and_is_done_by_half_time() -> None:
+    assert [trainable_groups("gradual", 5, epoch, 8) for epoch in range(8)] == [1, 2, 3, 4, 5, 5, 5, 5]
+    assert [trainable_groups("gradual", 9, epoch, 4) for epoch in range(4)] == [1, 5, 9, 9]
+    assert [trainable_groups("head", 5, epoch, 8) for epoch in range(8)] == [1] * 8
+    assert [trainable_groups("all", 5, epoch, 8) for epoch in range(8)] == [5] * 8
+
+
+def test_each_group_learns_at_the_decayed_rate_of_the_next_and_norms_and_biases_are_not_decayed(network) -> None:
+    groups = groups_of(network)
+    chosen = optimizer(groups, ImageTrain(learning_rate=0.1, layer_decay=0.5, weight_decay=0.3))
+    settings = {id(p): (g["lr"], g["weight_decay"]) for g in chosen.param_groups for p in g["params"]}
+    assert len(groups) == 4
+    for place, group in enumerate(groups):
+        for parameter in group.parameters:
+            expected = 0.1 * 0.5 ** (len(groups) - 1 - place), 0.3 if parameter.ndim > 1 else 0.0
+            assert settings[id(parameter)] == pytest.approx(expected)
+    set_rate(chosen, 0.25)
+    assert {g["lr"] for g in chosen.param_groups} == {0.25 * g["peak"] for g in chosen.param_groups}
+
+
+def test_sgd_has_nesterov_momentum(network) -> None:
+    chosen = optimizer(groups_of(network), ImageTrain(optimizer="sgd", momentum=0.8))
+    assert isinstance(chosen, torch.optim.SGD)
+    assert all(group["nesterov"] and group["momentum"] == 0.8 for group in chosen.param_groups)
+
+
+def test_the_rate_warms_up_in_a_line_and_falls_as_half_a_cosine() -> None:
+    train = ImageTrain(epochs=5, warmup_epochs=1)
+    rates = [rate(step, 10, train) for step in range(50)]
+    assert rates[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    assert rates[10] == 1
+    assert rates[30] == pytest.approx(0.5)
+    assert rates[49] == pytest.approx(0.5 * (1 + math.cos(math.pi * 39 / 40)))
+
+
+def test_the_average_follows_its_formula_in_weights_and_in_batch_norms_statistics() -> None:
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    average = Average(network, 0.9)
+    expected = {name: tensor.clone().double() for name, tensor in network.state_dict().items()}
+    for update in range(1, 4):
+        with torch.no_grad():
+            network[0].weight += 1
+            network[1].running_mean += 2
+            network[1].num_batches_tracked += 1
+        average.update()
+        decay = min(0.9, (1 + update) / (10 + update))
+        for name in ("0.weight", "1.running_mean"):
+            expected[name] = decay * expected[name] + (1 - decay) * network.state_dict()[name].double()
+    own = network[0].weight.item()
+    with average.applied():
+        assert network[0].weight.item() == pytest.approx(expected["0.weight"].item())
+        assert network[1].running_mean.item() == pytest.approx(expected["1.running_mean"].item())
+        assert network[1].num_batches_tracked.item() == 3
+    assert network[0].weight.item() == own
+
+
+def test_moved_pictures_are_shifted_with_reflection_or_mirrored() -> None:
+    torch.manual_seed(0)
+    picture = torch.arange(64, dtype=torch.uint8).view(1, 8, 8, 1).expand(200, 8, 8, 3)
+    padded = F.pad(picture[:1].permute(0, 3, 1, 2).float(), (2, 2, 2, 2), mode="reflect").permute(0, 2, 3, 1).byte()
+    windows = [padded[0, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
+    allowed = torch.stack(windows + [window.flip(1) for window in windows])
+    out = moved(picture, 0.25, flip=True)
+    found = [(allowed == each).flatten(1).all(1).nonzero() for each in out]
+    assert all(len(place) == 1 for place in found)
+    assert len({int(place) for place in found}) > 40  # nearly all of the 50 there are
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    pictures = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)
+    floats = pictures.permute(0, 3, 1, 2).float()
+    assert torch.equal(moved(pictures, 0, flip=False), pictures)
+    assert torch.equal(erased(recoloured(resampled(floats, 0, 0), 0, 0), 0), floats)
+
+
+def test_zooming_in_keeps_the_middle_and_rotation_by_nothing_else_moves_it() -> None:
+    torch.manual_seed(0)
+    ramp = torch.arange(32.0).expand(16, 3, 32, 32)
+    zoomed = resampled(ramp, 0.5, 0)
+    assert zoomed.mean(dim=(1, 2, 3)) == pytest.approx(np.full(16, 15.5), abs=0.1)
+    assert (zoomed.amax(dim=(1, 2, 3)) <= 31).all()
+    spread = zoomed[:, 0, 0, -1] - zoomed[:, 0, 0, 0]
+    assert spread.min() < 20
+    assert spread.max() > 26
+    turned = resampled(ramp, 0, 180)
+    assert not torch.allclose(turned, ramp)
+
+
+def test_colour_changes_stay_in_range_and_in_their_shares() -> None:
+    torch.manual_seed(0)
+    grey = torch.full((64, 3, 4, 4), 100.0)
+    bright = recoloured(grey, 0.2, 0)[:, 0, 0, 0]
+    assert 80 <= bright.min() < 85
+    assert 115 < bright.max() <= 120
+    assert torch.allclose(recoloured(grey, 0, 0.5), grey)  # contrast about the mean leaves an even picture alone
+    white = recoloured(torch.full((8, 3, 2, 2), 250.0), 0.5, 0)
+    assert white.max() <= 255
+
+
+def test_a_share_of_pictures_loses_a_rectangle() -> None:
+    torch.manual_seed(0)
+    lost = (erased(torch.ones(400, 3, 16, 16), 0.5) == 0).float().mean(dim=(1, 2, 3))
+    assert 0.4 < (lost > 0).float().mean() < 0.6
+    assert lost.max() <= 0.26
+
+
+class Fixed:
+    """Four pictures, as Decoded gives them."""
+
+    shape = (8, 8, 3)
+
+    def __init__(self) -> None:
+        self.pictures = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return 4
+
+    def take(self, positions):
+        return self.pictures[positions]
+
+
+def learner_of(network: nn.Module, **train) -> ImageLearner:
+    photos = Photos(Fixed(), np.array([0, 1, 2, 0]), torch.device("cpu"))
+    settings = ImageTrain(**{"augment": {"crop": 0}, "batch_size": 3, **train})
+    return ImageLearner(network, groups_of(network), photos, photos, settings)
+
+
+def scaled(pictures: np.ndarray) -> torch.Tensor:
+    mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255 - mean) / deviation
+
+
+def test_the_loss_is_cross_entropy_of_pictures_scaled_as_torchvision_does(network) -> None:
+    learner = learner_of(network.eval(), label_smoothing=0.1)
+    batch = learner.fetch(np.arange(4))
+    expected = F.cross_entropy(network(scaled(Fixed().pictures)), torch.tensor([0, 1, 2, 0]), label_smoothing=0.1)
+    assert learner.loss(batch).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_validation_is_plain_cross_entropy_and_accuracy_whatever_the_batches(network) -> None:
+    learner = learner_of(network.eval(), label_smoothing=0.5, mixup=1.0)
+    with torch.inference_mode():
+        logits = network(scaled(Fixed().pictures))
+        row = learner.evaluate()
+    classes = torch.tensor([0, 1, 2, 0])
+    assert row["val_loss"] == pytest.approx(F.cross_entropy(logits, classes).item(), rel=1e-4)
+    assert row["val_accuracy"] == (logits.argmax(1) == classes).float().mean().item()
+
+
+def test_mixup_weighs_pictures_and_losses_alike(network) -> None:
+    learner = learner_of(network.eval(), mixup=0.4)
+    batch = learner.fetch(np.arange(4))
+    torch.manual_seed(5)
+    loss = learner.loss(batch).item()
+    torch.manual_seed(5)
+    share = float(torch.distributions.Beta(0.4, 0.4).sample())
+    other = torch.randperm(4)
+    inputs = scaled(Fixed().pictures)
+    logits = network(share * inputs + (1 - share) * inputs[other])
+    both = F.cross_entropy(logits, batch[1]), F.cross_entropy(logits, batch[1][other])
+    assert loss == pytest.approx((share * both[0] + (1 - share) * both[1]).item(), rel=1e-4)
+    assert torch.equal(mixed(inputs, other, 1.0), inputs)
+
+
+def test_auxiliary_logits_add_three_tenths_of_their_loss(network) -> None:
+    learner = learner_of(network)
+    logits, classes = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    loss = F.cross_entropy(logits, classes).item()
+    assert learner._loss((logits, logits), classes).item() == pytest.approx(1.3 * loss, rel=1e-5)

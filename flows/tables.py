@@ -1,5 +1,6 @@
 """What the command line says to a person: tables and a few plain lines on standard output."""
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 COLOURS = {"PROMOTED": "green", "PROMOTE": "green", "HELD": "yellow", "HOLD": "yellow", "UNCHANGED": "cyan"}
 SHOWN = 10  # quarantined files listed in the terminal; all are in the report
 
-console = Console(soft_wrap=False)
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def show_outcome(outcome: "Outcome") -> None:
@@ -24,14 +25,14 @@ def show_outcome(outcome: "Outcome") -> None:
     version = f" as {outcome.version}" if outcome.state == "PROMOTED" else ""
     console.print(f"[bold {colour}]{outcome.state}[/] {outcome.model}{version} in {outcome.seconds:.1f} s")
     for reason in outcome.reasons:
-        console.print(f"  • {reason}", markup=False, highlight=False)
+        console.print(f"  • {reason}", markup=False, highlight=False, soft_wrap=True)
     if outcome.state != "PROMOTED":
         console.print(f"In production: {outcome.version or 'nothing yet'}")
     for name, path in (("Report", outcome.report), ("Data docs", outcome.data_docs)):
         if path and path.exists():
             console.print(f"{name}: {path}", soft_wrap=True, highlight=False)
     for note in outcome.notes:
-        console.print(f"Note: {note}", markup=False, highlight=False)
+        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_added(report: "AddReport") -> None:
@@ -52,21 +53,20 @@ def show_added(report: "AddReport") -> None:
     if report.quarantine_report:
         console.print(f"Quarantine report: {report.quarantine_report}", soft_wrap=True, highlight=False)
     for note in report.notes:
-        console.print(f"Note: {note}", markup=False, highlight=False)
+        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_statuses(rows: Sequence["ModelStatus"]) -> None:
     """One line per model."""
-    table = _table("model", "kind", "in production", "metric", "since", ">batches", ">rows", "waiting")
+    table = _table("model", "production", "metric", "since", ">batches", ">rows", "next run")
     for row in rows:
         metric = f"{row.metric} {row.value:.4f}" if row.metric and row.value is not None else ""
         production = "[red]cannot tell[/]" if row.problem else row.version or "nothing yet"
         table.add_row(
             row.model,
-            row.kind,
             production,
             metric,
-            _date(row.since),
+            _date(row.since)[:10],
             f"{row.batches:,}",
             f"{row.rows:,}",
             row.waiting,
@@ -74,31 +74,30 @@ def show_statuses(rows: Sequence["ModelStatus"]) -> None:
     console.print(table)
 
 
-def show_history(model: str, rows: Sequence["Judged"], confidence: str = "one-sided bounds") -> None:
-    """One line per candidate, newest first."""
+def show_history(model: str, rows: Sequence["Judged"]) -> None:
+    """One line per candidate, newest first. Reasons are in the reports and in --json."""
     if not rows:
         console.print(f"{model} has no candidate yet. Make one: ratchet retrain {model}")
         return
-    table = _table("when", "candidate", "verdict", "version", ">value", ">gain", f"{confidence}", "data", "reason")
+    headings = ("when", "verdict", "version", f">{rows[0].metric}", ">gain", "at least … at most", "data")
+    table = _table(*headings)
     for row in rows:
         table.add_row(
             _date(row.when),
-            row.candidate,
             f"[{COLOURS.get(row.verdict, 'red')}]{row.verdict}[/]",
             row.version or "",
             _number(row.value),
             _signed(row.gain),
             f"{_signed(row.lower)} … {_signed(row.upper)}" if row.gain is not None else "",
-            row.data_version,
-            row.reason,
+            row.data_version[:7],
         )
     console.print(table)
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for heading in headings:
-        table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
+        table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", no_wrap=True)
     return table
 
 

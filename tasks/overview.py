@@ -121,9 +121,9 @@ def _waiting(root: Path, model: str) -> str:
         return "no data yet"
     commit = judged(root, model, found.fingerprint)
     if commit is None:
-        return "new data, code or params"
+        return "something new to judge"
     verdict = verdict_of(root, commit, model)
-    return f"nothing new (last: {verdict.outcome.lower() if verdict else 'judged'})"
+    return f"nothing new since {verdict.outcome if verdict else 'a candidate'}"
 
 
 def _judged(root: Path, model: str, ref: str, commit: str, when: int, data_version: str, version: str | None) -> Judged:

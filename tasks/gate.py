@@ -143,7 +143,7 @@ def _undecided(check: Check, found: statistics.Comparison, must_exceed: float, w
     if isinstance(found, statistics.ResampledComparison) and not np.isfinite(found.lower(policy.confidence)):
         needed = statistics.fewest_groups(policy.confidence)
         return f"only {found.groups} groups of test examples, and at least {needed} are needed to be sure of anything"
-    start = f"not surely above {signed(must_exceed)}"
+    start = f"not surely above {must_exceed:+g}" if must_exceed else "not surely above 0"
     if worse_below <= found.gain <= must_exceed:
         return f"{start}; with this gain, more test examples would not change that"
     better = found.gain > must_exceed

@@ -1,7 +1,8 @@
 """The report: one self-contained HTML file for a candidate. No network, no script; on screen, in the dark, on paper."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ WORDS = {
 }
 NOTHING, TIMES = "\u2013", "\u00d7"  # an en dash, a multiplication sign
 MOST_ROWS = 60  # classes and slices in the table; of more, the ones that changed most
+MINUS = re.compile(r"(?<!\w)-(?=\d)")  # a hyphen that stands for a minus
 ORDER = {"fail": 0, "undecided": 1, "pass": 2, "told": 3}
 
 
@@ -88,7 +90,8 @@ def _content(
         "left_out": max(0, len(_parts(verdict)) - MOST_ROWS),
         "tolerance": params.gate.slice_tolerance,
         "curves": _curves(folder / "training"),
-        "training": _json(folder / "training/summary.json") or {},
+        "facts": _facts(_json(folder / "training/summary.json") or {}),
+        "percent": f"{100 * params.gate.confidence:g} %",
         "sections": params.kind.report(job),
         "batches": _batches(job.manifest, lineage),
         "validation": _json(folder / "validation/results.json"),
@@ -101,7 +104,9 @@ def _content(
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
-    return jinja2.Environment(loader=loader, autoescape=True, **options).get_template("report.html.j2")
+    environment = jinja2.Environment(loader=loader, autoescape=True, **options)
+    environment.filters["minus"] = lambda text: MINUS.sub("\u2212", text)
+    return environment.get_template("report.html.j2")
 
 
 def _table(folder: Path | None) -> pd.DataFrame | None:
@@ -124,9 +129,9 @@ def _hero(verdict: Verdict) -> dict[str, Any] | None:
     check = verdict.primary
     if check is None or check.gain is None:
         return None
-    reach = _reach([check])
-    figure = svg.interval(check.lower, check.gain, check.upper, reach, check.limit, width=420)
-    return {"check": check, "figure": figure, "reach": reach, "percent": f"{100 * verdict.confidence:g} %"}
+    zero = "as the champion" if check.about == "primary" else "as the trivial baseline"
+    figure = svg.gain(check.lower, check.gain, check.upper, _reach([check]), check.limit, zero)
+    return {"check": check, "figure": figure, "percent": f"{100 * verdict.confidence:g} %"}
 
 
 def _reach(checks: Sequence[Check]) -> float:
@@ -168,7 +173,6 @@ def _shown(name: str, value: float | None) -> str:
 
 def _intervals(params: Model, job: ReportJob) -> dict[str, str]:
     """Bounds of the change of each metric that can be resampled; of the value itself for a first model's accuracy."""
-    percent = f"{100 * params.gate.confidence:g} %"
     if job.champion is None:
         return {
             metric.name: _own_bounds(job.candidate, metric, params) for metric in params.kind.METRICS if metric.binary
@@ -178,13 +182,13 @@ def _intervals(params: Model, job: ReportJob) -> dict[str, str]:
     for metric in params.kind.METRICS:
         check, _ = Exam(metric, params.gate, ours, theirs).check("primary", metric.name)
         bounds = sorted(bound if metric.higher_is_better else -bound for bound in (check.lower or 0, check.upper or 0))
-        found[metric.name] = f"{bounds[0]:+.3f} to {bounds[1]:+.3f}, {percent} each"
+        found[metric.name] = f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
     return found
 
 
 def _own_bounds(table: pd.DataFrame, metric: Metric, params: Model) -> str:
     lower, upper = wilson(float(table[metric.numerator].sum()), len(table), params.gate.confidence)
-    return f"{lower:.3f} to {upper:.3f}, {100 * params.gate.confidence:g} % each"
+    return f"{lower:.3f} to {upper:.3f}"
 
 
 # Classes and slices
@@ -248,6 +252,29 @@ def _curves(folder: Path) -> list[str]:
     others = [name for name in history if str(name).startswith("val_") and name != "val_loss"]
     charts += [[_line(history, str(name), "candidate", str(name).removeprefix("val_"))] for name in others]
     return [svg.line_chart(lines, "epoch", best, "kept") for lines in charts if lines]
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of the training, in a person's words and units; keys that a kind adds are shown as they are."""
+    known: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "epochs_run": (
+            "epochs",
+            lambda value: f"{value}, stopped early" if summary.get("stopped_early") else f"{value}",
+        ),
+        "best_epoch": ("kept epoch", str),
+        "seconds": ("took", lambda value: f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"),
+        "seconds_per_step": ("per step", lambda value: f"{1000 * value:,.3g} ms"),
+        "peak_memory_mb": ("peak memory", lambda value: f"{value:,.0f} MB"),
+        "trainable_parameters": ("of them trained", lambda value: f"{value:,}"),
+        "parity_max_abs_diff": ("largest difference between torch and the program", lambda value: f"{value:.1e}"),
+    }
+    told = [(name, value) for name, value in summary.items() if name != "stopped_early" and value is not None]
+    entries = [(known.get(name, (_title(name), _plain)), value) for name, value in told]
+    return [(title, show(value)) for (title, show), value in entries]
+
+
+def _plain(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _line(history: pd.DataFrame, column: str, style: str, name: str) -> svg.Line:

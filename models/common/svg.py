@@ -88,7 +88,9 @@ def line_chart(lines: Sequence[Line], x_name: str, mark: float | None = None, ma
     if mark is not None:
         parts.append(_rule(frame.x(mark), frame.y(frame.bottom), frame.x(mark), frame.y(frame.top), "mark"))
         left = mark > (frame.left + frame.right) / 2
-        parts.append(text(frame.x(mark) + (-5 if left else 5), 24, mark_name, "", "end" if left else "start"))
+        ends_high = frame.y(lines[0].points[-1][1]) < frame.height / 2  # keep clear of the curve
+        height = frame.y(frame.bottom) - 7 if ends_high else frame.y(frame.top) + 10
+        parts.append(text(frame.x(mark) + (-5 if left else 5), height, mark_name, "", "end" if left else "start"))
     for line, y in zip(lines, _apart([frame.y(line.points[-1][1]) for line in lines]), strict=True):
         path = " ".join(f"{frame.x(x):.1f},{frame.y(value):.1f}" for x, value in line.points if math.isfinite(value))
         parts.append(f'<polyline points="{path}" class="line {line.style}"/>')
@@ -113,6 +115,33 @@ def interval(
     parts.append(_rule(x(low), height / 2, x(high), height / 2, f"bar {side}"))
     parts.append(f'<circle cx="{x(value):.1f}" cy="{height / 2}" r="4" class="dot {side}"/>')
     return drawing(width, height, parts, f"gain {value:+.3f}, from {low:+.3f} to {high:+.3f}")
+
+
+def gain(lower: float | None, value: float, upper: float | None, reach: float, limit: float | None, zero: str) -> str:
+    """One gain with its interval, large and with its numbers; `zero` says what a gain of 0 means."""
+    width, height, pad, middle = 640, 84, 60, 36
+
+    def x(place: float) -> float:
+        return pad + (min(max(place, -reach), reach) + reach) / (2 * reach) * (width - 2 * pad)
+
+    low, high = -reach if lower is None else lower, reach if upper is None else upper
+    side = "better" if low > 0 else "worse" if high < 0 else "open"
+    ends = [(low, -12, "end"), (high, 12, "start")]
+    parts = [_rule(pad, middle, width - pad, middle, "grid"), _rule(x(0), middle - 20, x(0), middle + 20, "zero")]
+    if limit:
+        parts.append(_rule(x(limit), middle - 20, x(limit), middle + 20, "mark"))
+    parts.append(_rule(x(low), middle, x(high), middle, f"bar wide {side}"))
+    parts.append(f'<circle cx="{x(value):.1f}" cy="{middle}" r="7" class="dot {side}"/>')
+    parts.append(text(x(value), middle - 16, signed(value), f"big {side}", "middle"))
+    parts += [text(x(end) + shift, middle + 4, signed(end), "", anchor) for end, shift, anchor in ends]
+    parts.append(text(x(0), middle + 36, zero, "", "middle"))
+    parts += [text(pad, middle + 36, "worse"), text(width - pad, middle + 36, "better", "", "end")]
+    return drawing(width, height, parts, f"gain {value:+.3f}, from {low:+.3f} to {high:+.3f}")
+
+
+def signed(value: float) -> str:
+    """With its sign, and a real minus."""
+    return f"{value:+.3f}".replace("-", "\u2212")
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, style: str) -> str:

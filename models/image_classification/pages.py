@@ -46,12 +46,15 @@ def _confusions(job: ReportJob) -> str:
         return f"<p>{said}</p>{_commonest(job)}"
     counts = pd.crosstab(job.candidate["label"], job.candidate["prediction"])
     matrix = counts.reindex(index=labels, columns=labels, fill_value=0).to_numpy()
-    return f'<div class="figure">{_matrix(matrix, labels)}</div>{_commonest(job)}'
+    beside = "pair top" if len(labels) <= NUMBERS_UP_TO else ""
+    return (
+        f'<div class="{beside}"><div class="figure">{_matrix(matrix, labels)}</div><div>{_commonest(job)}</div></div>'
+    )
 
 
 def _matrix(counts: NDArray[np.int64], labels: list[str]) -> str:
     """Rows: the true label. Columns: the prediction. Shaded by the share of the row."""
-    cell = max(6.0, min(40.0, 560 / len(labels)))
+    cell = max(6.0, min(36.0, 560 / len(labels)))
     names = len(labels) <= 60
     left = 16 + (7 * min(16, max(map(len, labels))) if names else 0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -128,13 +131,11 @@ def _confidence(job: ReportJob) -> str:
 def _dots(frame: svg.Frame, table: pd.DataFrame, style: str) -> list[str]:
     bins = reliability(table)
     spots = [(frame.x(x), frame.y(y)) for x, y in zip(bins["confidence"], bins["accuracy"], strict=True)]
-    sizes = 2 + 9 * (bins["examples"] / len(table)) ** 0.5
-    dots = [
+    sizes = 3 + 9 * (bins["examples"] / len(table)) ** 0.5
+    return [
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}" class="dot {style}"/>'
         for (x, y), size in zip(spots, sizes, strict=True)
     ]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-    return [f'<polyline points="{path}" class="line thin {style}"/>', *dots]
 
 
 def _mistakes(job: ReportJob) -> str:

@@ -86,7 +86,7 @@ def whole_gate(trials: int = 400, examples: int = 500) -> dict[str, float]:
     outcomes = [
         decide(_scores(rng, examples), _scores(rng, examples), Gate(), [ACCURACY]).outcome for _ in range(trials)
     ]
-    return {name: outcomes.count(name) / trials for name in ("PROMOTE", "HOLD", "REJECT")}  # type: ignore[arg-type]
+    return {name: outcomes.count(name) / trials for name in ("PROMOTE", "HOLD", "REJECT")}
 
 
 def _scores(rng: np.random.Generator, examples: int) -> Scores:
@@ -209,8 +209,8 @@ def main() -> None:
     text = DOCS.read_text()
     for name, table in tables().items():
         print(f"{name}\n{table}\n", flush=True)
-        place = re.compile(rf"(<!-- measured: {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        text = place.sub(lambda found, table=table: f"{found[1]}{table}{found[2]}", text)  # type: ignore[misc]
+        place = re.compile(rf"(<!-- measured: {name} -->).*?(<!-- end -->)", re.DOTALL)
+        text = place.sub(lambda found, table=table: f"{found[1]}\n\n{table}\n\n{found[2]}", text)
     DOCS.write_text(text)
 
 

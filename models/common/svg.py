@@ -5,7 +5,7 @@ Colours and font sizes are classes that the report's style sheet defines (tasks/
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 Points = Sequence[tuple[float, float]]
@@ -78,9 +78,11 @@ def axes(frame: Frame, x_name: str, whole_x: bool = False) -> list[str]:
 
 def line_chart(lines: Sequence[Line], x_name: str, mark: float | None = None, mark_name: str = "") -> str:
     """Curves named at their right end, and a dashed line at x = `mark`."""
-    points = [point for line in lines for point in line.points if math.isfinite(point[1])]
-    if not points:
+    finite = [replace(line, points=[point for point in line.points if math.isfinite(point[1])]) for line in lines]
+    lines = [line for line in finite if line.points]
+    if not lines:
         return ""
+    points = [point for line in lines for point in line.points]
     xs, ys = [x for x, _ in points], [y for _, y in points]
     spread = (max(ys) - min(ys)) or abs(max(ys)) or 1.0
     frame = Frame(min(xs), max(*xs, min(xs) + 1), min(ys) - 0.05 * spread, max(ys) + 0.05 * spread)
@@ -92,7 +94,7 @@ def line_chart(lines: Sequence[Line], x_name: str, mark: float | None = None, ma
         height = frame.y(frame.bottom) - 7 if ends_high else frame.y(frame.top) + 10
         parts.append(text(frame.x(mark) + (-5 if left else 5), height, mark_name, "", "end" if left else "start"))
     for line, y in zip(lines, _apart([frame.y(line.points[-1][1]) for line in lines]), strict=True):
-        path = " ".join(f"{frame.x(x):.1f},{frame.y(value):.1f}" for x, value in line.points if math.isfinite(value))
+        path = " ".join(f"{frame.x(x):.1f},{frame.y(value):.1f}" for x, value in line.points)
         parts.append(f'<polyline points="{path}" class="line {line.style}"/>')
         parts.append(text(frame.x(frame.right) + 6, y + 4, line.name, f"name {line.style}"))
     return drawing(frame.width, frame.height, parts, " and ".join(line.name for line in lines) + f" by {x_name}")

@@ -1,0 +1,193 @@
+"""The whole chain for real, on a shared project: git and DVC remotes, a Prefect server, and the command line."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import git
+from tests.digits import write_digits
+from tests.test_repository import clone
+from tests.world import Answer, World, prefect_server
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One Prefect server for all of this file; every `ratchet` started here uses it."""
+    home = tmp_path_factory.mktemp("prefect") / "home"
+    with prefect_server(home) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", f"{url}/api")
+        patch.setenv("PREFECT_HOME", str(home))
+        yield url
+
+
+@pytest.fixture(scope="module")
+def promoted(
+    _template: Path, digits: Path, server: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[World, Answer]:
+    """A project with 200 digits and its first champion, and how `retrain` answered. To be copied."""
+    world = World.make(tmp_path_factory.mktemp("world"), _template)
+    assert world.ratchet("add", "digits", str(digits)).code == 0
+    return world, world.ratchet("retrain", "digits", "--json")
+
+
+@pytest.fixture
+def world(promoted: tuple[World, Answer], tmp_path: Path) -> World:
+    """A copy of the promoted project, for one test."""
+    return promoted[0].copy(tmp_path / "world")
+
+
+def flow_runs(server: str) -> list[dict[str, str]]:
+    runs: list[dict[str, str]] = httpx.post(f"{server}/api/flow_runs/filter", json={}).json()
+    return runs
+
+
+def test_the_first_model_is_promoted_and_anyone_can_get_it(
+    promoted: tuple[World, Answer], server: str, tmp_path: Path
+) -> None:
+    world, answer = promoted
+    assert (answer.code, answer.json["state"], answer.json["version"]) == (0, "PROMOTED", "v1.0.0"), answer.err
+    run = world.project / "artifacts/digits/runs/latest"
+    assert {path.name for path in run.iterdir()} >= {"report.html", "verdict.json", "data_docs"}
+    assert git(world.project, "status", "--porcelain") == ""
+    assert len(git(world.project, "worktree", "list").splitlines()) == 1
+    for artifact, found in (("digits", "digits.bento"), ("digits-program", "program/program.onnx")):
+        command = ["dvc", "artifacts", "get", str(world.origin), artifact, "--stage", "production"]
+        subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, check=True, capture_output=True)
+        assert (tmp_path / found).stat().st_size > 1000
+    shown = [run for run in flow_runs(server) if run["name"] == f"digits@{answer.json['data_version']}"]
+    assert shown[0]["state_name"] == "PROMOTED"
+    artifacts = httpx.post(f"{server}/api/artifacts/filter", json={}).json()
+    kinds = {artifact["key"]: artifact["type"] for artifact in artifacts}
+    assert kinds["digits-decision"] == kinds["digits-metrics"] == "table"
+    assert {"digits-report", "digits-data-docs", "digits-training"} <= set(kinds)
+
+
+def test_nothing_new_is_unchanged_and_starts_nothing_heavy(world: World, server: str) -> None:
+    before = len(flow_runs(server))
+    answer = world.ratchet("retrain", "digits", "--json", "--exit-code")
+    assert (answer.code, answer.json["state"], answer.json["version"]) == (12, "UNCHANGED", "v1.0.0")
+    assert len(flow_runs(server)) == before
+    assert answer.json["seconds"] < 2
+
+
+def test_another_clone_knows_what_was_judged_and_what_is_in_production(world: World, tmp_path: Path) -> None:
+    other = World(tmp_path / "other")
+    clone(world.origin, other.project)
+    (other.project / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {world.folder / 'bytes'}\n")
+    assert (other.status()["version"], other.status()["rows"]) == ("v1.0.0", 200)
+    assert other.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
+
+
+def test_a_worse_candidate_leaves_production_untouched(world: World, tmp_path: Path) -> None:
+    wrong = write_digits(tmp_path / "wrong", 200, 500, shuffled=0.9)
+    assert world.ratchet("add", "digits", str(wrong)).code == 0
+    tags = git(world.project, "tag")
+    answer = world.ratchet("retrain", "digits", "--json", "--exit-code")
+    assert answer.json["state"] in {"HELD", "REJECTED"}, answer.err
+    assert answer.code in {10, 11}
+    assert git(world.project, "tag") == git(world.origin, "tag") == tags
+    newest, oldest = world.ratchet("history", "digits", "--json").json["candidates"]
+    assert (newest["verdict"], oldest["verdict"]) == (
+        {"HELD": "HOLD", "REJECTED": "REJECT"}[answer.json["state"]],
+        "PROMOTE",
+    )
+    assert (newest["version"], oldest["version"]) == (None, "v1.0.0")
+    assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"  # not judged twice
+
+
+def test_killed_anywhere_the_champion_stays_and_the_next_run_finishes(world: World) -> None:
+    world.edit("gate: {metric: accuracy", "gate: {rule: non_inferior, margin: 0.5, metric: accuracy")
+    retrain = ("die", "retrain", "digits")
+    for point in (
+        "tasks.stages:reproduce",  # between two stages
+        "tasks.promote:save",  # everything made, nothing recorded
+    ):
+        assert world.ratchet(point, *retrain, module="tests.interfere").code == 9
+        assert world.status()["version"] == "v1.0.0", point
+    assert world.ratchet("tasks.registry:_push_refs", *retrain, module="tests.interfere").code == 9
+    assert world.status()["version"] == "v1.1.0"  # the remote took it: done, whatever this clone knew
+    assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
+    assert len(list((world.project / ".ratchet/work").iterdir())) == 1  # of the last kill; the next real run removes it
+
+
+@pytest.mark.slow
+def test_a_candidate_that_lost_the_race_is_not_promoted_and_is_judged_again(world: World) -> None:
+    world.edit("gate: {metric: accuracy", "gate: {rule: non_inferior, margin: 0.5, metric: accuracy")
+    answer = world.ratchet("tasks.promote:publish_candidate", "promote", "retrain", "digits", module="tests.interfere")
+    assert (answer.code, "while the candidate was judged" in answer.error) == (4, True)
+    assert world.status()["version"] == "v1.1.0"
+    assert world.status()["waiting"] == "something new to judge"
+
+
+def test_a_rollback_is_not_undone_by_the_next_run_and_can_go_forth(world: World) -> None:
+    commit = git(world.project, "commit-tree", "digits#production#1^{tree}", "-p", "HEAD", "-m", "a second candidate")
+    from tasks.registry import champion, register_and_assign
+
+    register_and_assign(world.project, "digits", commit, champion(world.project, "digits"))
+    assert world.ratchet("rollback", "digits", "--json").json == {
+        "model": "digits",
+        "version": "v1.0.0",
+        "previous": "v1.1.0",
+    }
+    assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
+    assert world.ratchet("rollback", "digits", "--to", "1.1.0").code == 0
+    assert world.status()["version"] == "v1.1.0"
+
+
+def test_an_unreachable_registry_is_an_error_and_not_a_first_model(world: World) -> None:
+    git(world.project, "remote", "set-url", "origin", str(world.folder / "nowhere"))
+    world.edit("epochs: 12", "epochs: 11")
+    answer = world.ratchet("retrain", "digits", "--json")
+    assert (answer.code, answer.json["state"]) == (4, "ERROR")
+    assert "champion is unknown" in answer.error
+    assert world.ratchet("status").code == 4
+
+
+@pytest.mark.slow
+def test_two_models_retrain_at_once_and_one_model_only_once(world: World) -> None:
+    section = (world.project / "params.yaml").read_text().split("models:\n")[1]
+    world.edit("models:\n", "models:\n" + section.replace("  digits:", "  twins:"))
+    source = world.folder / "twins"
+    write_digits(source, 0, 200)
+    assert world.ratchet("add", "twins", str(source)).code == 0
+    world.edit("    gate: {metric", "    gate: {rule: non_inferior, margin: 0.5, metric")
+    both = [world.start("retrain", name, "--json") for name in ("digits", "twins")]
+    again = world.ratchet("retrain", "twins")
+    first, second = [Answer.of(process) for process in both]
+    assert (first.json["state"], second.json["state"]) == ("PROMOTED", "PROMOTED"), first.err + second.err
+    assert (again.code, "retrained already" in again.error) == (2, True)
+
+
+def test_a_deployment_with_a_cron_gets_scheduled_runs(world: World, server: str) -> None:
+    serving = world.start("schedule")
+    try:
+        names = _scheduled(server)
+    finally:
+        serving.terminate()
+        serving.wait(30)
+    assert names == {"SCHEDULED"}
+
+
+def test_the_server_s_pages_answer(server: str) -> None:
+    for page in ("/runs", "/deployments", "/api/health"):
+        assert httpx.get(server + page).status_code == 200, page
+
+
+def _scheduled(server: str) -> set[str]:
+    import time
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        runs = httpx.post(
+            f"{server}/api/flow_runs/filter", json={"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        )
+        if runs.json():
+            return {run["state_type"] for run in runs.json()}
+        time.sleep(0.5)
+    return set()

@@ -12,11 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from models.common.batches import SPLITS, batch_names, read_columns
+from models.common.columns import empty, hashes
 from models.common.errors import DataBlockedError, PublishError, RatchetError, UserError
 from models.common.similarity import alike, alike_earlier
 from models.common.sources import SPLIT_NAMES, Source
@@ -60,7 +59,7 @@ class _Taken:
     source: Source
     intake: Intake
     index: pa.Table  # the rows that came in, without bytes
-    existing: pd.DataFrame
+    existing: pa.Table
     dropped_columns: tuple[str, ...]
 
     @property
@@ -140,7 +139,7 @@ def _take_in(params: Model, folder: Path, source: Source, split: str | None, pla
             if row is not None:
                 writer.append(row)
             progress(intake.rows, source.total)
-        index = writer.finish(intake.dropped) if writer else pa.table({})
+        index = writer.finish(intake.dropped) if writer else empty(pa.schema([]))
     finally:
         if writer is not None:
             writer.close()
@@ -149,14 +148,16 @@ def _take_in(params: Model, folder: Path, source: Source, split: str | None, pla
     return _Taken(source, intake, index, existing, tuple(sorted(own & set(source.columns))))
 
 
-def _existing(folder: Path) -> pd.DataFrame:
-    frames = [read_columns(folder, name, COMPARED) for name in batch_names(folder)]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*COMPARED, "batch"])
+def _existing(folder: Path) -> pa.Table:
+    tables = [read_columns(folder, name, COMPARED) for name in batch_names(folder)]
+    return (
+        pa.concat_tables(tables) if tables else empty(pa.schema([(name, pa.string()) for name in (*COMPARED, "batch")]))
+    )
 
 
-def _group_splits(existing: pd.DataFrame) -> dict[str, str]:
-    grouped = existing.dropna(subset="group")
-    return dict(zip(grouped["group"], grouped["split"], strict=True))
+def _group_splits(existing: pa.Table) -> dict[str, str]:
+    grouped = existing.filter(existing["group"].is_valid())
+    return dict(zip(grouped["group"].to_pylist(), grouped["split"].to_pylist(), strict=True))
 
 
 def _quarantine(home: Path, params: Model, taken: _Taken) -> Path | None:
@@ -227,9 +228,8 @@ def _near_duplicates(params: Model, taken: _Taken) -> int:
     bits = getattr(params.data, "near_duplicate_bits", None)
     if bits is None or not len(taken.index):
         return 0
-    hashes = taken.index["phash"].to_numpy()
-    others = taken.existing["phash"].to_numpy(np.uint64)
-    return int(((alike(hashes, others, bits) >= 0) | alike_earlier(hashes, bits)).sum())
+    new, old = hashes(taken.index["phash"]), hashes(taken.existing["phash"])
+    return int(((alike(new, old, bits) >= 0) | alike_earlier(new, bits)).sum())
 
 
 def _counts(index: pa.Table, column: str) -> dict[str, int]:
@@ -237,7 +237,7 @@ def _counts(index: pa.Table, column: str) -> dict[str, int]:
 
 
 def _new_labels(taken: _Taken) -> tuple[str, ...]:
-    before = set(taken.existing["label"])
+    before = set(_counts(taken.existing, "label"))
     return tuple(label for label in _counts(taken.index, "label") if before and label not in before)
 
 
@@ -260,12 +260,12 @@ def _label_notes(taken: _Taken) -> list[str]:
     labels = _counts(taken.index, "label")
     notes = [f"Label '{label}' was not seen before ({labels[label]} examples)" for label in _new_labels(taken)]
     spelt: dict[str, set[str]] = {}
-    for label in {*labels, *taken.existing["label"]}:
+    for label in {*labels, *_counts(taken.existing, "label")}:
         spelt.setdefault(label.casefold(), set()).add(label)
     for variants in spelt.values():
         if len(variants) > 1 and variants & set(labels):
             notes.append(f"Labels that differ in case only are different classes: {', '.join(sorted(variants))}")
-    everywhere = Counter(taken.existing["label"]) + Counter(labels)
+    everywhere = Counter(_counts(taken.existing, "label")) + Counter(labels)
     lonely = [label for label in labels if everywhere[label] == 1]
     if lonely:
         notes.append(f"Only one example so far, too few to learn and test: {', '.join(lonely)}")

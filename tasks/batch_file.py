@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.common.batches import COMMON_COLUMNS, ROW_GROUP
+from models.common.columns import column, empty
 
 MOST = 64 * 2**20  # bytes of examples held before they are written as a row group
 
@@ -48,7 +49,8 @@ class BatchFile:
 
     def _flush(self) -> None:
         if self._rows:
-            table = pa.Table.from_pylist(self._rows, schema=self._schema)
+            columns = [column([row.get(field.name) for row in self._rows], field.type) for field in self._schema]
+            table = pa.Table.from_arrays(columns, schema=self._schema)
             self._writer.write_table(table)
             self._tables.append(table.drop_columns(["bytes"]))
         self._rows, self._held = [], 0
@@ -57,9 +59,9 @@ class BatchFile:
         """Ends the file, without the rows whose positions are in `dropped`; gives its rows without bytes."""
         self._flush()
         self._writer.close()
-        index = pa.concat_tables(self._tables) if self._tables else self._light.empty_table()
+        index = pa.concat_tables(self._tables) if self._tables else empty(self._light)
         if dropped:
-            keep = pa.array([row not in dropped for row in range(len(index))])
+            keep = column([row not in dropped for row in range(len(index))], pa.bool_())
             self._rewrite(keep)
             index = index.filter(keep)
         return index

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
 
 from models.common.batches import SPLITS
 from models.common.errors import BadExampleError
@@ -39,9 +39,9 @@ class Seen:
 class Known:
     """Every example so far by id: of the batches that are there, then of this source."""
 
-    def __init__(self, manifest: pd.DataFrame) -> None:
-        self._old = {id: row for row, id in enumerate(manifest["id"].tolist())}
-        self._columns = [manifest[name].tolist() for name in ("label", "split", "batch")]
+    def __init__(self, existing: pa.Table) -> None:
+        self._old = {id: row for row, id in enumerate(existing["id"].to_pylist())}
+        self._columns = [existing[name].to_pylist() for name in ("label", "split", "batch")]
         self._new: dict[str, Seen] = {}
 
     def __contains__(self, id: object) -> bool:

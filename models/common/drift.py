@@ -1,9 +1,11 @@
 """How far one delivery of data moved the whole: the population stability index."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FLOOR = 1e-4  # share of a bin that is empty on one side: the index stays finite and a new class still shows
 
@@ -13,6 +15,8 @@ def stability_index(before: "pd.Series[int]", after: "pd.Series[int]") -> float:
 
     Under 0.1 nothing happened, over 0.2 the population is another one (Siddiqi, "Credit Risk Scorecards", 2006).
     """
+    import pandas as pd
+
     both = pd.concat([before, after], axis=1).fillna(0)
     shares = (both / both.sum()).clip(lower=FLOOR).to_numpy()
     return float(((shares[:, 1] - shares[:, 0]) * np.log(shares[:, 1] / shares[:, 0])).sum())
@@ -24,6 +28,8 @@ def batch_drift(batch: "pd.Series[str]", values: "pd.Series[Any]") -> "pd.Series
     What the newest batch scores is the drift from the data version before it. No order of batches is assumed, since
     files alone tell none: two clones may have added theirs in either.
     """
+    import pandas as pd
+
     table = pd.crosstab(values, batch)
     total = table.sum(axis=1)
     moved = {name: stability_index(total - table[name], total) if len(table.columns) > 1 else 0.0 for name in table}

@@ -3,10 +3,9 @@
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,6 +16,9 @@ from models.common.kind import Example, Expectation
 from models.common.similarity import alike
 from models.common.sources import Source, labelled_files
 from models.image_classification.params import ImageData
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HASH_SIDE = 8  # rows and differences a row of the perceptual hash: 64 bits
 LOOK = 32  # px: what the hash is made from; finer detail never decides
@@ -57,7 +59,7 @@ def difference_hash(picture: NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(fields[:, 1:] > fields[:, :-1]).tobytes(), "big")
 
 
-def expectations(data: ImageData, manifest: pd.DataFrame) -> list[Expectation]:
+def expectations(data: ImageData, manifest: "pd.DataFrame") -> list[Expectation]:
     """Sizes, near-duplicates across splits, drift of sizes. Adds the columns that they look at to `manifest`."""
     manifest["shorter_side"] = manifest[["width", "height"]].min(axis=1)
     manifest["pixels"] = manifest["width"].astype("int64") * manifest["height"]
@@ -98,7 +100,7 @@ def expectations(data: ImageData, manifest: pd.DataFrame) -> list[Expectation]:
     ]
 
 
-def _looks_like_training(manifest: pd.DataFrame, bits: int) -> NDArray[np.bool_]:
+def _looks_like_training(manifest: "pd.DataFrame", bits: int) -> NDArray[np.bool_]:
     hashes = manifest["phash"].to_numpy(np.uint64)
     training = manifest["split"].to_numpy() == "train"
     looks = np.zeros(len(manifest), bool)

@@ -243,8 +243,6 @@ def _new_labels(taken: _Taken) -> tuple[str, ...]:
 
 def _notes(taken: _Taken) -> list[str]:
     intake, notes = taken.intake, []
-    if not len(taken.index):
-        notes.append(f"Nothing new in {taken.source.name}: every good example is in the data already")
     if intake.kept_elsewhere:
         notes.append(f"{intake.kept_elsewhere} duplicates stay in the split they are in; an example never moves")
     if intake.overridden:
@@ -258,7 +256,9 @@ def _notes(taken: _Taken) -> list[str]:
 
 def _label_notes(taken: _Taken) -> list[str]:
     labels = _counts(taken.index, "label")
-    notes = [f"Label '{label}' was not seen before ({labels[label]} examples)" for label in _new_labels(taken)]
+    notes = [
+        f"Label '{label}' was not seen before; {labels[label]} of the added have it" for label in _new_labels(taken)
+    ]
     spelt: dict[str, set[str]] = {}
     for label in {*labels, *_counts(taken.existing, "label")}:
         spelt.setdefault(label.casefold(), set()).add(label)

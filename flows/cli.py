@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.handover import Outcome
 
 EXIT_CODES = {"HELD": 10, "REJECTED": 11, "UNCHANGED": 12}  # with --exit-code
+INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C ended
 
 app = typer.Typer(
     help="Keeps models fresh: new data in, retrained, judged against production, promoted only when really better.",
@@ -192,14 +193,14 @@ def main() -> None:
 
     quiet()
     try:
-        code = app(standalone_mode=False)
+        app()
     except RatchetError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("error: interrupted; nothing in production changed", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+    except SystemExit as done:
+        if done.code == INTERRUPTED:
+            print("error: interrupted; nothing in production changed", file=sys.stderr)
+        raise
 
 
 def _project() -> Path:

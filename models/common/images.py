@@ -36,10 +36,9 @@ def open_image(payload: bytes, max_pixels: int) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise BadExampleError(f"{width} x {height} px is more than the {max_pixels} pixels allowed")
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise BadExampleError(
-            f"animated or multi-page {image.format} ({image.n_frames} frames); give one still picture"
-        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise BadExampleError(f"animated or multi-page {image.format} ({frames} frames); give one still picture")
     return image
 
 

@@ -12,6 +12,7 @@ from models.common.kind import Example
 
 CHUNK = 64  # examples given to a thread at once: one by one, handing over would cost as much as the work
 CHUNK_BYTES = 8 * 2**20
+MOST_THREADS = 16  # each holds a few chunks and a decoded picture
 
 Inspected = tuple[Example, str, dict[str, Any] | BadExampleError]
 Inspect = Callable[[bytes], dict[str, Any]]
@@ -19,7 +20,7 @@ Inspect = Callable[[bytes], dict[str, Any]]
 
 def inspected(examples: Iterator[Example], inspect: Inspect, known: Container[str]) -> Iterator[Inspected]:
     """(example, id, what `inspect` gave or the BadExampleError it raised); known ids are not inspected again."""
-    threads = os.cpu_count() or 1
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
     waiting: deque[Future[list[Inspected]]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:

@@ -64,8 +64,11 @@ def disk_full_is_told(source: Path) -> Iterator[None]:
 
 def finish_interrupted(root: Path, folder: Path) -> list[str]:
     """Commits a batch that an earlier, killed add had finished but not committed; clears one that was not finished."""
-    names = repository.git(root, "status", "--porcelain", "--untracked-files=all", "--", f"{folder}").splitlines()
-    fresh = {Path(root, line[3:].strip('"')) for line in names if line[:2].strip() in {"??", "A"}}
+    if not folder.exists():
+        return []
+    untracked = repository.git(root, "ls-files", "--others", "--", f"{folder}")
+    staged = repository.git(root, "diff", "--cached", "--name-only", "--diff-filter=A", "--relative", "--", f"{folder}")
+    fresh = {root / name for name in (*untracked.splitlines(), *staged.splitlines())}
     notes = []
     for index in sorted(path for path in fresh if path.suffix == ".index"):
         pointer = index.with_suffix(".parquet.dvc")

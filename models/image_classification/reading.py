@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 HASH_SIDE = 8  # rows and differences a row of the perceptual hash: 64 bits
 LOOK = 32  # px: what the hash is made from; finer detail never decides
-LARGE = 8_000_000  # pixels; larger ones are decoded one at a time, so that threads do not multiply their memory
+LARGE = 4_000_000  # pixels; larger ones are decoded one at a time, so that threads do not multiply their memory
+SCALED = 8  # a JPEG is decoded at an eighth of its sides, which takes far less memory
 ROTATED = (5, 6, 7, 8)  # values of the EXIF tag Orientation that swap width and height
 ORIENTATION = 0x0112
 _one_large = threading.Lock()
@@ -42,7 +43,8 @@ def inspect(payload: bytes, data: ImageData) -> dict[str, Any]:
     width, height = image.size
     if min(width, height) < data.min_side:
         raise BadExampleError(f"{width} x {height} px; the shorter side must have at least {data.min_side} (min_side)")
-    with _one_large if width * height > LARGE else nullcontext():
+    unpacked = width * height // (SCALED if image.format in ("JPEG", "MPO") else 1)
+    with _one_large if unpacked > LARGE else nullcontext():
         picture = decode(image, LOOK)
     if image.getexif().get(ORIENTATION) in ROTATED:
         width, height = height, width

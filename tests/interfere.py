@@ -1,10 +1,12 @@
 """`ratchet`, interfered with right after one of its functions returned: `python -m tests.interfere POINT ACTION ARGS…`.
 
-POINT is `module:function`; ACTION is `die` (as by kill -9) or `promote` (someone else promotes another candidate).
+POINT is `module:function`; ACTION is `die` (as by kill -9), `interrupt` (as by Ctrl-C) or `promote` (someone else
+promotes another candidate).
 """
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,10 @@ from typing import Any
 
 def die(root: Path) -> None:
     os._exit(9)
+
+
+def interrupt(root: Path) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def promote(root: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from models.common.batches import COMMON_COLUMNS, ROW_GROUP
 from models.common.columns import column, empty
 
-MOST = 64 * 2**20  # bytes of examples held before they are written as a row group
+MOST = 32 * 2**20  # bytes of examples held before they are written as a row group
 
 
 class BatchFile:

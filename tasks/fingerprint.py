@@ -107,7 +107,7 @@ def _pointers(root: Path, commit: str, model: str) -> list[str]:
     if not ids:
         return []
     content = git(root, "cat-file", "--batch=", text="\n".join(ids) + "\n")
-    return re.findall(r"\bmd5: ([0-9a-f]{32})", content)
+    return re.findall(r"\bmd5: '?([0-9a-f]{32})", content)  # quoted where YAML would read a number
 
 
 def _dependencies(stages: dict[str, Any], model: str, section: dict[str, Any]) -> set[str]:

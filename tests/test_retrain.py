@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -158,6 +159,7 @@ def test_two_models_retrain_at_once_and_one_model_only_once(world: World) -> Non
     assert world.ratchet("add", "twins", str(source)).code == 0
     world.edit("    gate: {metric", "    gate: {rule: non_inferior, margin: 0.5, metric")
     both = [world.start("retrain", name, "--json") for name in ("digits", "twins")]
+    _wait_until(lambda: any((world.project / ".ratchet/work").glob("twins@*")))
     again = world.ratchet("retrain", "twins")
     first, second = [Answer.of(process) for process in both]
     assert (first.json["state"], second.json["state"]) == ("PROMOTED", "PROMOTED"), first.err + second.err
@@ -176,18 +178,24 @@ def test_a_deployment_with_a_cron_gets_scheduled_runs(world: World, server: str)
 
 def test_the_server_s_pages_answer(server: str) -> None:
     for page in ("/runs", "/deployments", "/api/health"):
-        assert httpx.get(server + page).status_code == 200, page
+        answer = httpx.get(server + page, headers={"Accept": "text/html"})  # as a browser asks
+        assert answer.status_code == 200, page
 
 
 def _scheduled(server: str) -> set[str]:
-    import time
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    found: list[dict[str, str]] = []
 
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        runs = httpx.post(
-            f"{server}/api/flow_runs/filter", json={"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-        )
-        if runs.json():
-            return {run["state_type"] for run in runs.json()}
-        time.sleep(0.5)
-    return set()
+    def any_yet() -> bool:
+        found[:] = httpx.post(f"{server}/api/flow_runs/filter", json=wanted).json()
+        return bool(found)
+
+    _wait_until(any_yet)
+    return {run["state_type"] for run in found}
+
+
+def _wait_until(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)

@@ -236,8 +236,9 @@ def _adjusted(checks: list[Check], exam: Exam) -> Iterator[Check]:
         p = next(adjusted)
         worse = p < 1 - policy.confidence
         says = f"{check.about} {check.name}: {change(check, exam.metric)} {on_examples(check)}"
+        shown = f"{p:.3f}" if p >= 0.001 else "< 0.001"
         if worse:
-            says += f": worse by more than the {policy.slice_tolerance:g} tolerated (adjusted p {p:.2g})"
+            says += f": worse by more than the {policy.slice_tolerance:g} tolerated (adjusted p {shown})"
         yield replace(check, status="fail" if worse else "pass", p=p, says=says)
 
 

@@ -67,8 +67,9 @@ def _concluded(base: Verdict, checks: tuple[Check, ...]) -> Verdict:
     worst = ranked[0].status if ranked else "pass"
     outcome = {"fail": "REJECT", "undecided": "HOLD"}.get(worst, "PROMOTE")
     spoken = [check.says for check in ranked if check.about not in {"class", "slice"} or check.status == "fail"]
-    opening = ["first model: there is no champion to compare with"] if base.first else []
-    reasons = (*opening, *spoken, *_about_slices(checks))
+    first = ["first model: there is no champion to compare with"] if base.first else []
+    spoken = [*first, *spoken] if outcome == "PROMOTE" else [*spoken, *first]  # what it hangs on is said first
+    reasons = (*spoken, *_about_slices(checks))
     return replace(base, outcome=outcome, reasons=reasons, checks=checks)  # type: ignore[arg-type]
 
 
@@ -133,16 +134,18 @@ def _primary(exam: Exam, about: str = "primary") -> Check:
     if upper < worse_below:
         bound = f"{percent(policy)} upper bound {signed(upper)}"
         return replace(check, status="fail", says=f"{change(check, exam.metric)} ({bound}) {on_examples(check)}: worse")
-    bounds = f"{percent(policy)} bounds {signed(lower)} to {signed(upper)}"
+    bounds = f" ({percent(policy)} bounds {signed(lower)} to {signed(upper)})" if np.isfinite(lower) else ""
     why = _undecided(check, found, must_exceed, worse_below, policy)
-    return replace(check, says=f"{change(check, exam.metric)} ({bounds}) {on_examples(check)}: {why}")
+    return replace(check, says=f"{change(check, exam.metric)}{bounds} {on_examples(check)}: {why}")
 
 
 def _undecided(check: Check, found: statistics.Comparison, must_exceed: float, worse_below: float, policy: Gate) -> str:
     """Why not, and about how many more test examples would decide."""
     if isinstance(found, statistics.ResampledComparison) and not np.isfinite(found.lower(policy.confidence)):
         needed = statistics.fewest_groups(policy.confidence)
-        return f"only {found.groups} groups of test examples, and at least {needed} are needed to be sure of anything"
+        return (
+            f"the test examples are of {found.groups} group(s), and at least {needed} are needed to be sure of anything"
+        )
     start = f"not surely above {must_exceed:+g}" if must_exceed else "not surely above 0"
     if worse_below <= found.gain <= must_exceed:
         return f"{start}; with this gain, more test examples would not change that"

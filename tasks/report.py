@@ -1,6 +1,7 @@
 """The report: one self-contained HTML file for a candidate. No network, no script; on screen, in the dark, on paper."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def _reasons(verdict: Verdict) -> list[tuple[str, str]]:
 def _hero(verdict: Verdict) -> dict[str, Any] | None:
     """The primary gain with its interval, drawn large."""
     check = verdict.primary
-    if check is None or check.gain is None:
+    if check is None or check.gain is None or not math.isfinite(check.lower or 0):
         return None
     zero = "as the champion" if check.about == "primary" else "as the trivial baseline"
     figure = svg.gain(check.lower, check.gain, check.upper, _reach([check]), check.limit, zero)

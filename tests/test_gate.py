@@ -175,8 +175,16 @@ def test_too_few_groups_decide_nothing() -> None:
         one.table["group"] = ["left" if index % 2 else "right" for index in range(600)]
     verdict = judge(candidate, champion)
     assert verdict.outcome == "HOLD"
-    assert "only 2 groups of test examples, and at least 5 are needed" in texts(verdict)
+    assert "the test examples are of 2 group(s), and at least 5 are needed" in texts(verdict)
+    assert "inf" not in texts(verdict)
     assert json.dumps(verdict.to_json(), allow_nan=False)
+
+
+def test_what_a_first_model_is_held_for_is_said_first() -> None:
+    verdict = judge(right_on(wrong=450), None)
+    assert verdict.outcome in {"HOLD", "REJECT"}
+    assert verdict.reasons[0].startswith("against always answering")
+    assert "first model: there is no champion to compare with" in verdict.reasons
 
 
 # What must be an error

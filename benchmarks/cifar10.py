@@ -1,6 +1,6 @@
 """CIFAR-10 arrives in five batches, one of them with wrong labels: the story of docs/cifar10.md, told for real.
 
-    python -m benchmarks.cifar10 ../shared/data/cifar10 [--batches 5]
+    python -m benchmarks.cifar10 ../shared/data/cifar10
 
 The folder holds train-1.zip … train-5.zip and test.zip, each with one folder per class. Works in a clone of its own
 under .demo/cifar10 and prints the table that docs/cifar10.md shows.
@@ -17,6 +17,7 @@ from typing import Any
 from tests.story import CODE, Story
 
 MODEL = "cifar10"
+HEAD = ["data", "photos", "state", "accuracy", "gain", "per step", "peak memory", "whole run"]
 
 
 def main() -> None:
@@ -33,10 +34,8 @@ def main() -> None:
     rows.append(_row(story, "+ train-4, 40 % of its labels shuffled"))
     story.ratchet("remove", MODEL, added["batch"])
     rows.append(_row(story, "without that batch, + the true train-4", data / "train-4.zip"))
-    print("| data | photos | state | accuracy | gain | seconds per step | peak memory | whole run |")
-    print("|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
+    lines = [f"| {' | '.join(row)} |" for row in (HEAD, ["---"] * len(HEAD), *rows)]
+    print("\n".join(lines))
 
 
 def _zips(data: Path, *numbers: int) -> list[Path]:
@@ -47,27 +46,26 @@ def _row(story: Story, what: str, *sources: Path) -> list[str]:
     for source in sources:
         story.ratchet("add", MODEL, str(source))
     answer = story.ratchet("retrain", MODEL)
-    training, primary = _files(answer)
-    gain = (
-        f"{primary['gain']:+.4f} [{primary['lower']:+.4f}, {primary['upper']:+.4f}]" if primary.get("gain") else "first"
-    )
+    run = Path(answer["report"]).parent
+    training = json.loads((run / "summary.json").read_text())
+    rows = story.ratchet("status")["models"]
     return [
         what,
-        f"{training['examples']:,}" if "examples" in training else "",
+        f"{next(row['rows'] for row in rows if row['model'] == MODEL):,}",
         answer["state"],
-        f"{answer['value']:.4f}",
-        gain,
-        f"{training['seconds_per_step']:.3f}",
-        f"{training['peak_memory_mb']:.0f} MiB",
+        *_judged(json.loads((run / "verdict.json").read_text())),
+        f"{training['seconds_per_step']:.3f} s",
+        f"{training['peak_memory_mb']:,.0f} MiB",
         f"{answer['seconds']:.0f} s",
     ]
 
 
-def _files(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    run = Path(answer["report"]).parent
-    training = json.loads((run / "training.json").read_text())
-    verdict = json.loads((run / "verdict.json").read_text())
-    return training, verdict.get("primary") or {}
+def _judged(verdict: dict[str, Any]) -> tuple[str, str]:
+    """Accuracy, and the gain over the champion with its one-sided 95 % bounds."""
+    check = next(check for check in verdict["checks"] if check["about"] in {"primary", "baseline"})
+    if check["about"] == "baseline":
+        return f"{check['candidate']:.4f}", "first model"
+    return f"{check['candidate']:.4f}", f"{check['gain']:+.4f} ({check['lower']:+.4f} to {check['upper']:+.4f})"
 
 
 def shuffled_copy(source: Path, target: Path, share: float) -> Path:

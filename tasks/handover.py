@@ -90,7 +90,7 @@ def hand_over(tree: Path, model: str, name: str) -> Path:
     target = runs / name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for file in ("report.html", "verdict.json", "training/history.csv"):
+    for file in ("report.html", "verdict.json", "training/history.csv", "training/summary.json"):
         if (source / file).exists():
             shutil.copyfile(source / file, target / Path(file).name)
     if (source / "validation/data_docs").exists():

@@ -1,5 +1,6 @@
 """Runs the flow in this process, as the command line and the tests do."""
 
+import signal
 from pathlib import Path
 
 import httpx
@@ -24,16 +25,30 @@ SETTINGS = {
 def run_retrain(root: Path, model: str, revision: str = "HEAD", force: bool = False) -> Outcome:
     """One run to its end. Raises the RatchetError that it ended with, or one that says no server answers."""
     show.quiet()
-    _check_server()
     with temporary_settings(SETTINGS):
+        if PREFECT_API_URL.value():
+            _check_server(PREFECT_API_URL.value())
+        else:
+            _start_server()
         state = retrain(model, revision, force, str(root), return_state=True)
     return state.result()  # type: ignore[return-value]  # a flow that returns a state gives the state's data
 
 
-def _check_server() -> None:
-    url = PREFECT_API_URL.value()
-    if not url:
-        return  # a temporary server of this run's own
+def _start_server() -> None:
+    """Prefect's temporary server, deaf to Ctrl-C: it must still be there to hear how the run ended.
+
+    A signal mask is what a child process inherits, so it is set while the server starts.
+    """
+    from prefect.server.api.server import SubprocessASGIServer  # 3 s to import
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _check_server(url: str) -> None:
     try:
         httpx.get(f"{url}/health", timeout=30).raise_for_status()
     except httpx.HTTPError as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from models.common.errors import DataBlockedError, PublishError, RatchetError, RegistryError, UserError
-from tasks.repository import environment
+from tasks.repository import dvc, dvc_remote, environment
 from tasks.workspace import MARK
 
 Say = Callable[[str, bool], None]  # (a line of output, whether the terminal has shown it already)
@@ -21,6 +21,8 @@ NOISE = re.compile(
     r"|(Updating|Generating) lock file|WARNING: Failed to pull run cache|\s*dvc remote add)"
 )
 
+RUN_CACHE_WARNING = re.compile(rb"[^\n]*WARNING[^\n]*Failed to pull run cache[^\n]*\n")  # a first run has none yet
+
 
 def reproduce(tree: Path, stage: str, model: str, say: Say, env: Mapping[str, str] | None = None) -> bool:
     """`dvc repro` of one stage; False when DVC knew its result already. `say` gets each line of output.
@@ -28,12 +30,21 @@ def reproduce(tree: Path, stage: str, model: str, say: Say, env: Mapping[str, st
     In a terminal the stage's progress bar shows, as its standard error is a terminal too. Raises the RatchetError
     that the stage ended with.
     """
-    # the first stage fetches what is missing, also for the later ones
-    fetch = ["--pull"] if stage == "validate" else ["--single-item"]
+    if stage == "validate" and not dvc_remote(tree):
+        _check_out_data(tree, model)
+    # the first stage fetches what is missing, also for the later ones; without a remote that option only fails
+    fetch = ["--pull"] if stage == "validate" and dvc_remote(tree) else ["--single-item"]
     child = _Child([sys.executable, "-m", "dvc", "repro", *fetch, f"{stage}@{model}"], tree, env, say)
     if child.follow():
         raise _failure(stage, child.said)
     return any(line.startswith("> ") for line in child.said)
+
+
+def _check_out_data(tree: Path, model: str) -> None:
+    """Links the model's batches from the cache. RatchetError when it has not all of them."""
+    pointers = sorted(str(path.relative_to(tree)) for path in (tree / "data" / model).glob("*.dvc"))
+    if pointers:
+        dvc(tree, "checkout", "--quiet", *pointers)
 
 
 class _Child:
@@ -79,7 +90,7 @@ class _Child:
     def _take(self, pending: bytes, chunk: bytes, show: bool) -> bytes:
         """Says the whole lines; gives what is left. Moving bars go to the terminal as they are."""
         if show:
-            os.write(sys.stderr.fileno(), chunk)
+            os.write(sys.stderr.fileno(), RUN_CACHE_WARNING.sub(b"", chunk))
         *done, rest = pending.split(b"\n")
         for line in map(_last_state, done):
             self.said.append(line)

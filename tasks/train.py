@@ -33,6 +33,7 @@ def train(root: Path, name: str) -> None:
         initial=_initial(root, model),
         provenance=_provenance(root, model, manifest),
     )
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read as torch loads; see docs/log.md
     model.kind.train(job)
 
 

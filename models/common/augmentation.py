@@ -15,14 +15,15 @@ def moved(pictures: Tensor, shift: float, flip: bool) -> Tensor:
     """(N, H, W, C) moved by up to `shift` of the side, edges reflected; half of them mirrored where `flip`."""
     if not shift and not flip:
         return pictures
-    count, height, width, _ = pictures.shape
+    count, height, width, channels = pictures.shape
     rows = _reflected(torch.arange(height, device=pictures.device) + _whole_shift(pictures, height, shift), height)
     columns = _reflected(torch.arange(width, device=pictures.device) + _whole_shift(pictures, width, shift), width)
     if flip:
         mirrored = torch.rand(count, 1, device=pictures.device) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
-    which = torch.arange(count, device=pictures.device)[:, None, None]
-    return pictures[which, rows[:, :, None], columns[:, None, :]]
+    first = torch.arange(count, device=pictures.device)[:, None] * height
+    places = ((first + rows) * width)[:, :, None] + columns[:, None, :]
+    return pictures.reshape(-1, channels).index_select(0, places.flatten()).view(pictures.shape)
 
 
 def resampled(pictures: Tensor, scale: float, degrees: float) -> Tensor:

@@ -7,7 +7,7 @@ numbers). All randomness of an epoch follows from (seed, epoch), so a resumed ru
 import resource
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from models.common.checkpoints import Checkpoints
 from models.common.curves import Curves, Row
 from models.common.errors import RatchetError
 from models.common.freezing import Group, freeze, trainable_groups
+from models.common.memory import keep_freed_memory
 from models.common.optimizers import Average, optimizer, rate, set_rate
 from models.common.params import Train
 
@@ -74,6 +75,18 @@ def fit(
     return _Run(learner, train, monitor, device, checkpoints, curves).run()
 
 
+def fetched(fetch: Callable[[NDArray[np.int64]], Any], parts: list[NDArray[np.int64]]) -> Iterator[Any]:
+    """`fetch` of each part, in order, run on a thread of its own up to AHEAD parts before they are asked for."""
+    waiting: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for part in parts:
+            waiting.append(pool.submit(fetch, part))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 def step(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
     """Backward pass, gradients averaged over processes and clipped, one update."""
     optimizer.zero_grad(set_to_none=True)
@@ -118,6 +131,8 @@ class _Run:
         self._waited = 0
 
     def run(self) -> Fitted:
+        if self._device.type == "cpu":
+            keep_freed_memory()
         start = self._resume()
         epoch = start
         while epoch < self._train.epochs and not self._stops():
@@ -171,14 +186,7 @@ class _Run:
         """Every example once, in an order of this epoch's, in batches of as equal a size as can be."""
         order = np.random.default_rng([self._train.seed, epoch]).permutation(self._learner.examples)
         parts = np.array_split(order, self._steps)
-        waiting: deque[Future[Any]] = deque()
-        with ThreadPoolExecutor(1) as pool:
-            for part in parts:
-                waiting.append(pool.submit(self._learner.fetch, part[parallel.rank() :: parallel.world()]))
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        return fetched(self._learner.fetch, [part[parallel.rank() :: parallel.world()] for part in parts])
 
     def _evaluate(self) -> Row:
         parallel.share_buffers(self._learner.network)

@@ -14,6 +14,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.logging.configuration import setup_logging
 
 from models.common.errors import RatchetError
 from tasks.verdict import Check, Verdict
@@ -82,6 +83,7 @@ def links(model: str, folder: Path) -> None:
 
 def quiet() -> None:
     """A refusal is one line in the log, not a stack trace; what the terminal has shown is not shown twice."""
+    setup_logging()  # makes the handlers; what Prefect sets up later leaves them as they are
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(_without_trace)
     for handler in logging.getLogger("prefect").handlers:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 COLOURS = {"PROMOTED": "green", "PROMOTE": "green", "HELD": "yellow", "HOLD": "yellow", "UNCHANGED": "cyan"}
 SHOWN = 10  # quarantined files listed in the terminal; all are in the report
 
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
 def show_outcome(outcome: "Outcome") -> None:
@@ -25,14 +25,14 @@ def show_outcome(outcome: "Outcome") -> None:
     version = f" as {outcome.version}" if outcome.state == "PROMOTED" else ""
     console.print(f"[bold {colour}]{outcome.state}[/] {outcome.model}{version} in {outcome.seconds:.1f} s")
     for reason in outcome.reasons:
-        console.print(f"  • {reason}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  • {reason}", markup=False, soft_wrap=True)
     if outcome.state != "PROMOTED":
         console.print(f"In production: {outcome.version or 'nothing yet'}")
     for name, path in (("Report", outcome.report), ("Data docs", outcome.data_docs)):
         if path and path.exists():
-            console.print(f"{name}: {path}", soft_wrap=True, highlight=False)
+            console.print(f"{name}: {path}", soft_wrap=True)
     for note in outcome.notes:
-        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Note: {note}", markup=False, soft_wrap=True)
 
 
 def show_added(report: "AddReport") -> None:
@@ -49,11 +49,11 @@ def show_added(report: "AddReport") -> None:
         f" {report.near_duplicates:,} near duplicates, {len(report.quarantined):,} quarantined"
     )
     for file, reason in report.quarantined[:SHOWN]:
-        console.print(f"  ✗ {file}: {reason}", markup=False, highlight=False)
+        console.print(f"  ✗ {file}: {reason}", markup=False)
     if report.quarantine_report:
-        console.print(f"Quarantine report: {report.quarantine_report}", soft_wrap=True, highlight=False)
+        console.print(f"Quarantine report: {report.quarantine_report}", soft_wrap=True)
     for note in report.notes:
-        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Note: {note}", markup=False, soft_wrap=True)
 
 
 def show_statuses(rows: Sequence["ModelStatus"]) -> None:

@@ -1,5 +1,6 @@
 """Training from start to finish on real scans: what it leaves, how it goes on after a crash, what it refuses."""
 
+import functools
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from models.common.program import Program, ProgramSpec
 from models.image_classification import training
 from models.image_classification.pixels import pixels
 from models.image_classification.training import train
+from tests import together
 from tests.learning import digits_batch, digits_job
 
 
@@ -242,26 +244,16 @@ def test_decoded_pictures_are_what_the_decoder_gives_in_any_order_and_once_only(
     assert made.stat().st_mtime_ns == stamp
 
 
-def _meet(folder: Path) -> None:
-    torch.manual_seed(parallel.rank())
-    weight = torch.nn.Parameter(torch.zeros(2))
-    frozen = torch.nn.Parameter(torch.zeros(2), requires_grad=False)
-    weight.grad = torch.tensor([1.0, 10.0]) * (1 + parallel.rank())
-    parallel.average_gradients([weight, frozen])
-    row = parallel.agreed({"val_loss": float(parallel.rank())}, torch.device("cpu"))
-    (folder / f"{parallel.rank()}.json").write_text(json.dumps([weight.grad.tolist(), row, parallel.world()]))
-
-
-def _fail() -> None:
-    raise UserError("one of us cannot")
-
-
 def test_processes_that_train_together_share_the_mean_gradient_and_one_verdict(tmp_path) -> None:
-    import functools
-
-    parallel.launch(functools.partial(_meet, tmp_path), 2)
+    parallel.launch(functools.partial(together.meet, tmp_path), 2)
     answers = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2)]
     assert answers == [[[1.5, 15.0], {"val_loss": 0.0}, 2]] * 2
+
+
+@pytest.mark.slow
+def test_an_error_in_one_of_several_processes_is_one_line_here() -> None:
+    with pytest.raises(RatchetError, match=r"^one of us cannot: try again$"):
+        parallel.launch(together.fail, 2)
 
 
 @pytest.mark.gpu

@@ -81,7 +81,8 @@ def launch(work: Callable[[], None], count: int) -> None:
         try:
             spawn(_join, (count, str(Path(folder) / "store"), work), nprocs=count)  # type: ignore[no-untyped-call]
         except ProcessRaisedException as error:  # its text ends with the process's own error
-            raise RatchetError(str(error).strip().splitlines()[-1]) from error
+            line = str(error).strip().splitlines()[-1]
+            raise RatchetError(line.partition(": ")[2] or line) from error
 
 
 def _join(number: int, count: int, store: str, work: Callable[[], None]) -> None:

@@ -1,0 +1,24 @@
+"""What a process does that trains together with others; apart from the tests, so that it starts with few imports."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from models.common import parallel
+from models.common.errors import UserError
+
+
+def meet(folder: Path) -> None:
+    """Writes what this process has after gradients and a row of results were shared."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    frozen = torch.nn.Parameter(torch.zeros(2), requires_grad=False)
+    weight.grad = torch.tensor([1.0, 10.0]) * (1 + parallel.rank())
+    parallel.average_gradients([weight, frozen])
+    row = parallel.agreed({"val_loss": float(parallel.rank())}, torch.device("cpu"))
+    (folder / f"{parallel.rank()}.json").write_text(json.dumps([weight.grad.tolist(), row, parallel.world()]))
+
+
+def fail() -> None:
+    """Ends as a process with bad luck does."""
+    raise UserError("one of us cannot: try again")

@@ -14,7 +14,6 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.logging.configuration import setup_logging
 
 from models.common.errors import RatchetError
 from tasks.verdict import Check, Verdict
@@ -83,10 +82,9 @@ def links(model: str, folder: Path) -> None:
 
 def quiet() -> None:
     """A refusal is one line in the log, not a stack trace; what the terminal has shown is not shown twice."""
-    setup_logging()  # makes the handlers; what Prefect sets up later leaves them as they are
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(_without_trace)
-    for handler in logging.getLogger("prefect").handlers:
+    for handler in logging.getLogger().handlers:
         if "Console" in type(handler).__name__:
             handler.addFilter(lambda record: not getattr(record, "seen", False))
 

@@ -16,11 +16,14 @@ import pytest
 import torch
 
 from models.common import checkpoints, parallel
+from models.common.batches import read_payloads
 from models.common.curves import Curves
 from models.common.errors import RatchetError, UserError
+from models.common.exporting import export, parity
 from models.common.program import Program, ProgramSpec
 from models.image_classification import training
-from models.image_classification.pixels import pixels
+from models.image_classification.learner import Normalised
+from models.image_classification.pixels import pixels, square
 from models.image_classification.training import train
 from tests import together
 from tests.learning import digits_batch, digits_job
@@ -201,6 +204,33 @@ def test_a_full_disk_while_decoding_is_one_line_too(tmp_path, batches) -> None:
     assert not list(cache.rglob("*.npy"))
 
 
+def test_a_torchvision_network_trains_and_its_program_agrees(tmp_path, batches) -> None:
+    job = digits_job(tmp_path, batches, {"image_size": 32}, network="mobilenet_v3_small", epochs=1, dropout=0.1)
+    train(replace(job, manifest=job.manifest.groupby("label").head(8)))
+    assert ProgramSpec.load(job.out / "program").input["size"] == 32
+    assert summary_of(job)["parity_max_abs_diff"] < 1e-3
+
+
+@pytest.mark.slow
+def test_pooling_that_the_quick_exporter_cannot_do_is_exported_by_the_other(tmp_path, capfd) -> None:
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(3), torch.nn.Flatten(), torch.nn.Linear(27, 2))
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    whole = Normalised(network)
+    export(whole, torch.from_numpy(pictures[:2]), ProgramSpec("image_classification", ("a", "b"), {}, {}), tmp_path)
+    assert parity(whole, tmp_path, pictures) < 1e-4
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_program_that_answers_otherwise_is_refused(tmp_path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    whole = Normalised(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)))
+    export(whole, torch.from_numpy(pictures[:2]), ProgramSpec("image_classification", ("a", "b"), {}, {}), tmp_path)
+    with torch.no_grad():
+        whole.network[1].bias += torch.tensor([0.1, 0.0])
+    with pytest.raises(RatchetError, match=r"The exported program differs from the network: logits by up to 0.1"):
+        parity(whole, tmp_path, pictures)
+
+
 def test_a_diverging_loss_says_what_to_change(tmp_path, batches) -> None:
     job = digits_job(tmp_path, batches, optimizer="sgd", learning_rate=1e30, max_grad_norm=0, precision="fp32")
     with pytest.raises(RatchetError, match=r"Training diverged: the loss is .* Lower train.learning_rate"):
@@ -232,9 +262,6 @@ def test_wandb_that_is_not_installed_is_asked_for(tmp_path, batches) -> None:
 def test_decoded_pictures_are_what_the_decoder_gives_in_any_order_and_once_only(tmp_path, batches) -> None:
     job = digits_job(tmp_path, batches)
     found = pixels(job.manifest, batches, job.home, 8, 64_000)
-    from models.common.batches import read_payloads
-    from models.image_classification.pixels import square
-
     positions = np.array([70, 3, 119, 3])
     payloads = read_payloads(batches, job.manifest.iloc[positions])
     assert np.array_equal(found.take(positions), np.stack([square(each, 8, 64_000) for each in payloads]))

@@ -37,9 +37,8 @@ def test_every_family_builds_with_a_head_of_its_own_and_groups_that_hold_each_pa
 
 def test_auxiliary_logits_of_inception_are_heads_too() -> None:
     network = networks._hollow("inception_v3", 5, 299, 8)
-    names = {
-        name for name, module in network.named_modules() if module in networks.head("inception_v3", network, 299, 8)
-    }
+    head = networks.head("inception_v3", network, 299, 8)
+    names = {name for name, module in network.named_modules() if module in head}
     assert names == {"AuxLogits.fc", "fc"}
     outputs = network(torch.empty(2, 3, 299, 299, device="meta"))
     assert [tuple(each.shape) for each in outputs] == [(2, 5), (2, 5)]

@@ -6,7 +6,7 @@ from typing import Any
 from flows.retrain import retrain
 from models.common.errors import RatchetError, UserError
 from tasks.params import load_model, model_names
-from tasks.repository import branch, git_remote, shared
+from tasks.repository import branch, git_remote, quiet, shared
 
 
 def schedules(root: Path) -> dict[str, str]:
@@ -22,6 +22,7 @@ def revision(root: Path) -> str:
 
 def serve_schedules(root: Path) -> None:
     """Serves the deployments until interrupted; runs of different models may overlap."""
+    quiet()
     from prefect import serve
     from prefect.settings import PREFECT_API_URL
 

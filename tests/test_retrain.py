@@ -166,14 +166,17 @@ def test_two_models_retrain_at_once_and_one_model_only_once(world: World) -> Non
     assert (again.code, "retrained already" in again.error) == (2, True)
 
 
-def test_a_deployment_with_a_cron_gets_scheduled_runs(world: World, server: str) -> None:
+def test_a_deployment_with_a_cron_gets_scheduled_runs_and_runs(world: World, server: str) -> None:
     serving = world.start("schedule")
     try:
-        names = _scheduled(server)
+        assert _scheduled(server) == {"SCHEDULED"}
+        deployment = httpx.get(f"{server}/api/deployments/name/retrain/digits").json()
+        assert deployment["parameters"]["revision"] == "origin/main"
+        run = httpx.post(f"{server}/api/deployments/{deployment['id']}/create_flow_run", json={}).json()
+        _wait_until(lambda: httpx.get(f"{server}/api/flow_runs/{run['id']}").json()["state_name"] == "UNCHANGED")
     finally:
         serving.terminate()
         serving.wait(30)
-    assert names == {"SCHEDULED"}
 
 
 def test_the_server_s_pages_answer(server: str) -> None:

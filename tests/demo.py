@@ -137,6 +137,7 @@ def _prefect_server(story: Story) -> Iterator[None]:
     """One Prefect server for all runs, as a team would have; its UI stays up while the story is told."""
     port = _free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    os.environ["PREFECT_SERVER_UI_API_URL"] = f"http://127.0.0.1:{port}/api"  # else its pages ask port 4200
     with _process([*command, "--log-level", "ERROR"], story, silent=True):
         _wait(f"http://127.0.0.1:{port}/api/health", 120)
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"

@@ -183,6 +183,7 @@ def test_the_server_s_pages_answer(server: str) -> None:
     for page in ("/runs", "/deployments", "/api/health"):
         answer = httpx.get(server + page, headers={"Accept": "text/html"})  # as a browser asks
         assert answer.status_code == 200, page
+    assert httpx.get(f"{server}/ui-settings").json()["api_url"] == f"{server}/api"
 
 
 def _scheduled(server: str) -> set[str]:

@@ -126,7 +126,8 @@ def prefect_server(home: Path) -> Iterator[str]:
     """A Prefect server on a free port, for as long as it is needed; gives its URL."""
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    env = os.environ | {"PREFECT_HOME": str(home)}
+    # its pages ask the default port, whatever --port says, unless told
+    env = os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api"}
     log = (home.parent / "prefect-server.log").open("w")
     process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:

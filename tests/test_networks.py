@@ -52,9 +52,10 @@ def test_groups_run_from_stem_to_head() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["small_cnn", "resnet9"])
 @pytest.mark.parametrize("size", [8, 9, 16, 28, 32, 64, 100])
-def test_the_small_network_takes_pictures_from_eight_pixels_up(size: int) -> None:
-    network = networks.build("small_cnn", 3, size, 8)
+def test_our_own_networks_take_pictures_from_eight_pixels_up(name: str, size: int) -> None:
+    network = networks.build(name, 3, size, 8)
     assert network(torch.zeros(2, 3, size, size)).shape == (2, 3)
 
 

@@ -131,6 +131,7 @@ class _Run:
         self._waited = 0
 
     def run(self) -> Fitted:
+        torch.backends.cudnn.benchmark = True  # batches are of two sizes at most
         if self._device.type == "cpu":
             keep_freed_memory()
         start = self._resume()

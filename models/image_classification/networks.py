@@ -1,4 +1,4 @@
-"""Networks: a small CNN of our own for little pictures, and every torchvision classification network by name.
+"""Networks: two small CNNs of our own for little pictures, and every torchvision classification network by name.
 
 All take float pictures (N, 3, size, size), normalised, and give logits (N, classes); some give auxiliary logits too
 while they train. `head` finds the layers that make the logits, whatever their family calls them.
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from models.common.errors import UserError
+from models.image_classification.params import OWN_NETWORKS
 
-SMALL = "small_cnn"
 SIZE_ARGUMENT = {"vit_": "image_size", "maxvit": "input_size"}  # families that are built for one picture size
 AUXILIARY = ("googlenet", "inception")  # families with further heads halfway, to train with
 AUXILIARY_FROM = 299  # px; inception_v3 has no room for one in less
@@ -59,17 +59,19 @@ def imagenet_state(name: str, network: nn.Module) -> dict[str, Tensor]:
 
 
 class SmallCNN(nn.Module):
-    """A strided stem, then one stage per halving down to 4 px: convolution, pooling, residual block.
+    """A stem, then one stage per halving down to 4 px: convolution, pooling, residual block.
 
-    After ResNet-9 (Coleman et al., DAWNBench 2017) and airbench (Jordan 2024), with the stem at half resolution, where
-    most of a CPU's time would go. A stage has twice the channels of the one before it, up to eight times the first's.
+    After ResNet-9 (Coleman et al., DAWNBench 2017) and airbench (Jordan 2024). A stage has twice the channels of the
+    one before it, up to eight times the stem's. With `stride` 2 the stem halves the picture at once (from 16 px up): the
+    full resolution is where most of a CPU's time would go.
     """
 
-    def __init__(self, classes: int, size: int, width: int) -> None:
+    def __init__(self, classes: int, size: int, width: int, stride: int) -> None:
         super().__init__()
-        stages = max(1, (size // 8).bit_length() - 1)  # 8 px: 1, 16 px: 1, 32 px: 2, 64 px: 3
+        halved = stride == 2 and size >= 16
+        stages = max(1, (size // (8 if halved else 4)).bit_length() - 1)  # halved: 16 px: 1, 32 px: 2, 64 px: 3
         channels = [width * 2 ** min(stage, 3) for stage in range(stages + 1)]
-        stem = _Conv(3, width, kernel=4, stride=2) if size >= 16 else _Conv(3, width)
+        stem = _Conv(3, width, kernel=4, stride=2) if halved else _Conv(3, width)
         blocks = [
             nn.Sequential(_Conv(inward, outward), nn.MaxPool2d(2), _Residual(outward))
             for inward, outward in itertools.pairwise(channels)
@@ -108,8 +110,8 @@ def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[T
 
 
 def _untrained(name: str, classes: int, size: int, width: int) -> nn.Module:
-    if name == SMALL:
-        return SmallCNN(classes, size, width)
+    if name in OWN_NETWORKS:
+        return SmallCNN(classes, size, width, OWN_NETWORKS[name])
     from torchvision.models import get_model
 
     arguments: dict[str, Any] = {
@@ -135,15 +137,17 @@ def _hollow(name: str, classes: int, size: int, width: int) -> nn.Module:
 
 def known(name: str) -> str:
     """`name` itself where it is a network's; UserError with the names nearest to it where it is not."""
-    if name == SMALL:
+    if name in OWN_NETWORKS:
         return name  # without the seconds that torchvision takes to import
     from torchvision import models
 
-    names = [SMALL, *models.list_models(module=models)]
+    names = [*OWN_NETWORKS, *models.list_models(module=models)]
     if name not in names:
         close = difflib.get_close_matches(name, names, n=4, cutoff=0.4)
         near = f" Did you mean: {', '.join(close)}?" if close else ""
-        raise UserError(f"Unknown network '{name}'.{near} Known: {SMALL} and torchvision's classification networks")
+        raise UserError(
+            f"Unknown network '{name}'.{near} Known: {', '.join(OWN_NETWORKS)} and torchvision's classifiers"
+        )
     return name
 
 

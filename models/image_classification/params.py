@@ -28,18 +28,21 @@ class Augment(Section):
     erase: float = Field(default=0.0, ge=0, le=1)  # share of pictures that lose a random rectangle
 
 
+OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
+
+
 class ImageTrain(Train):
     """The `train` section."""
 
-    network: str = "small_cnn"  # our own for little images, or any torchvision classification model by name
-    width: int = Field(default=32, ge=4)  # channels of small_cnn's first stage
+    network: str = "small_cnn"  # one of OWN_NETWORKS, or any torchvision classification model by name
+    width: int = Field(default=32, ge=4)  # channels of the stem of our own networks
     augment: Augment = Augment()
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
 
     @model_validator(mode="after")
     def _imagenet_needs_a_torchvision_network(self) -> Self:
-        if self.network == "small_cnn" and self.weights == "imagenet":
+        if self.network in OWN_NETWORKS and self.weights == "imagenet":
             raise ValueError(
-                "network: small_cnn has no imagenet weights; name a torchvision network or set weights: none"
+                f"network: {self.network} has no imagenet weights; name a torchvision network or set weights: none"
             )
         return self

@@ -62,7 +62,7 @@ class SmallCNN(nn.Module):
     """A stem, then one stage per halving down to 4 px: convolution, pooling, residual block.
 
     After ResNet-9 (Coleman et al., DAWNBench 2017) and airbench (Jordan 2024). A stage has twice the channels of the
-    one before it, up to eight times the stem's. With `stride` 2 the stem halves the picture at once (from 16 px up): the
+    one before it, up to eight times the stem's. With `stride` 2 the stem halves the picture (from 16 px up): the
     full resolution is where most of a CPU's time would go.
     """
 

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from models.common.errors import PublishError, RatchetError
 from tasks.fingerprint import Inputs, attempts, judged_ref
 from tasks.registry import Champion, create_refs, register_and_assign
-from tasks.repository import check_identity, dvc, git, git_remote, shared
+from tasks.repository import check_identity, dvc, dvc_each, git, git_remote, shared
 from tasks.verdict import Verdict
 from tasks.workspace import project_lock
 
@@ -50,13 +50,14 @@ def save(tree: Path, inputs: Inputs, verdict: Verdict, against: Champion | None)
     folder = f"artifacts/{model}"
     files = [path for path in (f"{folder}/report.html", f"{folder}/{model}.bento") if (tree / path).exists()]
     _declare_artifacts(tree, model, bento=len(files) == 2)
-    dvc(tree, "add", "--quiet", *files)
     untracked = ["dvc.lock", f"{folder}/verdict.json", *(f"{path}.dvc" for path in files)]
     stages = [f"{stage}@{model}" for stage in STAGES]
     include = [word for path in untracked for word in ("--include-untracked", path)]
     message = _message(inputs, verdict, against)
+    add = ["add", "--quiet", *files]
+    save_all = ["exp", "save", *stages, *include, "--name", name, "--force", "--json", "--message", message]
     with project_lock(tree):  # DVC keeps what it is saving in refs that all worktrees share
-        answer = dvc(tree, "exp", "save", *stages, *include, "--name", name, "--force", "--json", "--message", message)
+        answer = dvc_each(tree, [add, save_all])
     return Candidate(
         model=model,
         name=name,

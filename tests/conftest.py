@@ -7,20 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tasks.repository import QUIET
 from tests.digits import write_digits
 
 CODE = Path(__file__).resolve().parent.parent
-QUIET = {
-    "DO_NOT_TRACK": "1",
-    "DVC_NO_ANALYTICS": "1",
-    "GX_ANALYTICS_ENABLED": "false",
-    "BENTOML_DO_NOT_TRACK": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+IDENTITY = {
     "GIT_AUTHOR_NAME": "Test",
     "GIT_AUTHOR_EMAIL": "test@example.org",
     "GIT_COMMITTER_NAME": "Test",
     "GIT_COMMITTER_EMAIL": "test@example.org",
-    "GIT_TERMINAL_PROMPT": "0",
 }
 TINY_PARAMS = """\
 models:
@@ -30,7 +25,7 @@ models:
     train: {network: small_cnn, width: 8, epochs: 3, batch_size: 32, learning_rate: 0.01, warmup_epochs: 0.5}
     gate: {metric: accuracy}
 """
-os.environ.update(QUIET)
+os.environ.update(QUIET | IDENTITY)
 
 
 def git(root: Path, *args: str) -> str:

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,15 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tasks.repository import environment
+
 CODE = Path(__file__).resolve().parent.parent
-QUIET = {
-    "DO_NOT_TRACK": "1",
-    "DVC_NO_ANALYTICS": "1",
-    "GX_ANALYTICS_ENABLED": "false",
-    "BENTOML_DO_NOT_TRACK": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "GIT_TERMINAL_PROMPT": "0",
-}
 
 
 @dataclass
@@ -42,8 +35,7 @@ class Story:
     @property
     def environment(self) -> dict[str, str]:
         here = {"PYTHONPATH": str(self.project), "PREFECT_HOME": str(self.folder / "prefect")}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return os.environ | QUIET | here | {"PATH": path}
+        return environment(here)
 
     def begin(self) -> None:
         """A fresh clone of the last commit, with a bare git remote and a DVC remote of its own beside it."""

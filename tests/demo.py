@@ -40,11 +40,11 @@ def main() -> None:
     _request(story, more)
     story.console.print()
     story.console.print(story.table(f"What happened, in {time.perf_counter() - started:.0f} s"))
-    reports = sorted((story.project / "artifacts" / MODEL / "runs").glob("*/report.html"), key=os.path.getmtime)
+    runs = (story.project / "artifacts" / MODEL / "runs").glob(f"{MODEL}-*/report.html")
     story.console.print("Reports, oldest first:")
-    for report in reports:
+    for report in sorted(runs, key=os.path.getmtime):
         story.console.print(f"  {report}", soft_wrap=True)
-    story.console.print(f"Look around: cd {story.project.relative_to(CODE)} && ratchet status", soft_wrap=True)
+    story.console.print("Look around: cd .demo/project && ../../.venv/bin/ratchet history digits", soft_wrap=True)
 
 
 def _deliveries(folder: Path) -> tuple[Path, Path, Path]:

@@ -28,6 +28,8 @@ def show_outcome(outcome: "Outcome") -> None:
         console.print(f"  • {reason}", markup=False, soft_wrap=True)
     if outcome.state != "PROMOTED":
         console.print(f"In production: {outcome.version or 'nothing yet'}")
+    if outcome.state in {"HELD", "REJECTED"}:
+        console.print(f"Is a batch at fault? The report lists them. Take it out: ratchet remove {outcome.model} BATCH")
     for name, path in (("Report", outcome.report), ("Data docs", outcome.data_docs)):
         if path and path.exists():
             console.print(f"{name}: {path}", soft_wrap=True)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.tables import show_outcome
+from tasks.handover import Outcome
+
 
 def ratchet(project: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
@@ -45,3 +48,11 @@ def test_a_model_without_data_says_how_to_add_some(project: Path) -> None:
     done = ratchet(project, "retrain", "digits")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "ratchet add digits SOURCE" in done.stderr
+
+
+@pytest.mark.parametrize(("state", "told"), [("REJECTED", True), ("HELD", True), ("PROMOTED", False)])
+def test_a_candidate_that_stays_out_says_how_to_take_its_data_out(
+    state: str, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_outcome(Outcome("digits", state, ("accuracy 0.9 → 0.8: worse",), version="v1.0.0"))
+    assert ("ratchet remove digits BATCH" in capsys.readouterr().out) == told

@@ -56,7 +56,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """All that a kind needs in order to train; `manifest` has the rows of every batch (see models/common/batches.py)."""
+    """All that a kind trains on; `manifest` has the rows of every batch (see models/common/batches.py)."""
 
     model: str
     data: DataParams

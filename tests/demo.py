@@ -6,7 +6,6 @@ back; a real request to the served Bento. Every step is the command that a user 
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,8 +16,9 @@ from typing import Any
 
 import httpx
 
+from tasks.serve import free_port
 from tests.digits import write_digits
-from tests.story import CODE, Story
+from tests.story import CODE, Story, wait_for
 
 FOLDER = CODE / ".demo"
 MODEL = "digits"
@@ -101,12 +101,12 @@ def _rollback_and_back(story: Story) -> None:
 
 def _request(story: Story, folder: Path) -> None:
     start = time.perf_counter()
-    port = _free_port()
+    port = free_port()
     five = sorted((folder / "five").glob("*.png"))[0]
     command = [sys.executable, "-m", "flows.cli", "serve", MODEL, "--port", str(port)]
     story.console.print(f"\n[bold]$ ratchet serve {MODEL} --port {port}[/bold]")
     with _process(command, story):
-        _wait(f"http://127.0.0.1:{port}/readyz", 90)
+        wait_for(f"http://127.0.0.1:{port}/readyz", 90)
         story.console.print(f"[bold]$ curl -F image=@{five.name} http://127.0.0.1:{port}/predict[/bold]")
         reply = httpx.post(f"http://127.0.0.1:{port}/predict", files={"image": five.read_bytes()}, timeout=30)
     reply.raise_for_status()
@@ -135,11 +135,11 @@ def _decision(answer: dict[str, Any]) -> str:
 @contextmanager
 def _prefect_server(story: Story) -> Iterator[None]:
     """One Prefect server for all runs, as a team would have; its UI stays up while the story is told."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     os.environ["PREFECT_SERVER_UI_API_URL"] = f"http://127.0.0.1:{port}/api"  # else its pages ask port 4200
     with _process([*command, "--log-level", "ERROR"], story, silent=True):
-        _wait(f"http://127.0.0.1:{port}/api/health", 120)
+        wait_for(f"http://127.0.0.1:{port}/api/health", 120)
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         story.console.print(f"Prefect's pages, while the demo runs: http://127.0.0.1:{port}/runs")
         try:
@@ -164,23 +164,8 @@ def _process(command: list[str], story: Story, silent: bool = False) -> Iterator
             os.killpg(started.pid, signal.SIGKILL)
 
 
-def _wait(url: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(url, timeout=5).is_success:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.3)
-    sys.exit(f"error: {url} did not answer within {seconds:.0f} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except TimeoutError as error:
+        sys.exit(f"error: {error}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -84,3 +85,16 @@ class Story:
 
     def _call(self, *command: str, cwd: Path | None = None) -> None:
         subprocess.run(command, cwd=cwd or self.project, env=self.environment, check=True)
+
+
+def wait_for(url: str, seconds: float) -> None:
+    """Returns once `url` answers with success; TimeoutError when it has not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(url, timeout=5).is_success:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.3)
+    raise TimeoutError(f"{url} did not answer within {seconds:.0f} s")

@@ -3,19 +3,17 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from tasks.serve import free_port
 from tests.conftest import CODE, git
+from tests.story import wait_for
 
 PARAMS = """\
 models:
@@ -115,12 +113,6 @@ class Answer:
         return lines[0]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def prefect_server(home: Path) -> Iterator[str]:
     """A Prefect server on a free port, for as long as it is needed; gives its URL."""
@@ -131,21 +123,9 @@ def prefect_server(home: Path) -> Iterator[str]:
     log = (home.parent / "prefect-server.log").open("w")
     process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
-        _wait(f"http://127.0.0.1:{port}/api/health", 120)
+        wait_for(f"http://127.0.0.1:{port}/api/health", 120)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(30)
         log.close()
-
-
-def _wait(url: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(url, timeout=5).is_success:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.3)
-    raise TimeoutError(f"{url} did not answer within {seconds} s")

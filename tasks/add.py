@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from models.common.batches import SPLITS, batch_names, read_columns
 from models.common.columns import empty, hashes
+from models.common.counts import read_counts
 from models.common.errors import DataBlockedError, PublishError, RatchetError, UserError
 from models.common.similarity import alike, alike_earlier
 from models.common.sources import SPLIT_NAMES, Source
@@ -28,8 +29,16 @@ from tasks.quarantine import share_of_bad, write_quarantine
 from tasks.spool import disk_full_is_told, finish_interrupted, only_one, spool
 
 Progress = Callable[[int, int], None]  # (examples read so far, examples in the source or 0 while that is unknown)
-COMPARED = ("id", "label", "split", "group", "phash")  # what is read of the batches that are there
-OURS = frozenset({"id", "source", "bytes", "batch", "row"})  # columns that no source can give
+COMPARED = (
+    "id",
+    "label",
+    "target_id",
+    "split",
+    "group",
+    "phash",
+    "classes",
+)  # what is read of the batches that are there
+OURS = frozenset({"id", "source", "bytes", "target", "target_id", "batch", "row"})  # columns that no source can give
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def add(root: Path, model: str, source: Path, split: str | None = None, progress
         added=len(taken.index),
         duplicates=taken.intake.duplicates,
         near_duplicates=_near_duplicates(params, taken),
-        classes=_counts(taken.index, "label"),
+        classes={label: count for label, count in sorted(taken.intake.classes.items()) if count},
         splits={name: _counts(taken.index, "split").get(name, 0) for name in SPLITS},
         quarantined=taken.quarantined,
         quarantine_report=quarantine,
@@ -125,16 +134,17 @@ def _checked_split(split: str | None) -> str | None:
 
 def _take_in(params: Model, folder: Path, source: Source, split: str | None, place: Path, progress: Progress) -> _Taken:
     existing = _existing(folder)
-    intake = Intake(params.data, split, Known(existing), _group_splits(existing))
-    examples = params.kind.examples(source)
-    ordered = inspected(examples, lambda payload: params.kind.inspect(payload, params.data), intake.known)
+    truth = params.kind.TRUTH
+    intake = Intake(params.data, truth, split, Known(existing), _group_splits(existing))
+    examples = params.kind.examples(source, params.data)
+    ordered = inspected(examples, lambda example: params.kind.inspect(example, params.data), intake.known)
     writer: BatchFile | None = None
     own = OURS | set(params.kind.COLUMNS)
     try:
         for example, id, columns in ordered:
             if writer is None:  # only now has the kind read what columns there are
                 extra = set(source.columns or example.extra or ()) - own
-                writer = BatchFile(place / "batch.parquet", params.kind.COLUMNS, extra, source.name)
+                writer = BatchFile(place / "batch.parquet", params.kind.COLUMNS, extra, source.name, truth == "target")
             row = intake.accept(example, id, columns)
             if row is not None:
                 writer.append(row)
@@ -149,10 +159,12 @@ def _take_in(params: Model, folder: Path, source: Source, split: str | None, pla
 
 
 def _existing(folder: Path) -> pa.Table:
+    """Every row that is there; `truth` is its label or the id of its target."""
     tables = [read_columns(folder, name, COMPARED) for name in batch_names(folder)]
-    return (
-        pa.concat_tables(tables) if tables else empty(pa.schema([(name, pa.string()) for name in (*COMPARED, "batch")]))
-    )
+    if not tables:
+        return empty(pa.schema([(name, pa.string()) for name in (*COMPARED, "batch", "truth")]))
+    rows = pa.concat_tables(tables)
+    return rows.append_column("truth", rows["target_id" if "target_id" in rows.column_names else "label"])
 
 
 def _group_splits(existing: pa.Table) -> dict[str, str]:
@@ -212,8 +224,9 @@ def _undo(root: Path, paths: list[Path]) -> None:
 
 
 def _message(model: str, batch: str, taken: _Taken) -> str:
-    labels = _counts(taken.index, "label")
-    return f"Add {batch} to {model}: {len(taken.index)} examples of {len(labels)} classes from {taken.source.name}"
+    classes = len(+taken.intake.classes)
+    of = f" of {classes} classes" if classes else ""
+    return f"Add {batch} to {model}: {len(taken.index)} examples{of} from {taken.source.name}"
 
 
 def _publish(root: Path, folder: Path, batch: str) -> bool:
@@ -237,8 +250,18 @@ def _counts(index: pa.Table, column: str) -> dict[str, int]:
 
 
 def _new_labels(taken: _Taken) -> tuple[str, ...]:
-    before = set(_counts(taken.existing, "label"))
-    return tuple(label for label in _counts(taken.index, "label") if before and label not in before)
+    before = _classes_before(taken)
+    return tuple(label for label in sorted(+taken.intake.classes) if before and label not in before)
+
+
+def _classes_before(taken: _Taken) -> Counter[str]:
+    """Of the batches that are there already."""
+    if taken.intake.truth == "target" and "classes" in taken.existing.column_names:
+        total: Counter[str] = Counter()
+        for text in taken.existing["classes"].to_pylist():
+            total.update(read_counts(text))
+        return total
+    return Counter(_counts(taken.existing, "label")) if taken.intake.truth == "class" else Counter()
 
 
 def _notes(taken: _Taken) -> list[str]:
@@ -255,20 +278,18 @@ def _notes(taken: _Taken) -> list[str]:
 
 
 def _label_notes(taken: _Taken) -> list[str]:
-    labels = _counts(taken.index, "label")
-    notes = [
-        f"Label '{label}' was not seen before; {labels[label]} of the added have it" for label in _new_labels(taken)
-    ]
+    labels, before = +taken.intake.classes, _classes_before(taken)
+    notes = [f"Label '{label}' was not seen before; {labels[label]} of it were added" for label in _new_labels(taken)]
     spelt: dict[str, set[str]] = {}
-    for label in {*labels, *_counts(taken.existing, "label")}:
+    for label in {*labels, *before}:
         spelt.setdefault(label.casefold(), set()).add(label)
     for variants in spelt.values():
         if len(variants) > 1 and variants & set(labels):
             notes.append(f"Labels that differ in case only are different classes: {', '.join(sorted(variants))}")
-    everywhere = Counter(_counts(taken.existing, "label")) + Counter(labels)
-    lonely = [label for label in labels if everywhere[label] == 1]
+    everywhere = before + labels
+    lonely = [label for label in sorted(labels) if everywhere[label] == 1]
     if lonely:
         notes.append(f"Only one example so far, too few to learn and test: {', '.join(lonely)}")
-    if len(labels) and len(everywhere) == 1:
+    if taken.intake.truth == "class" and len(labels) and len(everywhere) == 1:
         notes.append(f"One class only so far ('{next(iter(labels))}'); training needs at least two")
     return notes

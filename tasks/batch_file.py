@@ -17,13 +17,18 @@ MOST = 32 * 2**20  # bytes of examples held before they are written as a row gro
 class BatchFile:
     """A Parquet file under way. Bytes are stored as they are (photos do not shrink), other columns as Zstandard."""
 
-    def __init__(self, path: Path, columns: Mapping[str, str], extra: Collection[str], source: str) -> None:
-        """`columns`: the kind's own, name -> pyarrow type; `extra`: further text columns; `source`: its name."""
+    def __init__(
+        self, path: Path, columns: Mapping[str, str], extra: Collection[str], source: str, targets: bool
+    ) -> None:
+        """`columns`: the kind's own, name -> pyarrow type; `extra`: further text columns; `source`: its name;
+        `targets`: whether each row has one."""
         fields = [(name, pa.string()) for name in COMMON_COLUMNS]
+        fields += [("target_id", pa.string())] if targets else []
         fields += [(name, getattr(pa, kind)()) for name, kind in columns.items()]
         fields += [(name, pa.string()) for name in sorted(extra)]
         self._light = pa.schema(fields)
-        self._schema = self._light.append(pa.field("bytes", pa.binary()))
+        self._heavy = ["bytes", *(["target"] if targets else [])]
+        self._schema = pa.schema([*self._light, *(pa.field(name, pa.binary()) for name in self._heavy)])
         self._path, self._source = path, source
         self._rows: list[dict[str, Any]] = []
         self._held = 0
@@ -43,7 +48,7 @@ class BatchFile:
     def append(self, row: dict[str, Any]) -> None:
         """One row: every column by name but `source`; a further column that is missing is null."""
         self._rows.append({**row, "source": self._source})
-        self._held += len(row["bytes"])
+        self._held += sum(len(row[name]) for name in self._heavy)
         if len(self._rows) == ROW_GROUP or self._held > MOST:
             self._flush()
 
@@ -52,7 +57,7 @@ class BatchFile:
             columns = [column([row.get(field.name) for row in self._rows], field.type) for field in self._schema]
             table = pa.Table.from_arrays(columns, schema=self._schema)
             self._writer.write_table(table)
-            self._tables.append(table.drop_columns(["bytes"]))
+            self._tables.append(table.drop_columns(self._heavy))
         self._rows, self._held = [], 0
 
     def finish(self, dropped: Collection[int]) -> pa.Table:
@@ -88,6 +93,7 @@ def write_index(index: pa.Table, path: Path) -> None:
 
 def content_hash(index: pa.Table) -> str:
     """Eight hex digits of what the rows are: the same examples, labels and splits have the same name anywhere."""
-    rows = index.select(["id", "label", "split", "group"]).to_pylist()
+    told = [name for name in ("id", "label", "split", "group", "target_id") if name in index.column_names]
+    rows = index.select(told).to_pylist()
     text = "\n".join("\t".join(str(value) for value in row.values()) for row in rows)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -15,7 +15,7 @@ CHUNK_BYTES = 8 * 2**20
 MOST_THREADS = 16  # each holds a few chunks and a decoded picture
 
 Inspected = tuple[Example, str, dict[str, Any] | BadExampleError]
-Inspect = Callable[[bytes], dict[str, Any]]
+Inspect = Callable[[Example], dict[str, Any]]
 
 
 def inspected(examples: Iterator[Example], inspect: Inspect, known: Container[str]) -> Iterator[Inspected]:
@@ -56,6 +56,6 @@ def _inspect_one(example: Example, inspect: Inspect, known: Container[str]) -> I
     if id in known:
         return example, id, {}
     try:
-        return example, id, inspect(example.payload)
+        return example, id, inspect(example)
     except BadExampleError as error:
         return example, id, error

@@ -8,6 +8,7 @@ A batch is three files in `data/<model>/`:
                            and to validate without fetching any old data
 
 Columns of every kind: id (SHA-256 of the bytes, hex), file_name, label, split (train, val, test), group, source;
+where the truth is no label (`Kind.TRUTH`): target_id, the SHA-256 of the column `target`, which the index has not;
 then the kind's own (`Kind.COLUMNS`), then whatever further columns the source had (strings; they become slices).
 A group that nobody gave is null in the file and read as the id: such an example is a group of its own.
 """
@@ -78,18 +79,18 @@ def data_version(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def payloads(folder: Path, batch: str) -> Iterator[bytes]:
-    """The bytes of each example of a batch, in row order, read ROW_GROUP rows at a time."""
+def payloads(folder: Path, batch: str, column: str = "bytes") -> Iterator[bytes]:
+    """The bytes of each example of a batch, in row order, read ROW_GROUP rows at a time; or its targets ("target")."""
     path = folder / f"{batch}.parquet"
     if not path.exists():
         raise UserError(f"{path} is not here. Fetch it: dvc pull {path}.dvc")
-    for chunk in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP, columns=["bytes"]):
+    for chunk in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP, columns=[column]):
         for value in chunk.column(0):
             yield value.as_py()
 
 
-def read_payloads(folder: Path, rows: "pd.DataFrame") -> list[bytes]:
-    """The bytes of a few rows of a manifest, in their order. For showing examples; not for whole batches."""
+def read_payloads(folder: Path, rows: "pd.DataFrame", column: str = "bytes") -> list[bytes]:
+    """The bytes (or targets) of a few rows of a manifest, in their order. For showing examples; not for whole batches."""
     found: dict[tuple[str, int], bytes] = {}
     for batch, wanted in rows.groupby("batch"):
         file = pq.ParquetFile(folder / f"{batch}.parquet")
@@ -98,7 +99,7 @@ def read_payloads(folder: Path, rows: "pd.DataFrame") -> list[bytes]:
             size = file.metadata.row_group(group).num_rows
             here = [row for row in wanted["row"] if start <= row < start + size]
             if here:
-                column = file.read_row_group(group, columns=["bytes"]).column(0)
-                found |= {(str(batch), row): column[row - start].as_py() for row in here}
+                values = file.read_row_group(group, columns=[column]).column(0)
+                found |= {(str(batch), row): values[row - start].as_py() for row in here}
             start += size
     return [found[str(batch), row] for batch, row in zip(rows["batch"], rows["row"], strict=True)]

@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -28,12 +28,8 @@ def export(network: nn.Module, example: torch.Tensor, spec: ProgramSpec, folder:
     folder.mkdir(parents=True, exist_ok=True)
     network.eval()
     write = _traced if _pools_evenly(network, example) else _captured
-    with _quiet():
-        try:
-            write(network, example, folder / "program.onnx", name)
-        except Exception as error:  # the exporters raise whatever they trip over
-            reason = " ".join(str(error).split())[:200]
-            raise RatchetError(f"The network cannot be exported to ONNX: {reason}") from error
+    with _quiet(), _told():
+        write(network, example, folder / "program.onnx", name)
     spec.save(folder)
 
 
@@ -55,16 +51,55 @@ def _pools_evenly(network: nn.Module, example: torch.Tensor) -> bool:
 
 
 def _traced(network: nn.Module, example: torch.Tensor, target: Path, name: str) -> None:
+    write_graph(network, {name: example}, ("logits",), {name: {0: "batch"}, "logits": {0: "batch"}}, target)
+
+
+def write_graph(
+    network: nn.Module,
+    examples: dict[str, torch.Tensor],
+    outputs: Sequence[str],
+    open_dimensions: dict[str, dict[int, str]],
+    target: Path,
+) -> None:
+    """The graph of a network with inputs like `examples`, in their order, by torch's tracing exporter.
+
+    `open_dimensions`: of inputs and outputs, dimension -> its name; the others stay as in the example.
+    """
     torch.onnx.export(
         network,
-        (example,),
+        tuple(examples.values()),
         str(target),
-        input_names=[name],
-        output_names=["logits"],
-        dynamic_axes={name: {0: "batch"}, "logits": {0: "batch"}},
+        input_names=list(examples),
+        output_names=list(outputs),
+        dynamic_axes=open_dimensions,
         opset_version=OPSET,
         dynamo=False,
     )
+
+
+def export_graph(
+    network: nn.Module,
+    examples: dict[str, torch.Tensor],
+    outputs: Sequence[str],
+    open_dimensions: dict[str, dict[int, str]],
+    spec: ProgramSpec,
+    folder: Path,
+) -> None:
+    """Writes program.onnx and program.json of a network with any inputs and outputs. RatchetError where it cannot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network.eval()
+    with _quiet(), _told():
+        write_graph(network, examples, outputs, open_dimensions, folder / "program.onnx")
+    spec.save(folder)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the exporters raise whatever they trip over
+        reason = " ".join(str(error).split())[:200]
+        raise RatchetError(f"The network cannot be exported to ONNX: {reason}") from error
 
 
 def _captured(network: nn.Module, example: torch.Tensor, target: Path, name: str) -> None:

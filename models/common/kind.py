@@ -6,27 +6,39 @@ functions that need them, so that looking a kind up costs milliseconds.
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import models
 from models.common.errors import UserError
 from models.common.params import DataParams, Train
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Truth = Literal["class", "text", "target"]
+
 
 @dataclass(frozen=True)
 class Example:
-    """One example as delivered: its bytes and what came beside them."""
+    """One example as delivered: its bytes, what is to be learnt of them, and what came beside them.
+
+    payload: what the program will be asked with; several files are packed into one (models/common/parts.py).
+    label: the class or the text (a transcript), where the kind's TRUTH says so.
+    target: what no label can say, as bytes of the kind's own format (boxes as JSON, a mask as PNG).
+    """
 
     file_name: str
     payload: bytes
-    label: str
+    label: str | None = None
     split: str | None = None
     group: str | None = None
     extra: Mapping[str, str] | None = None  # further columns: they become slices
+    target: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -40,18 +52,25 @@ class Expectation:
     means: str  # one sentence for a person: what is wrong when it fails, and what to do
 
 
+# Weights (resamples, examples), how often each example of a score table counts -> values (resamples,). NaN: undefined.
+Estimate = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A number computed from a per-example score table as sum(numerator) / sum(denominator).
+    """A number computed from a per-example score table, in one of two forms that the gate can resample in pairs.
 
-    That form lets the gate resample it in pairs: accuracy is sum(correct) / n, word error rate sum(edits) / sum(words).
+    sum(numerator) / sum(denominator): accuracy is sum(correct) / n, word error rate sum(edits) / sum(words).
+    estimate: anything else, as a function of how often each example was drawn; mean IoU, mean average precision.
     """
 
     name: str
-    numerator: str  # column of the score table
+    numerator: str = ""  # column of the score table
     denominator: str | None = None  # column; None: the number of examples
     higher_is_better: bool = True
     binary: bool = False  # every numerator is 0 or 1, no denominator: McNemar's test applies
+    estimate: Callable[[Any], Estimate] | None = None  # of a score table (pandas.DataFrame)
+    of_classes: "Callable[[tuple[str, ...]], Metric] | None" = None  # the same of some classes alone: its class slices
 
 
 @dataclass(frozen=True)
@@ -93,16 +112,19 @@ class Kind(Protocol):
 
     Data: type[DataParams]
     Train: type[Train]
+    TRUTH: Truth  # what is learnt: one of a set of classes (label), free text (label), or what `target` holds
     METRICS: tuple[Metric, ...]  # the first is the default; the gate can decide on any of them
-    COLUMNS: Mapping[str, str]  # column of a batch beyond the common ones -> pyarrow type name
+    COLUMNS: Mapping[str, str]  # column of a batch beyond the common ones -> pyarrow type name; where TRUTH is
+    #                             "target", `classes` is one of them (models/common/classes.py)
+    FIELDS: Mapping[str, str]  # field of the service's form -> the files it takes, as in HTML: "image/*", ".wav,.flac"
     SERVICE_MODULES: tuple[str, ...]  # torch-free modules that the Bento carries, "models.common.images", …
     SERVICE_PACKAGES: tuple[str, ...]  # what they need installed: "onnxruntime", "numpy", …
 
-    def examples(self, source: Any) -> Iterator[Example]:
+    def examples(self, source: Any, data: DataParams) -> Iterator[Example]:
         """Examples in a source (models/common/sources.py), in any layout that this kind's people use."""
 
-    def inspect(self, payload: bytes, data: DataParams) -> dict[str, Any]:
-        """COLUMNS of one example, decoding it whole. Raises BadExampleError with the reason."""
+    def inspect(self, example: Example, data: DataParams) -> dict[str, Any]:
+        """COLUMNS of one example, decoding it whole, its target too. Raises BadExampleError with the reason."""
 
     def expectations(self, data: DataParams, manifest: Any) -> list[Expectation]:
         """Checks on the manifest beyond those that hold for every kind."""
@@ -121,6 +143,16 @@ class Kind(Protocol):
 
     def service(self) -> str:
         """Source of the Bento's `service.py`."""
+
+    def form(self, payload: bytes) -> dict[str, bytes]:
+        """The form that asks the service about an example: field -> file."""
+
+    def expected(self, row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
+        """What the service must answer to the example of this row of the score table, as far as it can be told."""
+
+    def differs(self, expected: Mapping[str, Any], answer: Mapping[str, Any], tolerance: float) -> str:
+        """How an answer differs from what was expected, in a few words; "" where it agrees. See
+        models/common/agreement.py, which most kinds use as it is."""
 
 
 def known_kinds() -> list[str]:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +24,39 @@ class Metadata:
     encoding: str
 
 
-def read_metadata(path: str, payload: bytes) -> Metadata:
-    """Reads one metadata file. UserError with one line where it is not one."""
+def read_metadata(path: str, payload: bytes, named: Mapping[str, str] | None = None) -> Metadata:
+    """Reads one metadata file; `named`: our name of a column -> the file's. UserError with one line where it is none.
+
+    A column whose name another one takes (`label`, where `speaker` is read as it) keeps its values as `given_label`.
+    """
     text, encoding = _decoded(payload)
     read = _jsonl if path.endswith(".jsonl") else _csv
     columns, rows, broken = read(path, text)
-    missing = [name for name in NEEDED if name not in columns]
+    wanted = dict(named or {})
+    missing = [
+        wanted.get(name, name) for name in {**dict.fromkeys(NEEDED), **wanted} if wanted.get(name, name) not in columns
+    ]
     if missing:
         raise UserError(
             f"{path} has no column {' and no column '.join(missing)}; it has: {', '.join(columns) or 'nothing'}."
-            " Needed: file_name, label; optional: split, group; any further column becomes a slice"
+            f" Needed: {', '.join(wanted.get(name, name) for name in NEEDED)}; optional: split, group; any further"
+            " column becomes a slice. Columns of other names: data.columns in params.yaml"
         )
-    return Metadata(columns, rows, broken, encoding)
+    return _renamed(Metadata(columns, rows, broken, encoding), wanted)
+
+
+def _renamed(content: Metadata, named: Mapping[str, str]) -> Metadata:
+    """The same with our names. A column read as another one keeps its own name too, so that it can be a slice."""
+    if not named:
+        return content
+    taken = {ours: f"given_{ours}" for ours, theirs in named.items() if ours in content.columns and ours != theirs}
+    rows = [
+        {taken.get(name, name): value for name, value in row.items()}
+        | {ours: row[theirs] for ours, theirs in named.items()}
+        for row in content.rows
+    ]
+    columns = [taken.get(name, name) for name in content.columns]
+    return Metadata(tuple(dict.fromkeys([*columns, *named])), rows, content.broken, content.encoding)
 
 
 def _decoded(payload: bytes) -> tuple[str, str]:

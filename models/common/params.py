@@ -34,6 +34,7 @@ class DataParams(Section):
     splits: Splits = Splits()
     max_bad: Share = 0.05  # share of rows of a source that may be quarantined before the whole source is refused
     labels: tuple[str, ...] | None = None  # a closed set; None: whatever the data holds
+    columns: dict[str, str] = {}  # of a metadata file, where they have other names: {label: speaker, group: session}
     max_drift: float = Field(default=0.2, gt=0)  # population stability index against the previous data version: warns
     min_per_class: int = Field(default=2, ge=1)  # training examples a class needs; fewer blocks
 

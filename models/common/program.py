@@ -4,7 +4,7 @@ Evaluation, gate, packaging and service run a model only through this file.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from models.common.errors import UserError
 
-TYPES = {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64, "tensor(float)": np.float32}  # of the graph's inputs
+TYPES = {
+    "tensor(uint8)": np.uint8,
+    "tensor(int64)": np.int64,
+    "tensor(float)": np.float32,
+    "tensor(int16)": np.int16,
+}  # of the graph's inputs
 FORMAT = 1  # raise it when program.json changes so that an older reader would misread it
 
 
@@ -21,6 +26,7 @@ FORMAT = 1  # raise it when program.json changes so that an older reader would m
 class ProgramSpec:
     """What travels with the weights.
 
+    labels: the classes in the order of the outputs; of free text, its alphabet.
     input: how raw data becomes the graph's input; its keys are the kind's (images: `size`, `max_pixels`).
     provenance: where it comes from (model, data_version, commit, params, torch version, …).
     """
@@ -29,6 +35,9 @@ class ProgramSpec:
     labels: tuple[str, ...]
     input: dict[str, Any]
     provenance: dict[str, Any]
+    example: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # shape of a usual input, where the graph leaves it open
     format: int = FORMAT
 
     def save(self, folder: Path) -> None:
@@ -71,9 +80,12 @@ class Program:
         return dict(zip(names, self._session.run(names, inputs), strict=True))
 
     def one_example(self) -> dict[str, NDArray[Any]]:
-        """Zeros in the shape of one example, to time the graph with; open dimensions are 1."""
+        """Zeros in the shape of one example, to time the graph with; dimensions that nothing tells are 1."""
         return {
-            given.name: np.zeros([size if isinstance(size, int) else 1 for size in given.shape], TYPES[given.type])
+            given.name: np.zeros(
+                self.spec.example.get(given.name) or [size if isinstance(size, int) else 1 for size in given.shape],
+                TYPES[given.type],
+            )
             for given in self._session.get_inputs()
         }
 

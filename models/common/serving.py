@@ -118,33 +118,29 @@ class Answers:
         self._signature = {"model": settings.model, "version": settings.version}
         self._log = _prediction_log(settings)
 
-    def answer(self, *payloads: bytes) -> dict[str, Any]:
-        """The answer to one request."""
+    def answer(self, **form: bytes) -> dict[str, Any]:
+        """The answer to one request: field of the form -> file; a field that may be left out and was is not there."""
         start = time.perf_counter()
         try:
-            answer = self._predict(*payloads) | self._signature
+            answer = self._predict(**form) | self._signature
         except BadExampleError as error:
             raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from error
         if self._log:
             took = round((time.perf_counter() - start) * 1000, 3)
-            entry = {"time": time.time(), "bytes": sum(map(len, payloads)), "ms": took, **answer}
+            entry = {"time": time.time(), "bytes": sum(map(len, form.values())), "ms": took, **answer}
             self._log.info(json.dumps(entry))
         return answer
 
-    def check(self, golden: Path) -> None:
+    def check(self, golden: Path, differs: Callable[[Any, Any, float], str]) -> None:
         """Answers the examples that travel in the Bento; a machine that computes something else must not serve.
 
         Also warms the program up. Raises RuntimeError naming the first example that differs.
         """
-        for expected in json.loads((golden / "answers.json").read_text()):
-            got = self._predict((golden / expected["file"]).read_bytes())
-            if not same(got["probabilities"], expected["probabilities"], TOLERANCE):
-                raise RuntimeError(f"golden example {expected['file']}: expected {expected}, this machine says {got}")
-
-
-def same(one: dict[str, float], other: dict[str, float], tolerance: float) -> bool:
-    """Whether two tables of probabilities agree, label by label."""
-    return one.keys() == other.keys() and all(abs(one[label] - other[label]) <= tolerance for label in one)
+        for example in json.loads((golden / "answers.json").read_text()):
+            form = {name: (golden / file).read_bytes() for name, file in example["form"].items()}
+            found = differs(example["expected"], self._predict(**form), TOLERANCE)
+            if found:
+                raise RuntimeError(f"golden example {', '.join(example['form'].values())}: this machine says {found}")
 
 
 def _prediction_log(settings: Settings) -> logging.Logger | None:

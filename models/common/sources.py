@@ -10,7 +10,7 @@ All of it may lie in one more folder, in a zip or in a tar. Shared by every kind
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,13 +74,18 @@ class Source:
         return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40].strip("-") or "batch"
 
 
-def labelled_files(source: Source, extensions: Collection[str]) -> Iterator[Example]:
+def labelled_files(
+    source: Source, extensions: Collection[str], columns: Mapping[str, str] | None = None
+) -> Iterator[Example]:
     """Every labelled file with one of these extensions (".wav"), in the source's order.
+
+    `columns`: what the metadata calls ours, as in {"label": "transcript"}.
 
     UserError where the source has no usable layout; single files that cannot be used go to `source.reject`.
     """
     metadata = [path for path in source.paths if path.rsplit("/", 1)[-1] in NAMES]
-    plan = _listed(source, metadata, extensions) if metadata else _foldered(source, extensions)
+    named = dict(columns or {})
+    plan = _listed(source, metadata, extensions, named) if metadata else _foldered(source, extensions)
     source.total = len(plan)
     for path, payload in source.stream(plan):
         row = plan[path]
@@ -121,14 +126,16 @@ def _wrappers(paths: list[list[str]]) -> int:
     return depth
 
 
-def _listed(source: Source, metadata: list[str], extensions: Collection[str]) -> dict[str, _Row]:
+def _listed(
+    source: Source, metadata: list[str], extensions: Collection[str], columns: dict[str, str]
+) -> dict[str, _Row]:
     """Files named by metadata files, each relative to its own."""
     folders = [path.rpartition("/")[0] for path in metadata]
     if len(set(folders)) < len(folders):
         raise UserError(f"{source.path} has metadata.csv and metadata.jsonl side by side; keep one of them")
     named: dict[str, set[_Row]] = {}
     for path, payload in source.stream(set(metadata)):
-        content = read_metadata(path, payload)
+        content = read_metadata(path, payload, columns)
         _tell(source, path, content)
         for row in content.rows:
             name, wanted = _row(path, row)

@@ -3,11 +3,12 @@
 This module is the kind's face (models/common/kind.py says what a kind offers); torch is imported only to train.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob
+from models.common import agreement
+from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
 from models.image_classification.params import ImageData, ImageTrain
 
 if TYPE_CHECKING:
@@ -17,14 +18,17 @@ if TYPE_CHECKING:
 
 Data = ImageData
 Train = ImageTrain
+TRUTH: Truth = "class"
 METRICS = (
     Metric("accuracy", numerator="correct", binary=True),
     Metric("log_loss", numerator="loss", higher_is_better=False),
 )
 COLUMNS = {"width": "int32", "height": "int32", "phash": "uint64"}
+FIELDS = {"image": "image/*"}
 SERVICE_MODULES = (
     "models",
     "models.common",
+    "models.common.agreement",
     "models.common.errors",
     "models.common.images",
     "models.common.program",
@@ -34,18 +38,18 @@ SERVICE_MODULES = (
 SERVICE_PACKAGES = ("onnxruntime", "numpy", "pillow")
 
 
-def examples(source: "Source") -> Iterator[Example]:
+def examples(source: "Source", data: ImageData) -> Iterator[Example]:
     """Class folders, or files beside a metadata file."""
     from models.image_classification import reading
 
-    return reading.examples(source)
+    return reading.examples(source, data)
 
 
-def inspect(payload: bytes, data: ImageData) -> dict[str, Any]:
+def inspect(example: Example, data: ImageData) -> dict[str, Any]:
     """Width, height and perceptual hash of a picture that decodes whole."""
     from models.image_classification import reading
 
-    return reading.inspect(payload, data)
+    return reading.inspect(example.payload, data)
 
 
 def expectations(data: ImageData, manifest: "pd.DataFrame") -> list[Expectation]:
@@ -86,3 +90,16 @@ def report(job: ReportJob) -> list[Section]:
 def service() -> str:
     """Source of the Bento's service."""
     return (Path(__file__).parent / "bento_service.py").read_text()
+
+
+def form(payload: bytes) -> dict[str, bytes]:
+    """One photo."""
+    return {"image": payload}
+
+
+def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
+    """The probability of every label. Not the label itself: of two that are as good as equal either may come first."""
+    return {"probabilities": dict(zip(labels, map(float, row["probabilities"]), strict=True))}
+
+
+differs = agreement.differs

@@ -8,6 +8,7 @@ from typing import Any
 
 import bentoml
 
+from models.common.agreement import differs
 from models.common.serving import Answers, Door, Upload, read_settings
 from models.image_classification.predictor import Predictor
 
@@ -28,12 +29,12 @@ class ImageClassification:
     def __init__(self) -> None:
         predictor = Predictor(HERE / "program", SETTINGS.threads)
         self.answers = Answers(SETTINGS, predictor.predict)
-        self.answers.check(HERE / "golden")
+        self.answers.check(HERE / "golden", differs)
 
     @bentoml.api(input_spec=Photo)  # type: ignore[untyped-decorator]  # bentoml is not typed
     def predict(self, image: bytes) -> dict[str, Any]:
         """Label, confidence and probabilities of one photo (JPEG, PNG, WebP, BMP, TIFF, GIF), and who says so."""
-        return self.answers.answer(image)
+        return self.answers.answer(image=image)
 
 
 # The decorator has made the class a bentoml.Service, which mypy cannot see.

@@ -20,12 +20,12 @@ class Predictor:
         self._size = int(self._program.spec.input["size"])
         self._max_pixels = int(self._program.spec.input["max_pixels"])
 
-    def predict(self, payload: bytes) -> dict[str, Any]:
+    def predict(self, image: bytes) -> dict[str, Any]:
         """`label`, `confidence` (its probability) and `probabilities` by label, the most likely first.
 
         Raises BadExampleError saying why the bytes cannot be used as a picture.
         """
-        pixels = decode(open_image(payload, self._max_pixels), self._size)
+        pixels = decode(open_image(image, self._max_pixels), self._size)
         logits = self._program.run(images=pixels[None])["logits"]
         chances = zip(self.labels, softmax(logits)[0].tolist(), strict=True)
         ranked = {label: round(chance, 6) for label, chance in sorted(chances, key=lambda pair: -pair[1])}

@@ -29,9 +29,9 @@ ORIENTATION = 0x0112
 _one_large = threading.Lock()
 
 
-def examples(source: Source) -> Iterator[Example]:
+def examples(source: Source, data: ImageData) -> Iterator[Example]:
     """Class folders, or files beside a metadata file."""
-    return labelled_files(source, EXTENSIONS)
+    return labelled_files(source, EXTENSIONS, data.columns)
 
 
 def inspect(payload: bytes, data: ImageData) -> dict[str, Any]:

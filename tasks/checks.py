@@ -4,16 +4,21 @@ Some checks are about classes, groups or batches, not rows. They look at a colum
 carries what its class, group or batch comes to, and a failing check names the rows that it is about.
 """
 
+from collections import Counter
+
+import numpy as np
 import pandas as pd
 
 from models.common.batches import COMMON_COLUMNS, SPLITS
+from models.common.counts import read_counts
 from models.common.drift import batch_drift
-from models.common.kind import Expectation
+from models.common.kind import Expectation, Truth
 from models.common.params import DataParams
 
 MOST_UNEQUAL = 20  # times that the largest class may outnumber another before it is told
 BETWEEN = "ExpectColumnValuesToBeBetween"
 IN_SET = "ExpectColumnValuesToBeInSet"
+TOLD: dict[Truth, str] = {"class": "label", "text": "text", "target": "target"}
 
 
 def schema_expectation(columns: list[str]) -> Expectation:
@@ -27,16 +32,43 @@ def schema_expectation(columns: list[str]) -> Expectation:
     )
 
 
-def common_expectations(data: DataParams, manifest: pd.DataFrame) -> list[Expectation]:
-    """The checks that hold for every kind. Adds the columns that they look at to `manifest`."""
-    _derive(manifest)
-    return [*_rows(data), *_leaks(), *_classes(data), *_spread(data)]
+def common_expectations(data: DataParams, truth: Truth, manifest: pd.DataFrame) -> list[Expectation]:
+    """The checks that hold for every kind, and those of its truth. Adds the columns that they look at to `manifest`."""
+    _derive(manifest, truth)
+    checks = [*_rows(data, truth), *_leaks(truth), *_splits()]
+    if truth == "class":
+        _derive_classes(manifest)
+        return [*checks, *_classes(data), *_spread(data)]
+    if truth == "target":
+        _derive_things(manifest, data)
+        return [*checks, *_things(data)]
+    return checks
 
 
-def _derive(manifest: pd.DataFrame) -> None:
-    label, split = manifest["label"], manifest["split"]
-    manifest["labels_of_id"] = label.groupby(manifest["id"]).transform("nunique")
+def _derive(manifest: pd.DataFrame, truth: Truth) -> None:
+    split = manifest["split"]
+    said = manifest["target_id" if truth == "target" else "label"]
+    manifest["labels_of_id"] = said.groupby(manifest["id"]).transform("nunique")
     manifest["splits_of_group"] = split.groupby(manifest["group"]).transform("nunique")
+
+
+def _derive_things(manifest: pd.DataFrame, data: DataParams) -> None:
+    """What each example's rarest class comes to, and which of its classes are not of the closed set."""
+    found = [read_counts(text) for text in manifest["classes"]]
+    totals: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    for split, counts in zip(manifest["split"], found, strict=True):
+        totals.setdefault(split, Counter()).update(counts)
+    for name in ("train", "test"):
+        least = [min((totals[name][label] for label in counts), default=None) for counts in found]
+        manifest[f"{name}_things_of_rarest_class"] = pd.array(least, dtype="Int64").to_numpy(float, na_value=np.nan)
+    closed = set(data.labels) if data.labels is not None else None
+    manifest["unknown_classes"] = [
+        ", ".join(sorted(set(counts) - closed)) if closed is not None else "" for counts in found
+    ]
+
+
+def _derive_classes(manifest: pd.DataFrame) -> None:
+    label, split = manifest["label"], manifest["split"]
     for name in ("train", "test"):
         manifest[f"{name}_examples_of_class"] = (split == name).groupby(label).transform("sum")
     sizes = label.groupby(label).transform("size")
@@ -44,7 +76,8 @@ def _derive(manifest: pd.DataFrame) -> None:
     manifest["label_drift"] = batch_drift(manifest["batch"], label)
 
 
-def _rows(data: DataParams) -> list[Expectation]:
+def _rows(data: DataParams, truth: Truth) -> list[Expectation]:
+    told = "target_id" if truth == "target" else "label"
     checks = [
         Expectation(
             name="ids are content hashes",
@@ -54,11 +87,11 @@ def _rows(data: DataParams) -> list[Expectation]:
             means="an id is the SHA-256 of an example's bytes; this index was not written by `ratchet add`",
         ),
         Expectation(
-            name="every example has a label",
+            name=f"every example has a {TOLD[truth]}",
             expectation="ExpectColumnValuesToNotBeNull",
-            kwargs={"column": "label"},
+            kwargs={"column": told},
             severity="block",
-            means="an example without a label cannot be learnt; remove its batch and add it again with labels",
+            means=f"an example without a {TOLD[truth]} cannot be learnt; remove its batch and add it again with it",
         ),
         Expectation(
             name="splits are train, val or test",
@@ -68,7 +101,7 @@ def _rows(data: DataParams) -> list[Expectation]:
             means="an example is in one of the three splits",
         ),
     ]
-    if data.labels is not None:
+    if truth == "class" and data.labels is not None:
         checks.append(
             Expectation(
                 name="labels are of the closed set",
@@ -81,14 +114,14 @@ def _rows(data: DataParams) -> list[Expectation]:
     return checks
 
 
-def _leaks() -> list[Expectation]:
+def _leaks(truth: Truth) -> list[Expectation]:
     return [
         Expectation(
-            name="one label per example",
+            name=f"one {TOLD[truth]} per example",
             expectation=BETWEEN,
             kwargs={"column": "labels_of_id", "min_value": 1, "max_value": 1},
             severity="block",
-            means="the same bytes have two labels in two batches; remove the batch that is wrong",
+            means=f"the same bytes have two {TOLD[truth]}s in two batches; remove the batch that is wrong",
         ),
         Expectation(
             name="no group in two splits",
@@ -107,15 +140,8 @@ def _leaks() -> list[Expectation]:
     ]
 
 
-def _classes(data: DataParams) -> list[Expectation]:
+def _splits() -> list[Expectation]:
     return [
-        Expectation(
-            name="at least two classes",
-            expectation="ExpectColumnUniqueValueCountToBeBetween",
-            kwargs={"column": "label", "min_value": 2},
-            severity="block",
-            means="with one class there is nothing to tell apart; add examples of another",
-        ),
         Expectation(
             name="something to train on and to test with",
             expectation="ExpectColumnDistinctValuesToContainSet",
@@ -129,6 +155,45 @@ def _classes(data: DataParams) -> list[Expectation]:
             kwargs={"column": "split", "value_set": ["val"]},
             severity="warn",
             means="without val examples no epoch is known to be best; add some: --split val, or data.splits.val",
+        ),
+    ]
+
+
+def _things(data: DataParams) -> list[Expectation]:
+    """Of classes that are inside targets."""
+    return [
+        Expectation(
+            name="classes are of the closed set",
+            expectation=IN_SET,
+            kwargs={"column": "unknown_classes", "value_set": [""]},
+            severity="block",
+            means="data.labels lists all classes there may be; extend it or remove the batch",
+        ),
+        Expectation(
+            name="every class can be learnt",
+            expectation=BETWEEN,
+            kwargs={"column": "train_things_of_rarest_class", "min_value": data.min_per_class},
+            severity="block",
+            means=f"a class occurs under min_per_class ({data.min_per_class}) times in training examples; add some",
+        ),
+        Expectation(
+            name="every class is tested",
+            expectation=BETWEEN,
+            kwargs={"column": "test_things_of_rarest_class", "min_value": 1},
+            severity="warn",
+            means="a class does not occur in the test examples, so the gate cannot see it get worse; add some",
+        ),
+    ]
+
+
+def _classes(data: DataParams) -> list[Expectation]:
+    return [
+        Expectation(
+            name="at least two classes",
+            expectation="ExpectColumnUniqueValueCountToBeBetween",
+            kwargs={"column": "label", "min_value": 2},
+            severity="block",
+            means="with one class there is nothing to tell apart; add examples of another",
         ),
         Expectation(
             name="every class can be learnt",

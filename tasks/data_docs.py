@@ -13,14 +13,17 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from models.common.counts import read_counts
+from models.common.kind import Truth
+
 TEMPLATE = Path(__file__).with_name("data_docs.html.j2")
 RANDOM = re.compile(r"-body-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # ids that change with every rendering
 
 
-def data_docs(model: str, manifest: pd.DataFrame, checks: Sequence[Any], outcome: Any) -> str:
+def data_docs(model: str, manifest: pd.DataFrame, truth: Truth, checks: Sequence[Any], outcome: Any) -> str:
     """HTML: `checks` (tasks.validate.Check) in words, counts of the data, Great Expectations' tables of `outcome`."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    counts = pd.crosstab(manifest["label"], manifest["split"], margins=True, margins_name="all")
+    counts = _counts(manifest, truth)
     batches = manifest.groupby("batch").size()
     order = sorted(checks, key=lambda check: (check.success, check.severity))
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -33,6 +36,20 @@ def data_docs(model: str, manifest: pd.DataFrame, checks: Sequence[Any], outcome
         batches=list(batches.items()),
         expectations=_rendered(outcome),
     )
+
+
+def _counts(manifest: pd.DataFrame, truth: Truth) -> pd.DataFrame:
+    """Examples by class and split; of targets how many things of each class; of free text all examples together."""
+    if truth == "class":
+        return pd.crosstab(manifest["label"], manifest["split"], margins=True, margins_name="all")
+    splits = sorted(set(manifest["split"]))
+    rows = {"examples": {split: int((manifest["split"] == split).sum()) for split in splits}}
+    if truth == "target":
+        for split, text in zip(manifest["split"], manifest["classes"], strict=True):
+            for name, count in read_counts(text).items():
+                row = rows.setdefault(name, dict.fromkeys(splits, 0))
+                row[split] += count
+    return pd.DataFrame.from_dict(rows, orient="index").assign(all=lambda table: table.sum(axis=1))
 
 
 def _rendered(outcome: Any) -> str:

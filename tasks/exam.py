@@ -18,8 +18,9 @@ from tasks.verdict import Check
 class Scores:
     """A model's results on today's test examples.
 
-    table: one row per test example: id, optionally label, group, slice columns, and the columns that metrics name.
-    labels: those the model knows; empty where answers are free (a transcript).
+    table: one row per test example: id, slice columns, what metrics need, optionally group; `label`, the class it is
+        of, or `classes`, a list of those in it, unless answers are free text.
+    labels: those the model knows; of free text its alphabet, which is not compared.
     trained_ids, trained_groups: what it has seen, validation included.
     metrics: its summary, which floors refer to. budget: latency_ms, size_mb, memory_mb.
     """
@@ -60,6 +61,14 @@ class Exam:
         return replace(self, candidate=self.candidate[chosen], champion=self.champion[chosen])
 
     def compare(self) -> statistics.Comparison:
+        if self.metric.estimate:
+            return statistics.compare_estimates(
+                self.metric.estimate(self.candidate),
+                self.metric.estimate(self.champion),
+                group_codes(self.candidate),
+                higher_is_better=self.metric.higher_is_better,
+                resamples=self.policy.resamples,
+            )
         return statistics.compare(
             sums(self.candidate, self.metric),
             sums(self.champion, self.metric),
@@ -98,12 +107,25 @@ def problems(candidate: Scores, champion: Scores | None, metric: Metric, policy:
 
 def _side_problems(side: str, scores: Scores, metric: Metric) -> Iterator[str]:
     table = scores.table
-    used = [metric.numerator, *([metric.denominator] if metric.denominator else [])]
-    missing = [name for name in ("id", *used, *(["label"] if scores.labels else [])) if name not in table]
+    used = [name for name in (metric.numerator, metric.denominator) if name]
+    missing = [name for name in ("id", *used) if name not in table]
     if missing or table.empty:
         yield f"the {side}'s scores have no {' and no '.join(missing) or 'test examples'}"
         return
-    values = table[used].to_numpy(float)
+    yield from _value_problems(side, table, metric)
+    for name, value in {**scores.metrics, **scores.budget}.items():
+        if not np.isfinite(value):
+            yield f"{name} of the {side} is {value}, not a finite number"
+    yield from _exam_problems(side, scores)
+
+
+def _value_problems(side: str, table: pd.DataFrame, metric: Metric) -> Iterator[str]:
+    if metric.estimate:
+        value = value_of(table, metric)
+        if not np.isfinite(value):
+            yield f"{metric.name} of the {side} is {value}, not a finite number"
+        return
+    values = table[[name for name in (metric.numerator, metric.denominator) if name]].to_numpy(float)
     bad = int((~np.isfinite(values)).any(axis=1).sum())
     if bad:
         yield f"{metric.name} of the {side} is not a finite number on {bad:,} of {len(table):,} test examples"
@@ -111,10 +133,6 @@ def _side_problems(side: str, scores: Scores, metric: Metric) -> Iterator[str]:
         yield f"{metric.numerator} of the {side} must be 0 or 1 for each example"
     elif metric.denominator and (values[:, 1].min() < 0 or values[:, 1].sum() == 0):
         yield f"{metric.denominator} of the {side} must not be negative, nor 0 on all examples"
-    for name, value in {**scores.metrics, **scores.budget}.items():
-        if not np.isfinite(value):
-            yield f"{name} of the {side} is {value}, not a finite number"
-    yield from _exam_problems(side, scores)
 
 
 def _exam_problems(side: str, scores: Scores) -> Iterator[str]:
@@ -138,6 +156,8 @@ def sums(table: pd.DataFrame, metric: Metric) -> tuple[NDArray[np.float64], NDAr
 
 
 def value_of(table: pd.DataFrame, metric: Metric) -> float:
+    if metric.estimate:
+        return float(metric.estimate(table)(np.ones((1, len(table))))[0])
     numerator, denominator = sums(table, metric)
     return float(numerator.sum() / denominator.sum()) if denominator.sum() else 0.0
 

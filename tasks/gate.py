@@ -80,15 +80,28 @@ def _against_champion(candidate: Scores, champion: Scores, metric: Metric, polic
     ours = candidate.table.sort_values("id").reset_index(drop=True)
     theirs = champion.table.sort_values("id").reset_index(drop=True)
     exam = Exam(metric, policy, ours, theirs)
+    if "label" not in ours and "classes" not in ours:
+        return (_primary(exam), *_slices(exam, []))
     shared = sorted(set(candidate.labels) & set(champion.labels))
     if set(candidate.labels) == set(champion.labels):
         return (_primary(exam), *_slices(exam, shared))
-    exam = exam.only(ours["label"].isin(shared))
+    if metric.of_classes and shared:
+        exam = replace(exam.only(_with_any(ours, shared)), metric=metric.of_classes(tuple(shared)))
+    else:
+        exam = exam.only(_with_any(ours, shared))
     told = (_about_labels(candidate, champion, exam), *_new_classes(ours, candidate, champion, metric, policy))
     if exam.candidate.empty:
         says = "no test example has a label that both models know, so nothing can be compared"
         return (Check("primary", metric.name, "undecided", says, 0), *told)
     return (_primary(exam), *told, *_slices(exam, shared))
+
+
+def _with_any(table: pd.DataFrame, labels: Sequence[str]) -> "pd.Series[bool]":
+    """Rows of these classes, or with any of them inside."""
+    if "label" in table:
+        return table["label"].isin(labels)
+    wanted = set(labels)
+    return table["classes"].map(lambda inside: not wanted.isdisjoint(inside)).astype(bool)
 
 
 def _about_labels(candidate: Scores, champion: Scores, exam: Exam) -> Check:
@@ -105,7 +118,7 @@ def _new_classes(
     """A new class must be told apart better than by chance: the lower bound of its recall above 1 / classes."""
     chance = 1 / max(1, len(candidate.labels))
     for label in sorted(set(candidate.labels) - set(champion.labels)):
-        rows = table[table["label"] == label]
+        rows = table[_with_any(table, [label])]
         check = Check("new class", label, "told", "", len(rows), limit=chance)
         if len(rows) < policy.slice_min or not metric.binary:
             why = f"{len(rows)} test examples" if metric.binary else f"{metric.name} has no chance level"
@@ -204,27 +217,34 @@ def _slices(exam: Exam, labels: list[str]) -> tuple[Check, ...]:
     """Every class and slice; those with enough examples are tested for being worse beyond tolerance, Holm-adjusted."""
     policy = exam.policy
     checks = []
-    for about, column, value in _slice_values(exam, labels):
-        part = exam.only(exam.candidate[column] == value)
-        name = value if about == "class" else f"{column}={value}"
-        size = len(part.candidate)
-        if size == 0:
+    for about, name, part, own in _slice_exams(exam, labels):
+        if own.empty:
             checks.append(Check(about, name, "told", f"{about} {name}: no test examples", 0))
             continue
         check, found = part.check(about, name)
-        groups = len(np.unique(group_codes(part.candidate)))
-        judged = size >= policy.slice_min and groups >= statistics.fewest_groups(policy.confidence)
+        groups = len(np.unique(group_codes(own)))
+        judged = len(own) >= policy.slice_min and groups >= statistics.fewest_groups(policy.confidence)
         p = found.p_below(-policy.slice_tolerance) if judged else None
-        checks.append(replace(check, status="pass" if judged else "told", p=p, limit=-policy.slice_tolerance))
+        shown = replace(check, examples=len(own), p=p, limit=-policy.slice_tolerance)
+        checks.append(replace(shown, status="pass" if judged else "told"))
     return tuple(_adjusted(checks, exam))
 
 
-def _slice_values(exam: Exam, labels: list[str]) -> Iterator[tuple[str, str, str]]:
+def _slice_exams(exam: Exam, labels: list[str]) -> Iterator[tuple[str, str, Exam, pd.DataFrame]]:
+    """What it is, its name, the exam on it, and the examples that count as its own.
+
+    A class that is inside examples has a metric of its own over all of them: where it is not, it can be seen wrongly.
+    """
     for label in labels:
-        yield "class", "label", label
+        part = exam.only(_with_any(exam.candidate, [label]))
+        if exam.metric.of_classes and "label" not in exam.candidate:
+            yield "class", label, replace(exam, metric=exam.metric.of_classes((label,))), part.candidate
+        else:
+            yield "class", label, part, part.candidate
     for column in exam.policy.slices:
         for value in sorted(exam.candidate[column].dropna().unique()):
-            yield "slice", column, value
+            part = exam.only(exam.candidate[column] == value)
+            yield "slice", f"{column}={value}", part, part.candidate
 
 
 def _adjusted(checks: list[Check], exam: Exam) -> Iterator[Check]:

@@ -1,8 +1,9 @@
 """Packages a candidate as a Bento, starts it in a process of its own and asks it until it is proven, or refuses it.
 
-Its answers must be those of the evaluation: same bytes in, same probabilities out.
+Its answers must be those of the evaluation: same bytes in, same answer out.
 """
 
+import functools
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import requires
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 ASKED = 32  # test examples that the Bento must answer like the evaluation
 GOLDEN = 8  # of them travel in the Bento; it answers them on every start before it serves
-TOLERANCE = 1e-4  # of a probability: evaluation ran in batches, the service one by one
+TOLERANCE = 1e-4  # of a probability or any other number: evaluation ran in batches, the service one by one
 
 
 @dataclass(frozen=True)
@@ -54,26 +55,28 @@ def package(root: Path, model: str, version: str) -> PackageReport:
     start = time.perf_counter()
     params = load_model(root, model)
     artifacts = root / "artifacts" / model
-    questions = read_questions(root, model)
+    questions = read_questions(root, params)
     bento = artifacts / f"{model}.bento"
     with _workspace(home(root) / "bentos") as work:
         built = _build(params, version, artifacts / "program", questions[:: ASKED // GOLDEN], work)
         started = time.perf_counter()
         with running(unpack(built, work), "127.0.0.1", port := free_port(), log=work / "serve.log"):
             ready = time.perf_counter() - started
-            proof = prove(f"http://127.0.0.1:{port}", version, questions, params.serve.max_body_mb, TOLERANCE)
+            differs = functools.partial(params.kind.differs, tolerance=TOLERANCE)
+            proof = prove(f"http://127.0.0.1:{port}", version, questions, params.serve.max_body_mb, differs)
         shutil.copyfile(built, work / "proven")
         (work / "proven").replace(bento)
     size = bento.stat().st_size / 1e6
     return PackageReport(bento, size, time.perf_counter() - start, ready, proof.requests, proof.latency_ms)
 
 
-def read_questions(root: Path, model: str) -> list[Question]:
-    """Test examples spread evenly over the labels, with the evaluation's answers. UserError where none are at hand."""
+def read_questions(root: Path, params: Model) -> list[Question]:
+    """Test examples spread evenly over the classes, with the evaluation's answers. UserError where none are at hand."""
     import pandas as pd
 
     from models.common.batches import batch_names, read_payloads
 
+    model, kind = params.name, params.kind
     artifacts, folder = root / "artifacts" / model, root / "data" / model
     labels = ProgramSpec.load(artifacts / "program").labels
     path = artifacts / "evaluation" / "examples.parquet"
@@ -84,13 +87,13 @@ def read_questions(root: Path, model: str) -> list[Question]:
     rows = _spread(table[table["batch"].isin(here)])
     if not len(rows):
         raise UserError(f"no batch with test examples is at hand in {folder}. Fetch them: dvc pull -R {folder}")
-    chances = ({label: float(p) for label, p in zip(labels, row, strict=True)} for row in rows["probabilities"])
-    found = zip(read_payloads(folder, rows), rows["prediction"], chances, strict=True)
-    return [Question(payload, str(label), probabilities) for payload, label, probabilities in found]
+    answers = cast(list[dict[str, Any]], rows.to_dict("records"))
+    answered = zip(read_payloads(folder, rows), answers, strict=True)
+    return [Question(kind.form(payload), kind.expected(row, labels)) for payload, row in answered]
 
 
 def _spread(table: "pd.DataFrame") -> "pd.DataFrame":
-    ordered = table.sort_values(["label", "id"])
+    ordered = table.sort_values([name for name in ("label", "id") if name in table])
     count = min(ASKED, len(ordered))
     return ordered.iloc[[index * len(ordered) // count for index in range(count)]]
 
@@ -155,8 +158,10 @@ def _write_golden(questions: Sequence[Question], folder: Path) -> None:
     folder.mkdir()
     answers = []
     for index, question in enumerate(questions):
-        (folder / f"{index}.bin").write_bytes(question.payload)
-        answers.append({"file": f"{index}.bin", "label": question.label, "probabilities": question.probabilities})
+        form = {name: f"{index}.{name}" for name in question.form}
+        for name, file in form.items():
+            (folder / file).write_bytes(question.form[name])
+        answers.append({"form": form, "expected": question.expected})
     (folder / "answers.json").write_text(json.dumps(answers, indent=2) + "\n")
 
 

@@ -13,9 +13,10 @@ import pandas as pd
 
 from models.common import svg
 from models.common.batches import read_manifest
+from models.common.counts import read_counts
 from models.common.kind import Metric, ReportJob
 from models.common.program import ProgramSpec
-from tasks.exam import Exam
+from tasks.exam import Exam, value_of
 from tasks.gate import UNITS, less_is_better
 from tasks.params import Model, load_model
 from tasks.statistics import wilson
@@ -222,7 +223,9 @@ def _class_row(check: Check, reach: float) -> Row:
 def _first_classes(params: Model, job: ReportJob) -> list[Row]:
     """Without a champion: each class on its own, the weakest first."""
     metric = next((metric for metric in params.kind.METRICS if metric.name == params.gate.metric), None)
-    if metric is None or not metric.binary or not job.labels:
+    if metric is not None and metric.of_classes and "classes" in job.candidate:
+        return _first_inside(metric.of_classes, job)
+    if metric is None or not metric.binary or "label" not in job.candidate:
         return []
     grouped = {str(label): rows for label, rows in job.candidate.groupby("label")}
     weakest = sorted(grouped, key=lambda label: float(grouped[label][metric.numerator].mean()))[:MOST_ROWS]
@@ -235,6 +238,16 @@ def _first_classes(params: Model, job: ReportJob) -> list[Row]:
             examples=f"{len(grouped[label]):,}",
         )
         for label in weakest
+    ]
+
+
+def _first_inside(of_classes: Callable[[tuple[str, ...]], Metric], job: ReportJob) -> list[Row]:
+    """The same for classes inside examples, each by a metric of its own."""
+    values = {label: value_of(job.candidate, of_classes((label,))) for label in job.labels}
+    inside = {label: sum(label in classes for classes in job.candidate["classes"]) for label in job.labels}
+    known = sorted((label for label in job.labels if inside[label]), key=lambda label: values[label])
+    return [
+        Row(label, _shown("", values[label]), NOTHING, examples=f"{inside[label]:,}") for label in known[:MOST_ROWS]
     ]
 
 
@@ -290,13 +303,20 @@ def _batches(manifest: pd.DataFrame, lineage: Mapping[str, Any]) -> list[dict[st
         {
             "name": str(name),
             "since": "new" if name in added else "",
-            "classes": part["label"].nunique(),
+            "classes": _classes_in(part),
             **{split: int((part["split"] == split).sum()) for split in ("train", "val", "test")},
         }
         for name, part in manifest.groupby("batch", sort=True)
     ]
     gone = lineage.get("batches removed since the champion") or ()
     return rows + [{"name": str(name), "since": "removed"} for name in gone]
+
+
+def _classes_in(rows: pd.DataFrame) -> int:
+    """Of labels, or of what is inside targets; 0 where the truth is free text."""
+    if "classes" in rows:
+        return len({name for text in rows["classes"] for name in read_counts(text)})
+    return int(rows["label"].nunique())
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from typing import IO
 import yaml
 
 from models.common.errors import RatchetError, UserError
+from models.common.kind import load_kind
 
 START_S = 120.0  # a service that is not ready by then will not be; 4 to 15 s are usual
 STOP_S = 10.0  # what a service gets to finish its requests
@@ -37,8 +38,9 @@ def serve(bento: Path, home: Path, host: str = "127.0.0.1", port: int = 3000) ->
     log = {"RATCHET_PREDICTION_LOG": str(home / "predictions")}
     print(f"Starting {about['name']} {about['version']} …", flush=True)
     with running(folder, address, port, extra=log) as process:
+        form = " ".join(f"-F {name}=@FILE" for name in load_kind(about["labels"]["kind"]).FIELDS)
         url = f"http://{'127.0.0.1' if address == '0.0.0.0' else address}:{port}"
-        print(f"{about['name']} {about['version']} is ready: curl -F image=@FILE {url}/predict", flush=True)
+        print(f"{about['name']} {about['version']} is ready: curl {form} {url}/predict", flush=True)
         _wait(process)
     print(f"Stopped. What it answered is logged in {home / 'predictions' / about['name']}")
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from models.common.batches import COMMON_COLUMNS, read_manifest
 from models.common.errors import DataBlockedError
-from models.common.kind import Expectation
+from models.common.kind import Expectation, Truth
 from tasks import command, repository
 from tasks.checks import common_expectations, schema_expectation
 from tasks.data_docs import data_docs
@@ -49,7 +49,7 @@ def validate(root: Path, model: str) -> list[Check]:
         _check(expectation, result, manifest) for expectation, result in zip(expectations, outcome.results, strict=True)
     ]
     out = root / "artifacts" / model / "validation"
-    _write(out, model, manifest, checks, outcome)
+    _write(out, model, manifest, params.kind.TRUTH, checks, outcome)
     kept = repository.home(root) / "validation" / model
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(out, kept)
@@ -59,10 +59,11 @@ def validate(root: Path, model: str) -> list[Check]:
 
 def _expectations(params: Model, manifest: pd.DataFrame) -> list[Expectation]:
     """All checks, or that of the columns alone where one is missing: the others could not be computed."""
-    schema = schema_expectation(list(params.kind.COLUMNS))
-    if not set(COMMON_COLUMNS) | set(params.kind.COLUMNS) <= set(manifest):
+    own = [*params.kind.COLUMNS, *(["target_id"] if params.kind.TRUTH == "target" else [])]
+    schema = schema_expectation(own)
+    if not set(COMMON_COLUMNS) | set(own) <= set(manifest):
         return [schema]
-    common = common_expectations(params.data, manifest)
+    common = common_expectations(params.data, params.kind.TRUTH, manifest)
     return [schema, *common, *params.kind.expectations(params.data, manifest)]
 
 
@@ -98,7 +99,8 @@ def _check(expectation: Expectation, outcome: Any, manifest: pd.DataFrame) -> Ch
         observed=_observed(expectation, outcome, manifest),
         unexpected_count=int(result.get("unexpected_count") or 0),
         examples=tuple(
-            f"{row.batch}: {row.file_name}, {row.label}, {row.split}" for row in rows.head(SHOWN).itertuples()
+            ", ".join([f"{row.batch}: {row.file_name}", *([str(row.label)[:40]] if row.label else []), str(row.split)])
+            for row in rows.head(SHOWN).itertuples()
         ),
     )
 
@@ -123,11 +125,11 @@ def _short(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)[:40]
 
 
-def _write(out: Path, model: str, manifest: pd.DataFrame, checks: list[Check], outcome: Any) -> None:
+def _write(out: Path, model: str, manifest: pd.DataFrame, truth: Truth, checks: list[Check], outcome: Any) -> None:
     (out / "data_docs").mkdir(parents=True, exist_ok=True)
     results = json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False)
     (out / "results.json").write_text(results + "\n", encoding="utf-8")
-    (out / "data_docs" / "index.html").write_text(data_docs(model, manifest, checks, outcome), encoding="utf-8")
+    (out / "data_docs" / "index.html").write_text(data_docs(model, manifest, truth, checks, outcome), encoding="utf-8")
 
 
 def _tell(model: str, checks: list[Check], page: Path) -> None:

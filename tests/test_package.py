@@ -15,6 +15,7 @@ import pytest
 
 from models.common.errors import RatchetError, UserError
 from tasks.package import PackageReport, package, read_questions
+from tasks.params import load_model
 from tasks.serve import free_port, running, unpack
 from tests.conftest import TINY_PARAMS
 from tests.digits import write_digits
@@ -72,6 +73,7 @@ def test_the_bento_carries_what_serves_and_nothing_that_trains(report: PackageRe
         "service.py",
         "models/__init__.py",
         "models/common/__init__.py",
+        "models/common/agreement.py",
         "models/common/errors.py",
         "models/common/images.py",
         "models/common/program.py",
@@ -113,7 +115,9 @@ def test_a_bento_that_answers_otherwise_than_its_evaluation_is_refused(
     scores["probabilities"] = [chances * 0.9995 for chances in scores["probabilities"]]
     scores.to_parquet(path)
     before = hashlib.sha256((mine / "artifacts/digits/digits.bento").read_bytes()).digest()
-    with pytest.raises(RatchetError, match=r"probabilities differ by 0\.000\d+, allowed: 0\.0001"):
+    with pytest.raises(
+        RatchetError, match=r"answers otherwise than the evaluation: probabilities: \w+: 0\.\d+ instead of 0\.\d+"
+    ):
         package(mine, "digits", "v1.3.0")
     assert hashlib.sha256((mine / "artifacts/digits/digits.bento").read_bytes()).digest() == before
     assert list((mine / ".ratchet" / "bentos").iterdir()) == []
@@ -126,19 +130,20 @@ def test_a_service_refuses_to_start_where_its_golden_examples_come_out_otherwise
     folder = Path(shutil.copytree(unpacked, tmp_path / "tampered"))
     path = folder / "src/golden/answers.json"
     answers = json.loads(path.read_text())
-    answers[0]["probabilities"] = dict.fromkeys(answers[0]["probabilities"], 0.1)
+    answers[0]["expected"]["probabilities"] = dict.fromkeys(answers[0]["expected"]["probabilities"], 0.1)
     path.write_text(json.dumps(answers))
     with (
-        pytest.raises(RatchetError, match=r"golden example 0\.bin"),
+        pytest.raises(RatchetError, match=r"golden example 0\.image"),
         running(folder, "127.0.0.1", free_port(), log=tmp_path / "log"),
     ):
         pytest.fail("it started")
 
 
 def test_questions_cover_every_label(root: Path) -> None:
-    questions = read_questions(root, "digits")
+    questions = read_questions(root, load_model(root, "digits"))
     assert len(questions) == 32
-    assert len({max(question.probabilities, key=question.probabilities.__getitem__) for question in questions}) == 10
+    chances = [question.expected["probabilities"] for question in questions]
+    assert len({max(row, key=row.__getitem__) for row in chances}) == 10
 
 
 def test_a_model_that_was_not_evaluated_is_refused_with_the_command_that_does(root: Path, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_each_fault_fails_its_check(project: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_closed_label_set_blocks_other_labels() -> None:
-    names = [check.name for check in common_expectations(ImageData(labels=("cat",)), manifest())]
+    names = [check.name for check in common_expectations(ImageData(labels=("cat",)), "class", manifest())]
     assert "labels are of the closed set" in names
 
 

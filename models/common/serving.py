@@ -67,7 +67,8 @@ class RefusedError(BentoMLException):  # type: ignore[misc]  # bentoml is not ty
 
 
 class Upload(IODescriptor):  # type: ignore[misc]  # bentoml is not typed
-    """A multipart form of files, all of them required and none beside them; declared as Path, given as bytes.
+    """A multipart form of files and none beside them; declared as Path, or as Path | None where a file may be left out,
+    given as bytes. At least one is needed.
 
     BentoML's own reading ignores unknown fields and, where a file field holds text, fetches it as a URL.
     """
@@ -80,11 +81,13 @@ class Upload(IODescriptor):  # type: ignore[misc]  # bentoml is not typed
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 f"send multipart/form-data with a file in the field '{name}': curl -F {name}=@FILE",
             )
-        form: Upload = cls.model_construct(**await _files(request, list(cls.model_fields)))
+        required = {name: field.is_required() for name, field in cls.model_fields.items()}
+        form: Upload = cls.model_construct(**await _files(request, required))
         return form
 
 
-async def _files(request: Request, names: list[str]) -> dict[str, bytes]:
+async def _files(request: Request, required: dict[str, bool]) -> dict[str, bytes]:
+    names = list(required)
     try:
         form = await request.form(max_files=len(names) + 1, max_fields=len(names) + 1)
     except HTTPException as error:
@@ -96,7 +99,10 @@ async def _files(request: Request, names: list[str]) -> dict[str, bytes]:
     for name in form:
         if name not in names:
             raise RefusedError(HTTPStatus.BAD_REQUEST, f"unknown field '{name[:80]}'. Known: {', '.join(names)}")
-    return {name: await _file(name, form.getlist(name)) for name in names}
+    given = [name for name in names if required[name] or name in form]
+    if not given:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the form is empty; it needs at least one of: {', '.join(names)}")
+    return {name: await _file(name, form.getlist(name)) for name in given}
 
 
 async def _file(name: str, values: list[UploadFile | str]) -> bytes:

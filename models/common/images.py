@@ -57,6 +57,21 @@ def decode(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.asarray(picture)
 
 
+def decode_whole(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+    """`image` as (height, width, 3) uint8 RGB: upright, stretched to this size, nothing cut off.
+
+    Raises BadExampleError where the pixels cannot be read (truncated file).
+    """
+    try:
+        image.draft("RGB", (max(width, height),) * 2)  # as in `decode`; square, since it may still be rotated
+        picture = _rgb(ImageOps.exif_transpose(image))
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    except Exception as error:  # truncated or damaged data makes PIL raise anything
+        raise BadExampleError(f"cannot be decoded: {error}") from error
+    return np.asarray(picture)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if (
         image.mode.startswith("I") or image.mode == "F"

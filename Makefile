@@ -8,8 +8,8 @@ RUN := env $(QUIET) PATH="$(CURDIR)/$(BIN):$$PATH"
 .PHONY: demo test check lint bench lock clean
 .DEFAULT_GOAL := test
 
-demo: .venv/.ready          ## the whole story on handwritten digits, in a clone of its own
-	$(RUN) python -m tests.demo
+demo: .venv/.ready          ## the whole story on handwritten digits, in a clone of its own; or KIND=speech_command, …
+	$(RUN) python -m tests.demo $(KIND)
 
 test: .venv/.ready          ## all tests but the slow and the GPU ones
 	$(RUN) pytest -n 2 --dist loadfile

@@ -1,9 +1,11 @@
-"""`make demo`: Ratchet's whole story on handwritten digits, offline, in a clone of its own under .demo/.
+"""`make demo`: Ratchet's whole story, offline, in a clone of its own under .demo/; on handwritten digits, or KIND=….
 
 First data → first champion; more data → promoted; nothing new → unchanged; wrong labels → not promoted; rollback and
-back; a real request to the served Bento. Every step is the command that a user would type.
+back; a real request to the served Bento. Every step is the command that a user would type. What is delivered is in
+tests/samples/.
 """
 
+import importlib
 import os
 import signal
 import subprocess
@@ -17,105 +19,117 @@ from typing import Any
 import httpx
 
 from tasks.serve import free_port
-from tests.digits import write_digits
 from tests.story import CODE, Story, wait_for
 
 FOLDER = CODE / ".demo"
-MODEL = "digits"
+SAMPLES = Path(__file__).parent / "samples"
+DELIVERIES = (("first", "january"), ("more", "february"), ("wrong", "march"))
 
 
-def main() -> None:
-    """Tells the story and exits with 1 where it did not go as it should."""
+def main(kind: str) -> None:
+    """Tells the story of a kind and exits with 1 where it did not go as it should."""
+    sample = load_sample(kind)
     story = Story(FOLDER)
     started = time.perf_counter()
-    story.console.rule("Ratchet on handwritten digits")
-    story.begin()
-    first, more, wrong = _deliveries(story.folder)
+    story.console.rule(f"Ratchet on {kind.replace('_', ' ')}: {sample.MODEL}")
+    story.begin({sample.MODEL: sample.SECTION})
+    first, more, wrong = (getattr(sample, which)(story.folder / "deliveries" / name) for which, name in DELIVERIES)
     with _prefect_server(story):
-        _retrain(story, "120 scans arrive", first, "PROMOTED")
-        _retrain(story, "900 more arrive", more, "PROMOTED")
-        _retrain_again(story)
-        _wrong_labels(story, wrong)
-    _rollback_and_back(story)
-    _request(story, more)
+        _retrain(story, sample.MODEL, first, "PROMOTED")
+        _retrain(story, sample.MODEL, more, "PROMOTED")
+        _retrain_again(story, sample.MODEL)
+        _wrong(story, sample.MODEL, wrong)
+    _rollback_and_back(story, sample.MODEL)
+    _request(story, sample)
     story.console.print()
     story.console.print(story.table(f"What happened, in {time.perf_counter() - started:.0f} s"))
-    runs = (story.project / "artifacts" / MODEL / "runs").glob(f"{MODEL}-*/report.html")
+    runs = (story.project / "artifacts" / sample.MODEL / "runs").glob(f"{sample.MODEL}-*/report.html")
     story.console.print("Reports, oldest first:")
     for report in sorted(runs, key=os.path.getmtime):
         story.console.print(f"  {report}", soft_wrap=True)
-    story.console.print("Look around: cd .demo/project && ../../.venv/bin/ratchet history digits", soft_wrap=True)
-
-
-def _deliveries(folder: Path) -> tuple[Path, Path, Path]:
-    """Three folders of class folders, as data engineers would hand them over; the last has most labels wrong."""
-    deliveries = folder / "deliveries"
-    return (
-        write_digits(deliveries / "january", 0, 120),
-        write_digits(deliveries / "february", 120, 1020),
-        write_digits(deliveries / "march", 1020, 1797, shuffled=0.7),
+    story.console.print(
+        f"Look around: cd .demo/project && ../../.venv/bin/ratchet history {sample.MODEL}", soft_wrap=True
     )
 
 
-def _retrain(story: Story, what: str, source: Path, expected: str) -> None:
+def load_sample(kind: str) -> Any:
+    """tests/samples/<kind>.py, or the end, naming those there are."""
+    known = sorted(path.stem for path in SAMPLES.glob("*.py") if (CODE / "models" / path.stem).is_dir())
+    if kind not in known:
+        sys.exit(f"error: no demo of kind '{kind}'. There are: {', '.join(known)}. Try: make demo KIND={known[0]}")
+    return importlib.import_module(f"tests.samples.{kind}")
+
+
+def _retrain(story: Story, model: str, source: Path, expected: str) -> None:
     start = time.perf_counter()
-    added = story.ratchet("add", MODEL, str(source))
-    answer = story.ratchet("retrain", MODEL)
+    added = story.ratchet("add", model, str(source))
+    answer = story.ratchet("retrain", model)
     _expect(answer, {expected})
     came = f"{answer['state']} as {answer['version']}: {_decision(answer)}"
-    story.tell(f"{what}: add {added['added']}, retrain", came, time.perf_counter() - start)
+    story.tell(f"{added['added']} examples arrive: add, retrain", came, time.perf_counter() - start)
 
 
-def _retrain_again(story: Story) -> None:
-    answer = story.ratchet("retrain", MODEL)
+def _retrain_again(story: Story, model: str) -> None:
+    answer = story.ratchet("retrain", model)
     _expect(answer, {"UNCHANGED"})
     story.tell("nothing new: retrain", "UNCHANGED", answer["seconds"])
 
 
-def _wrong_labels(story: Story, source: Path) -> None:
+def _wrong(story: Story, model: str, source: Path) -> None:
     start = time.perf_counter()
-    before = _champion(story)
-    added = story.ratchet("add", MODEL, str(source))
-    answer = story.ratchet("retrain", MODEL)
+    before = _champion(story, model)
+    added = story.ratchet("add", model, str(source))
+    answer = story.ratchet("retrain", model)
     _expect(answer, {"HELD", "REJECTED", "BLOCKED"})
-    if _champion(story) != before:
-        sys.exit("error: the demo's mislabelled batch changed the champion")
+    if _champion(story, model) != before:
+        sys.exit("error: the demo's wrong batch changed the champion")
     story.tell(
-        f"{added['added']} scans with wrong labels: add, retrain",
+        f"{added['added']} wrongly labelled examples: add, retrain",
         f"{answer['state']}, production untouched: {_decision(answer)}",
         time.perf_counter() - start,
     )
-    removed = story.ratchet("remove", MODEL, added["batch"])
+    removed = story.ratchet("remove", model, added["batch"])
     story.tell("that batch is taken out: remove", f"{removed['batch']} removed", removed["seconds"])
 
 
-def _rollback_and_back(story: Story) -> None:
-    newest = _champion(story)
-    back = story.ratchet("rollback", MODEL)
-    forth = story.ratchet("rollback", MODEL, "--to", newest)
-    if _champion(story) != newest:
+def _rollback_and_back(story: Story, model: str) -> None:
+    newest = _champion(story, model)
+    back = story.ratchet("rollback", model)
+    forth = story.ratchet("rollback", model, "--to", newest)
+    if _champion(story, model) != newest:
         sys.exit(f"error: after rollback and back the champion should be {newest}")
     came = f"production is {back['version']}, then {forth['version']} again"
     story.tell("rollback, and back", came, back["seconds"] + forth["seconds"])
 
 
-def _request(story: Story, folder: Path) -> None:
+def _request(story: Story, sample: Any) -> None:
     start = time.perf_counter()
     port = free_port()
-    five = sorted((folder / "five").glob("*.png"))[0]
-    command = [sys.executable, "-m", "flows.cli", "serve", MODEL, "--port", str(port)]
-    story.console.print(f"\n[bold]$ ratchet serve {MODEL} --port {port}[/bold]")
+    form = sample.question(story.folder / "question")
+    command = [sys.executable, "-m", "flows.cli", "serve", sample.MODEL, "--port", str(port)]
+    story.console.print(f"\n[bold]$ ratchet serve {sample.MODEL} --port {port}[/bold]")
+    asked = " ".join(f"-F {name}=@{path.name}" for name, path in form.items())
     with _process(command, story):
         wait_for(f"http://127.0.0.1:{port}/readyz", 90)
-        story.console.print(f"[bold]$ curl -F image=@{five.name} http://127.0.0.1:{port}/predict[/bold]")
-        reply = httpx.post(f"http://127.0.0.1:{port}/predict", files={"image": five.read_bytes()}, timeout=30)
+        story.console.print(f"[bold]$ curl {asked} http://127.0.0.1:{port}/predict[/bold]")
+        files = {name: (path.name, path.read_bytes()) for name, path in form.items()}
+        reply = httpx.post(f"http://127.0.0.1:{port}/predict", files=files, timeout=30)
     reply.raise_for_status()
-    answer = reply.json()
-    story.console.print_json(data=answer)
-    if answer["label"] != "five":
-        sys.exit(f"error: the served model reads a five as {answer['label']}")
-    chance = max(answer["probabilities"].values())
-    story.tell("serve, and ask with a scan of a 5", f"“{answer['label']}” ({chance:.0%})", time.perf_counter() - start)
+    story.console.print_json(data=_short(reply.json()))
+    if found := sample.right(reply.json()):
+        sys.exit(f"error: the served model is wrong: {found}")
+    story.tell(
+        f"serve, and ask with {', '.join(path.name for path in form.values())}", "right", time.perf_counter() - start
+    )
+
+
+def _short(value: Any) -> Any:
+    """An answer as a person wants to read it: neither whole pictures nor whole embeddings."""
+    if isinstance(value, dict):
+        return {key: _short(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_short(inner) for inner in value[:6]] + (["…"] if len(value) > 6 else [])
+    return f"{value[:60]}…" if isinstance(value, str) and len(value) > 60 else value
 
 
 def _expect(answer: dict[str, Any], states: set[str]) -> None:
@@ -123,9 +137,9 @@ def _expect(answer: dict[str, Any], states: set[str]) -> None:
         sys.exit(f"error: expected {' or '.join(sorted(states))}, got {answer}")
 
 
-def _champion(story: Story) -> str:
+def _champion(story: Story, model: str) -> str:
     """Version in production, as `ratchet status` tells it."""
-    return str(next(row["version"] for row in story.ratchet("status")["models"] if row["model"] == MODEL))
+    return str(next(row["version"] for row in story.ratchet("status")["models"] if row["model"] == model))
 
 
 def _decision(answer: dict[str, Any]) -> str:
@@ -166,6 +180,6 @@ def _process(command: list[str], story: Story, silent: bool = False) -> Iterator
 
 if __name__ == "__main__":
     try:
-        main()
+        main(sys.argv[1] if len(sys.argv) > 1 else "image_classification")
     except TimeoutError as error:
         sys.exit(f"error: {error}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -38,8 +39,11 @@ class Story:
         here = {"PYTHONPATH": str(self.project), "PREFECT_HOME": str(self.folder / "prefect")}
         return environment(here)
 
-    def begin(self) -> None:
-        """A fresh clone of the last commit, with a bare git remote and a DVC remote of its own beside it."""
+    def begin(self, models: dict[str, Any] | None = None) -> None:
+        """A fresh clone of the last commit, with a bare git remote and a DVC remote of its own beside it.
+
+        `models`: sections that its params.yaml has to have; those that are there already stay as they are.
+        """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._call("git", "clone", "--quiet", str(CODE), str(self.project), cwd=CODE)
@@ -50,8 +54,17 @@ class Story:
         self._call("git", "config", "user.name", "Ratchet demo")
         self._call("git", "config", "user.email", "demo@example.org")
         self._call("dvc", "remote", "add", "--quiet", "--default", "here", str(self.folder / "dvc-remote"))
+        self._add_sections(models or {})
         self._call("git", "commit", "--quiet", "--all", "--message", "Keep data in a folder beside the clone")
         self._call("git", "push", "--quiet")
+
+    def _add_sections(self, models: dict[str, Any]) -> None:
+        path = self.project / "params.yaml"
+        text = path.read_text()
+        new = {name: section for name, section in models.items() if name not in yaml.safe_load(text)["models"]}
+        if new:
+            lines = yaml.safe_dump(new, sort_keys=False, default_flow_style=None).splitlines()
+            path.write_text(text + "\n" + "".join(f"  {line}\n" for line in lines))
 
     def ratchet(self, *arguments: str) -> dict[str, Any]:
         """Runs `ratchet ARGUMENTS --json`, progress on the screen; its answer with `exit_code` and `seconds`."""

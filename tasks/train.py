@@ -14,7 +14,6 @@ from tasks import command, repository
 from tasks.params import Model, load_model
 
 CHAMPION = "RATCHET_CHAMPION"  # folder with the champion's training/weights.pt; empty: there is no champion yet
-OWN = ("none", "imagenet")  # weights that the kind sees to itself
 
 
 def train(root: Path, name: str) -> None:
@@ -40,7 +39,8 @@ def train(root: Path, name: str) -> None:
 def _initial(root: Path, model: Model) -> Path | None:
     """The weights file to start from, if any. UserError where params name one that is not there."""
     wanted = model.train.weights
-    if wanted in OWN:
+    own = model.train.OWN_WEIGHTS
+    if wanted in ("none", *own):
         return None
     if wanted == "champion":
         return _champion(root, model.name)
@@ -48,7 +48,7 @@ def _initial(root: Path, model: Model) -> Path | None:
     if not path.is_file():
         raise UserError(
             f"params.yaml: models.{model.name}.train.weights is '{wanted}', and there is no file {path}."
-            " Allowed: none, imagenet, champion, or the path of a weights.pt"
+            f" Allowed: {', '.join(['none', *own, 'champion'])}, or the path of a weights.pt"
         )
     return path
 

@@ -1,6 +1,6 @@
 """The parts of a model's params that every kind shares. Frozen, typed, and refusing what they do not know."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -40,9 +40,14 @@ class DataParams(Section):
 
 
 class Train(Section):
-    """How a network is trained; a kind adds its own keys (network, augmentation, input) to these."""
+    """How a network is trained; a kind adds its own keys (network, augmentation, input) to these.
 
-    weights: str = "none"  # none | imagenet (or the kind's own source) | champion | path of a weights file
+    OWN_WEIGHTS: sources of weights, beside none, champion and a path, that the kind sees to itself.
+    """
+
+    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet", "pretrained")
+
+    weights: str = "none"  # none | one of OWN_WEIGHTS | champion | path of a weights file
     unfreeze: Literal["head", "gradual", "all"] = "all"
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=1)

@@ -1,6 +1,6 @@
 """Params of image classification beyond those that every kind shares."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,8 @@ OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: ho
 
 class ImageTrain(Train):
     """The `train` section."""
+
+    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)
 
     network: str = "small_cnn"  # one of OWN_NETWORKS, or any torchvision classification model by name
     width: int = Field(default=32, ge=4)  # channels of the stem of our own networks

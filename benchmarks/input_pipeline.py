@@ -22,8 +22,9 @@ from PIL import Image, ImageFilter
 
 from models.common.batches import read_manifest
 from models.common.memory import keep_freed_memory
+from models.common.normalised import Normalised
 from models.common.training import fetched
-from models.image_classification.learner import Normalised, Photos
+from models.image_classification.learner import Photos
 from models.image_classification.pixels import pixels
 
 PHOTOS, SIZE, BATCH = 384, 224, 64

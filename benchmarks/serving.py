@@ -17,8 +17,8 @@ from torch import nn
 
 from models.common.exporting import export
 from models.common.images import decode, open_image
+from models.common.normalised import Normalised
 from models.common.program import Program, ProgramSpec
-from models.image_classification.learner import Normalised
 from models.image_classification.networks import build
 from tasks.package import package
 from tasks.serve import free_port, running, unpack

@@ -18,10 +18,11 @@ from torch import nn
 
 from models.common.freezing import layer_groups
 from models.common.memory import keep_freed_memory
+from models.common.normalised import Normalised
 from models.common.optimizers import optimizer
 from models.common.training import precision, step
 from models.image_classification import networks
-from models.image_classification.learner import ImageLearner, Normalised, Photos
+from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import Augment, ImageTrain
 
 SIZE, BATCH, BATCHES, STEPS, WARMUP = 64, 64, 8, 24, 4

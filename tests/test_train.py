@@ -20,9 +20,9 @@ from models.common.batches import read_payloads
 from models.common.curves import Curves
 from models.common.errors import RatchetError, UserError
 from models.common.exporting import export, parity
+from models.common.normalised import Normalised
 from models.common.program import Program, ProgramSpec
 from models.image_classification import training
-from models.image_classification.learner import Normalised
 from models.image_classification.pixels import pixels, square
 from models.image_classification.training import train
 from tests import together

@@ -11,41 +11,12 @@ from torch.nn import functional as F
 from models.common.augmentation import erased, moved, recoloured, resampled
 from models.common.decoded import Decoded
 from models.common.freezing import Group
+from models.common.normalised import Normalised
 from models.image_classification.params import ImageTrain
 
-MEAN = (123.675, 116.28, 103.53)  # of ImageNet's pixels, 0..255: what torchvision's weights were trained with,
-DEVIATION = (58.395, 57.12, 57.375)  # and near enough to any photos' for a network that starts from nothing
 AUXILIARY = 0.3  # weight of auxiliary logits' loss (GoogLeNet, Szegedy et al. 2014)
 RESIDENT = 0.4  # share of a GPU's free memory that the pictures may take; else they travel batch by batch
 Batch = tuple[Tensor, Tensor]  # pictures (N, S, S, 3) uint8, classes (N,) int64
-
-
-class Normalised(nn.Module):
-    """A network with its preprocessing: pictures (N, S, S, 3) uint8 -> logits. This is what is exported."""
-
-    shift: Tensor
-    factor: Tensor
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        mean, deviation = torch.tensor(MEAN), torch.tensor(DEVIATION)
-        self.register_buffer("shift", -mean / deviation, persistent=False)
-        self.register_buffer("factor", 1 / deviation, persistent=False)
-
-    def forward(self, pictures: Tensor) -> Any:
-        """Logits (N, classes), or in training whatever the network gives."""
-        return self.network(self.scaled(pictures.float()))
-
-    def scaled(self, pictures: Tensor) -> Tensor:
-        """(N, S, S, 3) float in 0..255 -> (N, 3, S, S), zero mean, unit deviation, channels last in memory.
-
-        Whole rows at a time: a broadcast over three channels would take five times as long as a CPU needs.
-        """
-        count, height, width, _ = pictures.shape
-        rows = pictures.reshape(count, height, width * 3)
-        scaled = torch.addcmul(self.shift.repeat(width), rows, self.factor.repeat(width))
-        return scaled.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
 class Photos:

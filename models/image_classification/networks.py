@@ -7,15 +7,13 @@ while they train. `head` finds the layers that make the logits, whatever their f
 import difflib
 import functools
 import itertools
-import pickle
-from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
 from models.common.errors import UserError
+from models.common.imagenet import imagenet_weights
 from models.image_classification.params import OWN_NETWORKS
 
 SIZE_ARGUMENT = {"vit_": "image_size", "maxvit": "input_size"}  # families that are built for one picture size
@@ -48,11 +46,9 @@ def imagenet_state(name: str, network: nn.Module) -> dict[str, Tensor]:
 
     Raises UserError where they can be neither found nor downloaded, saying which file to put where.
     """
-    from torchvision.models import get_model_weights
     from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-    weights = get_model_weights(name).DEFAULT
-    state = _fetch(name, weights)
+    state = imagenet_weights(name)
     if isinstance(network, VisionTransformer):
         return dict(interpolate_embeddings(network.image_size, network.patch_size, state))
     return state
@@ -160,17 +156,3 @@ def _check_size(name: str, size: int, width: int) -> None:
         raise UserError(
             f"network {name} cannot take pictures of {size} px; change data.image_size ({reason})"
         ) from None
-
-
-def _fetch(name: str, weights: Any) -> dict[str, Tensor]:
-    file = urlparse(weights.url).path.rpartition("/")[2]
-    place = f"{torch.hub.get_dir()}/checkpoints/{file}"
-    try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
-    except OSError as error:  # URLError, timeouts and refused connections are OSErrors
-        raise UserError(
-            f"ImageNet weights of {name} could not be downloaded ({error}); put {file} (from {weights.url}) at {place}"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{place} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
-    return dict(state)

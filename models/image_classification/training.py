@@ -17,11 +17,12 @@ from models.common.decoded import Decoded
 from models.common.exporting import export, parity
 from models.common.freezing import layer_groups
 from models.common.kind import TrainJob
+from models.common.normalised import Normalised
 from models.common.program import ProgramSpec
 from models.common.results import clear_errors, fresh_folders, write_results
 from models.common.training import Fitted, fit
 from models.image_classification import networks
-from models.image_classification.learner import ImageLearner, Normalised, Photos
+from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import ImageData, ImageTrain
 from models.image_classification.pixels import pixels
 from models.image_classification.weights import load_initial

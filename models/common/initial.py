@@ -1,0 +1,73 @@
+"""Weights to start from, out of a file, whatever the kind. The head is kept as far as its classes are the same."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.common.errors import UserError
+
+
+def load_file(network: nn.Module, head: list[nn.Module], name: str, labels: tuple[str, ...], initial: Path) -> None:
+    """Fills `network`, called `name`, from a weights.pt; a class known before keeps its rows of the `head` layers.
+
+    Raises UserError where the file cannot be read or is another network's.
+    """
+    saved = _read(initial)
+    if saved.get("network", name) != name:
+        raise UserError(
+            f"{initial} holds a {saved['network']}, params say network: {name}."
+            f" Set train.network: {saved['network']}, or other train.weights"
+        )
+    state = saved.get("state", saved)
+    if tuple(saved.get("labels", labels)) != labels:
+        state = _relabelled(network, head, state, tuple(saved["labels"]), labels)
+    fill(network, head, state, str(initial))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{path} cannot be read as weights ({reason}); give a weights.pt of a training") from None
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} holds a {type(saved).__name__}, not a state_dict; give a weights.pt of a training")
+    return saved
+
+
+def fill(network: nn.Module, head: list[nn.Module], state: dict[str, Tensor], source: str) -> None:
+    """Every tensor of the right shape; those of the head may be missing or of another number of classes."""
+    own = network.state_dict()
+    heads = _names(network, head)
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    missing = [key for key in own if key not in fitting and key not in heads and "num_batches" not in key]
+    if missing:
+        raise UserError(
+            f"{source} does not fit the network: {len(missing)} of {len(own)} tensors are missing or of another shape,"
+            f" '{missing[0]}' first. Set the network, its width and image_size as they were, or other train.weights"
+        )
+    network.load_state_dict(fitting, strict=False)
+
+
+def _relabelled(
+    network: nn.Module, head: list[nn.Module], state: dict[str, Tensor], old: tuple[str, ...], new: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """`state` with the head's rows of classes known before in their new places; new classes keep their fresh ones."""
+    state = dict(state)
+    own = network.state_dict()
+    shared = [label for label in new if label in old]
+    to, of = [new.index(label) for label in shared], [old.index(label) for label in shared]
+    for key in _names(network, head) & set(state):
+        rows = own[key].clone()
+        rows[to] = state[key][of].to(rows.dtype)
+        state[key] = rows
+    return state
+
+
+def _names(network: nn.Module, head: list[nn.Module]) -> set[str]:
+    return {
+        f"{name}.{key}" for name, module in network.named_modules() if module in head for key in module.state_dict()
+    }

@@ -6,7 +6,6 @@ while they train. `head` finds the layers that make the logits, whatever their f
 
 import difflib
 import functools
-import itertools
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from models.common.errors import UserError
 from models.common.imagenet import imagenet_weights
+from models.common.small_cnn import SmallCNN
 from models.image_classification.params import OWN_NETWORKS
 
 SIZE_ARGUMENT = {"vit_": "image_size", "maxvit": "input_size"}  # families that are built for one picture size
@@ -52,53 +52,6 @@ def imagenet_state(name: str, network: nn.Module) -> dict[str, Tensor]:
     if isinstance(network, VisionTransformer):
         return dict(interpolate_embeddings(network.image_size, network.patch_size, state))
     return state
-
-
-class SmallCNN(nn.Module):
-    """A stem, then one stage per halving down to 4 px: convolution, pooling, residual block.
-
-    After ResNet-9 (Coleman et al., DAWNBench 2017) and airbench (Jordan 2024). A stage has twice the channels of the
-    one before it, up to eight times the stem's. With `stride` 2 the stem halves the picture (from 16 px up): the
-    full resolution is where most of a CPU's time would go.
-    """
-
-    def __init__(self, classes: int, size: int, width: int, stride: int) -> None:
-        super().__init__()
-        halved = stride == 2 and size >= 16
-        stages = max(1, (size // (8 if halved else 4)).bit_length() - 1)  # halved: 16 px: 1, 32 px: 2, 64 px: 3
-        channels = [width * 2 ** min(stage, 3) for stage in range(stages + 1)]
-        stem = _Conv(3, width, kernel=4, stride=2) if halved else _Conv(3, width)
-        blocks = [
-            nn.Sequential(_Conv(inward, outward), nn.MaxPool2d(2), _Residual(outward))
-            for inward, outward in itertools.pairwise(channels)
-        ]
-        self.features = nn.Sequential(stem, *blocks)
-        self.pool = nn.AdaptiveMaxPool2d(1)
-        self.classifier = nn.Linear(channels[-1], classes)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """(N, 3, size, size) -> logits (N, classes)."""
-        logits: Tensor = self.classifier(self.pool(self.features(pictures)).flatten(1))
-        return logits
-
-
-class _Conv(nn.Sequential):
-    def __init__(self, inward: int, outward: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inward, outward, kernel, stride, padding=1, bias=False),
-            nn.BatchNorm2d(outward),
-            nn.ReLU(inplace=True),
-        )
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(_Conv(channels, channels), _Conv(channels, channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = features + self.inner(features)
-        return out
 
 
 def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

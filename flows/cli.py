@@ -37,7 +37,7 @@ Json = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard o
 @app.command()
 def add(
     model: ModelName,
-    source: Annotated[Path, typer.Argument(help="A folder, zip or tar of labelled files.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="A folder, zip or tar of labelled examples.", show_default=False)],
     split: Annotated[
         str | None, typer.Option(help="Put all of it into one split: train, val or test.", show_default=False)
     ] = None,
@@ -45,7 +45,8 @@ def add(
 ) -> None:
     """Add labelled data: checked, deduplicated, versioned, committed and, where remotes exist, pushed.
 
-    SOURCE holds class folders, or files beside metadata.csv or .jsonl (file_name, label, optional split and group).
+    SOURCE holds what people of the model's kind deliver: class folders, or files beside metadata.csv or .jsonl
+    (file_name, label or transcript, optional split and group); Pascal VOC or COCO; images and masks; LibriSpeech.
     """
     from flows.tables import show_added
     from tasks.add import add as add_source

@@ -45,7 +45,8 @@ def show_added(report: "AddReport") -> None:
         splits = ", ".join(f"{name} {count:,}" for name, count in report.splits.items() if count)
         console.print(f"[bold green]Added[/] {report.added:,} examples to {report.model} as batch {report.batch}")
         console.print(f"  splits: {splits}")
-        console.print(f"  classes: {', '.join(f'{name} {count:,}' for name, count in report.classes.items())}")
+        if report.classes:
+            console.print(f"  classes: {', '.join(f'{name} {count:,}' for name, count in report.classes.items())}")
     console.print(
         f"  of {report.rows:,} rows: {report.duplicates:,} exact duplicates left out,"
         f" {report.near_duplicates:,} near duplicates, {len(report.quarantined):,} quarantined"

@@ -29,7 +29,7 @@ DELIVERIES = (("first", "january"), ("more", "february"), ("wrong", "march"))
 def main(kind: str) -> None:
     """Tells the story of a kind and exits with 1 where it did not go as it should."""
     sample = load_sample(kind)
-    story = Story(FOLDER)
+    story = Story(FOLDER / kind)
     started = time.perf_counter()
     story.console.rule(f"Ratchet on {kind.replace('_', ' ')}: {sample.MODEL}")
     story.begin({sample.MODEL: sample.SECTION})
@@ -48,7 +48,7 @@ def main(kind: str) -> None:
     for report in sorted(runs, key=os.path.getmtime):
         story.console.print(f"  {report}", soft_wrap=True)
     story.console.print(
-        f"Look around: cd .demo/project && ../../.venv/bin/ratchet history {sample.MODEL}", soft_wrap=True
+        f"Look around: cd .demo/{kind}/project && ../../../.venv/bin/ratchet history {sample.MODEL}", soft_wrap=True
     )
 
 

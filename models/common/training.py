@@ -28,6 +28,7 @@ from models.common.optimizers import Average, optimizer, rate, set_rate
 from models.common.params import Train
 
 AHEAD = 2  # batches fetched while one is learnt from
+POOL = 16  # batches that are sorted by length together: enough to save padding, few enough to stay random
 
 
 class Learner(Protocol):
@@ -35,7 +36,7 @@ class Learner(Protocol):
 
     network: nn.Module
     groups: list[Group]
-    examples: int  # to train on
+    examples: int  # to train on; where they have `lengths` (an array), batches are of about one length each
 
     def fetch(self, positions: NDArray[np.int64]) -> Any:
         """Those training examples, as a batch. Runs on a thread of its own, ahead of time."""
@@ -85,6 +86,19 @@ def fetched(fetch: Callable[[NDArray[np.int64]], Any], parts: list[NDArray[np.in
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def alike(
+    parts: list[NDArray[np.int64]], lengths: NDArray[np.int64], rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """The same examples in batches of about one length each, so that little is padded: sorted within POOL batches."""
+    arranged = []
+    for start in range(0, len(parts), POOL):
+        pool = parts[start : start + POOL]
+        joined = np.concatenate(pool)
+        ends = np.cumsum([len(part) for part in pool])[:-1]
+        arranged += np.split(joined[np.argsort(lengths[joined], kind="stable")], ends)
+    return [arranged[place] for place in rng.permutation(len(arranged))]
 
 
 def step(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
@@ -185,8 +199,11 @@ class _Run:
 
     def _batches(self, epoch: int) -> Iterator[Any]:
         """Every example once, in an order of this epoch's, in batches of as equal a size as can be."""
-        order = np.random.default_rng([self._train.seed, epoch]).permutation(self._learner.examples)
-        parts = np.array_split(order, self._steps)
+        rng = np.random.default_rng([self._train.seed, epoch])
+        parts = np.array_split(rng.permutation(self._learner.examples), self._steps)
+        lengths = getattr(self._learner, "lengths", None)
+        if lengths is not None:
+            parts = alike(parts, lengths, rng)
         return fetched(self._learner.fetch, [part[parallel.rank() :: parallel.world()] for part in parts])
 
     def _evaluate(self) -> Row:

@@ -1,0 +1,181 @@
+"""From a program's frames to text: greedy, or prefix beam search, with word times and confidence. Needs NumPy alone.
+
+Frames are log probabilities (F, 1 + letters); column 0 is CTC's blank (Graves et al., ICML 2006), which separates
+letters and says nothing. No language model: what is not heard is not guessed.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLANK = 0
+Frames = NDArray[np.float32]
+LEAST = 1e-5  # a letter less probable than this in a frame opens no new branch of the search
+NEAR = 0.01  # two letters of a frame closer than this in probability: another machine may choose the other
+NEVER = -1e30  # log probability of what cannot be; finite, so that sums of it stay numbers
+
+
+@dataclass(frozen=True)
+class Found:
+    """The letters found, as columns of the frames, and how clearly they won."""
+
+    letters: tuple[int, ...]
+    margin: float  # probability between them and the next best; under a thousandth another machine may say that
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, when it is said, and how sure the program is of its letters: their geometric mean probability."""
+
+    word: str
+    start: float  # seconds
+    end: float
+    confidence: float
+
+
+def greedy(frames: Frames) -> Found:
+    """The most probable letter of each frame, repetitions and blanks taken out."""
+    best = frames.argmax(axis=1)
+    return Found(tuple(_collapsed(best)), _greedy_margin(frames, best))
+
+
+def beam(frames: Frames, width: int, least: float = LEAST) -> Found:
+    """The most probable letters over all ways to say them, `width` beginnings kept (Hannun et al., 2014).
+
+    With a width that nothing is cut at and `least` 0 it is exact.
+    """
+    beams: dict[tuple[int, ...], tuple[float, float]] = {(): (1.0, 0.0)}  # ends in a blank, ends in its last letter
+    for row in np.exp(frames.astype(np.float64)):
+        likely = [(int(letter), float(row[letter])) for letter in np.flatnonzero(row >= least) if letter != BLANK]
+        grown = _grown(beams, float(row[BLANK]), row, likely)
+        kept = sorted(grown.items(), key=lambda item: (-sum(item[1]), item[0]))[:width]
+        total = sum(kept[0][1]) or 1.0  # of the best: the others are told relative to it, so nothing underflows
+        beams = {letters: (blank / total, other / total) for letters, (blank, other) in kept}
+    (first, best), *others = sorted(beams.items(), key=lambda item: (-sum(item[1]), item[0]))
+    return Found(first, 1.0 - sum(others[0][1]) / sum(best) if others else 1.0)
+
+
+def _grown(
+    beams: dict[tuple[int, ...], tuple[float, float]], silent: float, row: NDArray[np.float64],
+    likely: Sequence[tuple[int, float]],
+) -> dict[tuple[int, ...], tuple[float, float]]:  # fmt: skip
+    grown: dict[tuple[int, ...], tuple[float, float]] = {}
+    for letters, (blank, other) in beams.items():
+        last = letters[-1] if letters else BLANK
+        before = grown.get(letters, (0.0, 0.0))
+        stays = other * float(row[last]) if letters else 0.0
+        grown[letters] = (before[0] + (blank + other) * silent, before[1] + stays)
+        for letter, chance in likely:
+            longer = (*letters, letter)
+            gained = chance * (blank if letter == last else blank + other)
+            before = grown.get(longer, (0.0, 0.0))
+            grown[longer] = (before[0], before[1] + gained)
+    return grown
+
+
+def probability(frames: Frames, letters: Sequence[int]) -> float:
+    """Log probability of exactly these letters, over all ways to say them (the CTC forward algorithm)."""
+    if not len(frames):
+        return 0.0 if not letters else -math.inf
+    states, jumps = _states(letters)
+    emitted = frames[:, states].astype(np.float64)
+    forward = np.full(len(states), NEVER)
+    forward[:2] = emitted[0, :2]
+    for row in emitted[1:]:
+        step = np.concatenate([[NEVER], forward[:-1]])
+        jump = np.concatenate([[NEVER, NEVER], forward[:-2]])[: len(states)]
+        forward = np.logaddexp(np.logaddexp(forward, step), np.where(jumps, jump, NEVER)) + row
+    return float(np.logaddexp.reduce(forward[-2:]))
+
+
+def alignment(frames: Frames, letters: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last frame of each letter on the most probable path that says these letters (Viterbi).
+
+    The letters must fit into the frames, as those that were decoded from them do.
+    """
+    states, jumps = _states(letters)
+    emitted = frames[:, states]
+    best = np.full(len(states), NEVER)
+    best[:2] = emitted[0, :2]
+    moves = np.zeros(emitted.shape, np.int8)
+    for frame in range(1, len(frames)):
+        jump = np.concatenate([[NEVER, NEVER], best[:-2]])[: len(states)]
+        ways = np.stack([best, np.concatenate([[NEVER], best[:-1]]), np.where(jumps, jump, NEVER)])
+        moves[frame] = ways.argmax(axis=0)
+        best = ways.max(axis=0) + emitted[frame]
+    state = len(states) - 1 - (len(states) > 1 and best[-2] > best[-1])
+    spans: dict[int, tuple[int, int]] = {}
+    for frame in range(len(frames) - 1, -1, -1):
+        if state % 2:
+            spans[state // 2] = (frame, spans.get(state // 2, (frame, frame))[1])
+        state -= int(moves[frame, state])
+    return [spans[place] for place in range(len(letters))]
+
+
+def words(frames: Frames, found: Found, alphabet: Sequence[str], frame_seconds: float) -> list[Word]:
+    """The words of what was found, each with its times: from its first letter's first frame to its last one's last."""
+    if not found.letters:
+        return []
+    spans = alignment(frames, found.letters)
+    heard = [
+        (alphabet[letter - 1], start, end, float(frames[start : end + 1, letter].max()))
+        for letter, (start, end) in zip(found.letters, spans, strict=True)
+    ]
+    said: list[list[tuple[str, int, int, float]]] = [[]]
+    for letter in heard:
+        if letter[0] == " ":
+            said.append([])
+        else:
+            said[-1].append(letter)
+    return [
+        Word(
+            "".join(letter for letter, *_ in word),
+            round(word[0][1] * frame_seconds, 3),
+            round((word[-1][2] + 1) * frame_seconds, 3),
+            round(math.exp(sum(log for *_, log in word) / len(word)), 6),
+        )
+        for word in said
+        if word
+    ]
+
+
+def spelt(found: Found, alphabet: Sequence[str]) -> str:
+    """The text of what was found; a space at either end or twice in a row says nothing."""
+    return " ".join("".join(alphabet[letter - 1] for letter in found.letters).split())
+
+
+def confidence(frames: Frames, found: Found, count: int) -> float:
+    """Probability of the whole text, taken to one word: its `count`-th root."""
+    return math.exp(min(0.0, probability(frames, found.letters)) / max(1, count))
+
+
+def _states(letters: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Blank, letter, blank, letter, …, blank; and which states may follow the last but one."""
+    states = np.full(2 * len(letters) + 1, BLANK, np.int64)
+    states[1::2] = letters
+    jumps = np.zeros(len(states), bool)
+    jumps[3::2] = states[3::2] != states[1:-2:2]
+    return states, jumps
+
+
+def _collapsed(path: NDArray[np.int64]) -> list[int]:
+    changes = np.flatnonzero(np.diff(path, prepend=-1))
+    return [int(letter) for letter in path[changes] if letter != BLANK]
+
+
+def _greedy_margin(frames: Frames, best: NDArray[np.int64]) -> float:
+    """The least change of a frame's probabilities that would make another text of it; NEAR where it is larger."""
+    chances = np.exp(frames)
+    order = np.argsort(chances, axis=1)[:, -2:] if frames.shape[1] > 1 else best[:, None]
+    gaps = np.take_along_axis(chances, order, axis=1)
+    gap = gaps[:, -1] - gaps[:, 0]
+    text, margin = _collapsed(best), NEAR
+    for frame in np.flatnonzero(gap < NEAR):
+        other = best.copy()
+        other[frame] = order[frame, 0]
+        if _collapsed(other) != text:
+            margin = min(margin, float(gap[frame]))
+    return margin

@@ -1,0 +1,178 @@
+"""Networks that turn a spectrogram into letters by frame: convolutions with recurrent layers on top, or a Conformer.
+
+Whatever a sound is padded with to the length of its batch is held at zero and never looked at, so that an answer does
+not depend on what else is in the batch.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.speech_recognition.params import SpeechTrain
+
+KERNEL = 15  # frames that a Conformer's depthwise convolution sees (Gulati et al., 2020, have 32 of 40 ms)
+WIDER = 4  # of a Conformer's feed-forward layers
+
+
+def valid(lengths: Tensor, size: int) -> Tensor:
+    """(N, size) bool: which frames are of the sound and not of the padding."""
+    return torch.arange(size, device=lengths.device)[None] < lengths[:, None]
+
+
+class Stem(nn.Module):
+    """(N, mels, F) -> (N, F / subsampling, width): two convolutions over time and frequency, then one linear layer."""
+
+    def __init__(self, mels: int, channels: int, width: int, subsampling: int) -> None:
+        super().__init__()
+        self._strides = (2, subsampling // 2)  # in time; in frequency both halve
+        self.first = nn.Conv2d(1, channels, 3, (2, 2), 1, bias=False)
+        self.first_norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, (2, subsampling // 2), 1, bias=False)
+        self.second_norm = nn.BatchNorm2d(channels)
+        self.out = nn.Linear(channels * -(-mels // 4), width)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames and how many of each are of the sound."""
+        inside = features[:, None]
+        layers = ((self.first, self.first_norm), (self.second, self.second_norm))
+        for stride, (convolve, norm) in zip(self._strides, layers, strict=True):
+            inside = F.relu(norm(convolve(inside)))
+            lengths = torch.div(lengths + (stride - 1), stride, rounding_mode="floor")
+            inside = inside * valid(lengths, inside.shape[-1])[:, None, None].to(inside.dtype)
+        return self.out(inside.flatten(1, 2).transpose(1, 2)), lengths
+
+
+class BothWays(nn.Module):
+    """A recurrent layer from the front and one from the end of each sound: (N, F, inputs) -> (N, F, 2 width)."""
+
+    def __init__(self, cell: type[nn.GRU] | type[nn.LSTM], inputs: int, width: int) -> None:
+        super().__init__()
+        self.forwards = cell(inputs, width, batch_first=True)
+        self.backwards = cell(inputs, width, batch_first=True)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """The padding stays behind the sound in either direction, so nothing is read that came through it."""
+        there, _ = self.forwards(frames)
+        back, _ = self.backwards(_turned(frames, lengths))
+        return torch.cat([there, _turned(back, lengths)], dim=2)
+
+
+def _turned(frames: Tensor, lengths: Tensor) -> Tensor:
+    """Each sound's frames in reverse, its padding where it was."""
+    place = torch.arange(frames.shape[1], device=frames.device)[None]
+    mirrored = lengths[:, None] - 1 - place
+    source = torch.where(mirrored >= 0, mirrored, place)
+    return frames.gather(1, source[:, :, None].expand(-1, -1, frames.shape[2]))
+
+
+class Recurrent(nn.Module):
+    """Convolutions and recurrent layers (as in Deep Speech 2, Amodei et al. 2016): features -> logits by frame."""
+
+    def __init__(self, outputs: int, train: SpeechTrain) -> None:
+        super().__init__()
+        cell = nn.GRU if train.network == "cnn_bigru" else nn.LSTM
+        self.stem = Stem(train.mels, train.channels, 2 * train.width, train.subsampling)
+        self.layers = nn.ModuleList(BothWays(cell, 2 * train.width, train.width) for _ in range(train.layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(2 * train.width) for _ in range(train.layers))
+        self.dropout = nn.Dropout(train.dropout)
+        self.head = nn.Linear(2 * train.width, outputs)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, F', outputs) of features (N, mels, F), and how many frames of each are of the sound."""
+        frames, lengths = self.stem(features, lengths)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            frames = norm(layer(self.dropout(frames), lengths))
+        return self.head(self.dropout(frames)), lengths
+
+
+class Attention(nn.Module):
+    """Self-attention that does not look at padding."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self._heads, self._dropout = heads, dropout
+        self.inside = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """frames (N, F, width); mask (N, F) bool, True for those of the sound."""
+        count, size, width = frames.shape
+        split = self.inside(frames).view(count, size, 3, self._heads, width // self._heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, -1e4)
+        chances = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(width // self._heads) + bias[:, None, None], -1)
+        mixed = F.dropout(chances, self._dropout, self.training) @ value
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(count, size, width))
+        return out
+
+
+class Convolution(nn.Module):
+    """A Conformer's: gate, depthwise over time, and back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, 2 * width)
+        self.depthwise = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        gated = F.glu(self.gate(frames)) * mask[:, :, None].to(frames.dtype)
+        seen = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
+        out: Tensor = self.out(F.silu(self.norm(seen)))
+        return out
+
+
+class Block(nn.Module):
+    """Half a feed-forward layer, attention, convolution, the other half (Gulati et al., Interspeech 2020)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.before, self.after = _feed_forward(width, dropout), _feed_forward(width, dropout)
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, dropout)
+        self.convolution_norm = nn.LayerNorm(width)
+        self.convolution = Convolution(width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        frames = frames + 0.5 * self.before(frames)
+        frames = frames + self.dropout(self.attention(self.attention_norm(frames), mask))
+        frames = frames + self.dropout(self.convolution(self.convolution_norm(frames), mask))
+        out: Tensor = self.norm(frames + 0.5 * self.after(frames))
+        return out
+
+
+def _feed_forward(width: int, dropout: float) -> nn.Sequential:
+    layers = [nn.LayerNorm(width), nn.Linear(width, WIDER * width), nn.SiLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(WIDER * width, width), nn.Dropout(dropout))
+
+
+class Conformer(nn.Module):
+    """Attention and convolutions: features -> logits by frame. Ours, since torchaudio's looks into the padding."""
+
+    def __init__(self, outputs: int, train: SpeechTrain) -> None:
+        super().__init__()
+        self.stem = Stem(train.mels, train.channels, train.width, train.subsampling)
+        self.blocks = nn.ModuleList(Block(train.width, train.heads, train.dropout) for _ in range(train.layers))
+        self.head = nn.Linear(train.width, outputs)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, F', outputs) of features (N, mels, F), and how many frames of each are of the sound."""
+        frames, lengths = self.stem(features, lengths)
+        frames = frames + _places(frames)
+        mask = valid(lengths, frames.shape[1])
+        for block in self.blocks:
+            frames = block(frames, mask)
+        return self.head(frames), lengths
+
+
+def _places(frames: Tensor) -> Tensor:
+    """(F, width): where a frame is, as sines and cosines (Vaswani et al., 2017)."""
+    width = frames.shape[2]
+    place = torch.arange(frames.shape[1], device=frames.device, dtype=torch.float32)[:, None]
+    rates = torch.exp(torch.arange(0, width, 2, device=frames.device) * (-math.log(10_000.0) / width))
+    return torch.cat([torch.sin(place * rates), torch.cos(place * rates)], dim=1).to(frames.dtype)

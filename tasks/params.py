@@ -61,7 +61,7 @@ def load_model(root: Path, name: str) -> Model:
         kind=kind,
         data=_parse(kind.Data, section["data"], f"{where}.data"),
         train=_parse(kind.Train, section["train"], f"{where}.train"),
-        gate=_parse(Gate, section["gate"], f"{where}.gate"),
+        gate=_parse(Gate, _with_metric(section["gate"], kind), f"{where}.gate"),
         serve=_parse(Serve, section.get("serve"), f"{where}.serve"),
         schedule=_parse(Schedule, section.get("schedule"), f"{where}.schedule"),
     )
@@ -71,6 +71,11 @@ def load_model(root: Path, name: str) -> Model:
             f"{where}.gate.metric is '{model.gate.metric}'; {model.kind_name} can be judged by: {', '.join(metrics)}"
         )
     return model
+
+
+def _with_metric(gate: Any, kind: Kind) -> Any:
+    """What decides, where params do not say: the first of the kind's metrics."""
+    return {"metric": kind.METRICS[0].name} | (gate or {}) if isinstance(gate, dict | None) else gate
 
 
 def _sections(root: Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Budgets(Section):
 class Gate(Section):
     """The policy by which a candidate is judged; docs/gate.md explains each number."""
 
-    metric: str = "accuracy"
+    metric: str = "accuracy"  # where params name none: the first of the kind's METRICS
     rule: Literal["improve", "non_inferior"] = "improve"
     min_gain: float = Field(default=0.0, ge=0)
     margin: float = Field(default=0.01, gt=0)  # non_inferior only

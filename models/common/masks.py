@@ -68,6 +68,101 @@ def encode(mask: NDArray[np.bool_]) -> Rle:
     return Rle(height, width, _text(runs.tolist()))
 
 
+def from_crop(crop: NDArray[np.bool_], left: int, top: int, height: int, width: int) -> Rle:
+    """The mask of height x width px that is `crop` at (left, top) and 0 around it, never held as a whole."""
+    rows, columns = crop.shape
+    edged = np.zeros((columns, rows + 2), np.int8)
+    edged[:, 1:-1] = crop.T
+    change = np.diff(edged, axis=1)  # 1 where ones begin, -1 where they end
+    offset = (np.arange(columns)[:, None] + left) * height + top
+    places = np.arange(rows + 1) + offset
+    begins, ends = places[change == 1], places[change == -1]
+    apart = begins[1:] != ends[:-1]  # a column that ends at the bottom goes on at the top of the next one
+    begins, ends = np.append(begins[:1], begins[1:][apart]), np.append(ends[:-1][apart], ends[-1:])
+    edges = np.stack([begins, ends], 1).reshape(-1)
+    runs = np.diff(np.concatenate([[0], edges, [height * width]]))
+    if len(edges) and edges[-1] == height * width:
+        runs = runs[:-1]
+    return Rle(height, width, _text(runs.tolist()))
+
+
+def paste(
+    mask: NDArray[np.float32], box: NDArray[np.float32], width: int, height: int
+) -> tuple[NDArray[np.bool_], int, int]:
+    """A mask of S x S probabilities drawn into its box x1, y1, x2, y2 in a picture of width x height px.
+
+    Gives the part of the picture whose pixels have their centres in the box, and that part's left and top. A pixel
+    takes the probability at its centre, bilinear; beyond the outermost centres of the mask it stays as it is there.
+    1 from one half on.
+    """
+    left, top, right, bottom = (int(edge) for edge in np.ceil(box - 0.5))
+    left, top, right, bottom = max(0, left), max(0, top), min(width, right), min(height, bottom)
+    across = _weights(left, right, float(box[0]), float(box[2]), mask.shape[1])
+    down = _weights(top, bottom, float(box[1]), float(box[3]), mask.shape[0])
+    return np.asarray(down @ mask @ across.T >= 0.5), left, top
+
+
+def _weights(first: int, last: int, low: float, high: float, size: int) -> NDArray[np.float32]:
+    """(last - first, size): how much of each of `size` cells from low to high the pixels first to last take."""
+    places = (np.arange(first, max(first, last)) + 0.5 - low) * (size / max(high - low, 1e-6)) - 0.5
+    places = np.clip(places, 0, size - 1)
+    return np.asarray(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(size))), np.float32)
+
+
+Outline = list[tuple[int, int]]
+
+
+def outlines(crop: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Outline]:
+    """The corners (x, y), in px, of every line around ones; filled by the even-odd rule they are the mask exactly.
+
+    Pixels that touch at a corner only lie in outlines of their own.
+    """
+    steps = _steps(crop)
+    found = []
+    while steps:
+        start = next(iter(steps))
+        here, heading = start, next(iter(steps[start]))
+        line: Outline = []
+        while True:
+            ahead = steps[here]
+            turn = _turn(heading, ahead)
+            if not line or turn != heading:
+                line.append((here[0] + left, here[1] + top))
+            heading = turn
+            ahead.remove(turn)
+            if not ahead:
+                del steps[here]
+            here = here[0] + turn[0], here[1] + turn[1]
+            if here == start:
+                break
+        found.append(line)
+    return found
+
+
+def _steps(crop: NDArray[np.bool_]) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """Corner of a pixel: the ways to go on from it with a one to the right and a zero to the left."""
+    edged = np.pad(crop, 1)
+    steps: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    inside, above, below = edged[1:-1, 1:-1], edged[:-2, 1:-1], edged[2:, 1:-1]
+    before, after = edged[1:-1, :-2], edged[1:-1, 2:]
+    sides = (
+        (inside & ~above, (0, 0), (1, 0)),
+        (inside & ~after, (1, 0), (0, 1)),
+        (inside & ~below, (1, 1), (-1, 0)),
+        (inside & ~before, (0, 1), (0, -1)),
+    )
+    for edge, corner, way in sides:
+        for y, x in np.argwhere(edge).tolist():
+            steps.setdefault((x + corner[0], y + corner[1]), []).append(way)
+    return steps
+
+
+def _turn(heading: tuple[int, int], ways: list[tuple[int, int]]) -> tuple[int, int]:
+    """Where two ways lead on, the one to the right stays with the same pixel."""
+    right = (-heading[1], heading[0])
+    return right if len(ways) > 1 and right in ways else ways[0]
+
+
 def read_rle(value: Mapping[str, Any]) -> Rle:
     """{"size": [height, width], "counts": list or text} as found in a file. BadExampleError where it is no mask."""
     size, counts = value.get("size"), value.get("counts")

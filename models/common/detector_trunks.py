@@ -1,0 +1,137 @@
+"""What detectors have in common: trunks with a feature pyramid, one trunk of our own, and what stands in for
+torchvision's own resizing, which happens before.
+
+A trunk is what ImageNet's weights fill; all the rest of a detector is new in another task, so it is its head.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v3_large, resnet
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
+
+Backbone = Literal["small", "resnet18", "resnet34", "resnet50", "mobilenet_v3_large"]
+PYRAMID = 256  # channels of torchvision's feature pyramids
+SMALL_PYRAMID = 64
+LEVELS = 4  # that a trunk ends stages at: 1/4, 1/8, 1/16 and 1/32 of the picture
+
+
+def pyramid(name: Backbone, width: int, levels: range, extra: ExtraFPNBlock, *, frozen_norms: bool) -> Any:
+    """An untrained trunk with a feature pyramid on some of its LEVELS, and what `extra` adds to them.
+
+    width: channels of the stem of the trunk `small`. frozen_norms: small batches would spoil good statistics.
+    """
+    if name == "small":
+        small = SmallTrunk(width)
+        names, channels = [f"stage{place}" for place in range(1, LEVELS + 1)], small.channels
+        return _with_pyramid(small, names, channels, levels, SMALL_PYRAMID, extra)
+    norm = FrozenBatchNorm2d if frozen_norms else nn.BatchNorm2d
+    if name == "mobilenet_v3_large":
+        trunk = mobilenet_v3_large(weights=None, norm_layer=norm).features
+        places = (3, 6, 12, 16)  # the last block of each resolution
+        return _with_pyramid(
+            trunk, [*map(str, places)], [trunk[place].out_channels for place in places], levels, PYRAMID, extra
+        )
+    trunk = getattr(resnet, name)(weights=None, norm_layer=norm)
+    channels = [trunk.inplanes // 2**halved for halved in (3, 2, 1, 0)]
+    return _with_pyramid(trunk, [f"layer{number}" for number in range(1, 5)], channels, levels, PYRAMID, extra)
+
+
+def _with_pyramid(
+    trunk: nn.Module, names: list[str], channels: list[int], levels: range, width: int, extra: ExtraFPNBlock
+) -> Any:
+    outputs = {names[level]: str(place) for place, level in enumerate(levels)}
+    return BackboneWithFPN(trunk, outputs, [channels[level] for level in levels], width, extra_blocks=extra)
+
+
+def trunk_of(network: nn.Module) -> nn.Module:
+    """The layers of a classifier."""
+    return network.get_submodule("backbone.body")
+
+
+def head(network: nn.Module) -> list[nn.Module]:
+    """All that is not the trunk."""
+    backbone, trunk = network.get_submodule("backbone"), trunk_of(network)
+    return [part for part in (*backbone.children(), *network.children()) if part not in (trunk, backbone)]
+
+
+class SmallTrunk(nn.Sequential):
+    """Our own small trunk, 1/2 to 1/32 of the picture: each stage halves it and refines it by a residual block.
+
+    After ResNet-9 (Coleman et al., DAWNBench 2017), with strided convolutions for pooling: at the picture's own
+    resolution is where a CPU's time would go. Trained from nothing it learns in minutes.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.channels = [2 * width, 4 * width, 8 * width, 8 * width]  # at 1/4, 1/8, 1/16, 1/32
+        super().__init__()
+        self.add_module("stem", _Conv(3, width, kernel=4, stride=2))
+        inward = width
+        for place, outward in enumerate(self.channels, start=1):
+            self.add_module(f"stage{place}", nn.Sequential(_Conv(inward, outward, stride=2), _Residual(outward)))
+            inward = outward
+
+
+class _Conv(nn.Sequential):
+    def __init__(self, inward: int, outward: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inward, outward, kernel, stride, padding=1, bias=False),
+            nn.BatchNorm2d(outward),
+            nn.ReLU(inplace=True),
+        )
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(_Conv(channels, channels), _Conv(channels, channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = features + self.inner(features)
+        return out
+
+
+class Ready(nn.Module):
+    """In the place of torchvision's GeneralizedRCNNTransform: the pictures are of one size and normalised before."""
+
+    def forward(self, pictures: Tensor, targets: Any = None) -> tuple[ImageList, Any]:
+        height, width = pictures.shape[-2:]
+        return ImageList(pictures, [(int(height), int(width))] * len(pictures)), targets
+
+    def postprocess(self, answers: Any, _shapes: Any, _original: Any) -> Any:
+        """Boxes stay in px of the input, masks as large as the network gives them."""
+        return answers
+
+
+def in_full_precision(_layer: nn.Module, _inputs: Any, outputs: Any) -> Any:
+    """A forward hook: losses and boxes in float32, whatever the layers before were computed in."""
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    if isinstance(outputs, dict):
+        return {name: in_full_precision(_layer, (), each) for name, each in outputs.items()}
+    return type(outputs)(in_full_precision(_layer, (), each) for each in outputs)
+
+
+def class_layers(network: nn.Module, two: nn.Module, three: nn.Module) -> list[nn.Module]:
+    """The layers of a network whose shape depends on the number of classes, told by the same network of 2 and of 3."""
+    shapes = {key: value.shape for key, value in three.state_dict().items()}
+    owners = {key.rpartition(".")[0]: None for key, value in two.state_dict().items() if value.shape != shapes[key]}
+    return [network.get_submodule(owner) for owner in owners]
+
+
+def training_flag(network: nn.Module, on: bool) -> None:
+    """Has a detector give losses, or answers, while its norms stay as they are."""
+    for name, part in network.named_modules():
+        if name in ("", "rpn", "roi_heads"):
+            part.training = on
+
+
+def hollow(build: Any, classes: int) -> nn.Module:
+    """A network without values: its shapes alone."""
+    with torch.device("meta"):
+        network: nn.Module = build(classes)
+    return network

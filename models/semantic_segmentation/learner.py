@@ -1,0 +1,170 @@
+"""What learns to name every pixel: network, augmentation and loss, as models/common/training.py drives them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.common.decoded import Decoded
+from models.common.freezing import Group
+from models.common.normalised import Normalised
+from models.semantic_segmentation.augmentation import augmented
+from models.semantic_segmentation.masks import NO_CLASS
+from models.semantic_segmentation.params import SegmentationTrain
+
+RESIDENT = 0.4  # share of a GPU's free memory that the data may take; else they travel batch by batch
+AUXILIARY = 0.4  # weight of auxiliary logits' loss (PSPNet, Zhao et al. 2017)
+EVALUATED = 2**19  # pixels of validation pictures at a time
+Batch = tuple[Tensor, Tensor]  # pictures (N, H, W, 3) and masks (N, H, W), uint8
+
+
+class Segmenter(nn.Module):
+    """What is exported: pictures (N, H, W, 3) uint8 -> class maps (N, H, W) uint8, mean confidence (N,)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.logits = Normalised(network)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.logits(pictures)
+        confidence = torch.softmax(logits, 1).amax(1).mean((1, 2))
+        return logits.argmax(1).to(torch.uint8), confidence
+
+
+class Scenes:
+    """Pictures and masks, by position: on the device as a whole where that is a GPU with room for them."""
+
+    def __init__(self, photos: Decoded, class_maps: Decoded, device: torch.device) -> None:
+        self._sources, self._device = (photos, class_maps), device
+        self._resident = [self._upload(each) for each in self._sources] if self._fits() else None
+
+    def __len__(self) -> int:
+        return len(self._sources[0])
+
+    def fetch(self, positions: NDArray[np.int64]) -> Batch:
+        """Those pictures and masks, on the device; at least two, which BatchNorm over one value a channel needs."""
+        positions = np.resize(positions, max(2, len(positions)))
+        if self._resident:
+            there = torch.from_numpy(positions).to(self._device, non_blocking=True)
+            return self._resident[0][there], self._resident[1][there]
+        photos, class_maps = (torch.from_numpy(each.take(positions)) for each in self._sources)
+        if self._device.type != "cuda":
+            return photos, class_maps
+        return tuple(each.pin_memory().to(self._device, non_blocking=True) for each in (photos, class_maps))  # type: ignore[return-value]
+
+    def _fits(self) -> bool:
+        if self._device.type != "cuda" or not len(self):
+            return False
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return len(self) * sum(int(np.prod(each.shape)) for each in self._sources) < RESIDENT * free
+
+    def _upload(self, source: Decoded) -> Tensor:
+        whole = torch.empty((len(source), *source.shape), dtype=torch.uint8, device=self._device)
+        for part in np.array_split(np.arange(len(source)), -(-len(source) // 64)):
+            whole[part[0] : part[-1] + 1] = torch.from_numpy(source.take(part)).to(self._device)
+        return whole
+
+
+class SegmentationLearner:
+    """A Learner (models/common/training.py) of masks."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        groups: list[Group],
+        scenes: Scenes,
+        val: Scenes,
+        train: SegmentationTrain,
+        shares: NDArray[np.float64],
+    ) -> None:
+        """`shares`: of the training pixels, of each class; what weights are made from."""
+        self.network, self.groups = network, groups
+        self.examples = len(scenes)
+        self._scenes, self._val, self._train = scenes, val, train
+        self._classes = len(shares)
+        device = next(network.parameters()).device
+        self._model = Normalised(network).to(device)
+        self._weights = torch.tensor(class_weights(train.class_weights, shares), dtype=torch.float32, device=device)
+        self._format = torch.channels_last if train.channels_last else torch.contiguous_format
+        network.to(memory_format=self._format)
+        if train.compile:
+            network.compile()
+
+    def fetch(self, positions: NDArray[np.int64]) -> Batch:
+        """Training pictures and masks, as they were decoded."""
+        return self._scenes.fetch(positions)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of an augmented batch, and Dice where asked for; void pixels count nothing."""
+        pictures, classes = augmented(*batch, self._train.augment)
+        inputs = self._model.scaled(pictures).contiguous(memory_format=self._format)
+        return self._loss(self.network(inputs), classes)
+
+    def evaluate(self) -> dict[str, float]:
+        """Cross-entropy (unweighted), mean IoU and pixel accuracy over the validation split, at the network's size."""
+        matrix = torch.zeros(self._classes, self._classes, dtype=torch.int64)
+        total = torch.zeros((), dtype=torch.float64)
+        for part in np.array_split(np.arange(len(self._val)), self._parts()):
+            pictures, masks = (each[: len(part)] for each in self._val.fetch(part))
+            logits, classes = self._model(pictures).float(), masks.long()
+            total += F.cross_entropy(logits, classes, ignore_index=NO_CLASS, reduction="sum").double().cpu()
+            matrix += confusion(logits.argmax(1), classes, self._classes).cpu()
+        pixels = max(1, int(matrix.sum()))
+        return {
+            "val_loss": float(total) / pixels,
+            "val_mean_iou": mean_iou(matrix),
+            "val_pixel_accuracy": int(matrix.diagonal().sum()) / pixels,
+        }
+
+    def _parts(self) -> int:
+        height, width = self._val.fetch(np.zeros(1, np.int64))[1].shape[1:]
+        return -(-len(self._val) * height * width // EVALUATED) if len(self._val) else 1
+
+    def _loss(self, outputs: Any, classes: Tensor) -> Tensor:
+        if not isinstance(outputs, Tensor):
+            main, *further = outputs
+            return self._loss(main, classes) + AUXILIARY * sum(self._loss(each, classes) for each in further)
+        smoothing = self._train.label_smoothing
+        total = F.cross_entropy(
+            outputs.float(), classes, self._weights, ignore_index=NO_CLASS, reduction="sum", label_smoothing=smoothing
+        )
+        counted = torch.bincount(classes.flatten(), minlength=NO_CLASS + 1)[: self._classes]
+        loss = total / (counted * self._weights).sum().clamp(min=1)  # a batch may be void all over
+        return loss + self._train.dice * dice(outputs.float(), classes) if self._train.dice else loss
+
+
+def class_weights(policy: str, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One per class. inverse_log: 1 / ln(1.02 + share), from 1.4 to 50 (ENet, Paszke et al. 2016)."""
+    return 1 / np.log(1.02 + shares) if policy == "inverse_log" else np.ones(len(shares))
+
+
+def dice(logits: Tensor, classes: Tensor) -> Tensor:
+    """1 - mean over classes of 2 |A and B| / (|A| + |B|), in probabilities (V-Net, Milletari et al. 2016).
+
+    Of a whole batch, of the classes in it; void pixels are left out.
+    """
+    counted = (classes != NO_CLASS)[:, None]
+    chances = torch.softmax(logits, 1) * counted
+    truth = F.one_hot(classes.masked_fill(~counted[:, 0], 0), logits.shape[1]).permute(0, 3, 1, 2) * counted
+    both = (chances * truth).sum((0, 2, 3))
+    size = truth.sum((0, 2, 3))
+    scores = 2 * both / (chances.sum((0, 2, 3)) + size).clamp(min=1)
+    here = size > 0
+    return 1 - (scores * here).sum() / here.sum().clamp(min=1)
+
+
+def confusion(found: Tensor, classes: Tensor, number: int) -> Tensor:
+    """(number, number) pixels by true class (rows) and found class; void left out."""
+    counted = classes != NO_CLASS
+    return torch.bincount(classes[counted] * number + found[counted], minlength=number**2).view(number, number)
+
+
+def mean_iou(matrix: Tensor) -> float:
+    """Mean over the classes that occur of intersection over union."""
+    both = matrix.diagonal()
+    union = matrix.sum(0) + matrix.sum(1) - both
+    here = union > 0
+    return float((both[here] / union[here]).mean()) if here.any() else 0.0

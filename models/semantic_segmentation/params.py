@@ -1,0 +1,86 @@
+"""Params of semantic segmentation beyond those that every kind shares."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from models.common.params import DataParams, Section, Train
+
+Side = Annotated[int, Field(ge=16, le=2048)]  # px
+VOID = ("void", "unlabelled", "unlabeled", "ignore", 255)
+HEADS = ("lraspp", "deeplabv3", "fcn")  # torchvision's, on any of BACKBONES: "deeplabv3_resnet50"
+BACKBONES = (
+    r"resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|mobilenet_v3_(small|large)"
+)
+OWN = "small_fpn"
+
+
+class SegmentationData(DataParams):
+    """The `data` section: what size the network sees, which pixels count, which pictures are refused."""
+
+    image_size: Side | tuple[Side, Side] = 256  # px, [width, height] or both: pictures are stretched to it
+    void: tuple[str | int, ...] = VOID  # classes, by name or number, whose pixels are neither learnt nor scored
+    max_void: float = Field(default=0.5, gt=0, le=1)  # share of a picture that may be void: more warns
+    max_pixels: int = Field(default=50_000_000, ge=64)  # of one picture as delivered; more is quarantined
+    min_side: int = Field(default=16, ge=1)  # px; smaller pictures are quarantined
+    near_duplicate_bits: int = Field(default=2, ge=0, le=8)  # differing bits of the 64-bit perceptual hash
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_void_is_a_list_of_one(cls, given: object) -> object:
+        if isinstance(given, dict) and isinstance(given.get("void"), str | int):
+            return {**given, "void": (given["void"],)}
+        return given
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of what the program takes, px."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    def is_void(self, name: str, number: int | None = None) -> bool:
+        """Whether a class is one of `void`; names are compared without regard to case."""
+        names = {each.casefold() for each in self.void if isinstance(each, str)}
+        return name.casefold() in names or number in self.void
+
+
+class Augment(Section):
+    """Random changes to training pictures and their masks alike, a whole batch at once on the device. 0: off."""
+
+    crop: tuple[Side, Side] | None = None  # px of image_size, [width, height]: learn from random parts; None: whole
+    scale: float = Field(
+        default=0.25, ge=0, lt=1
+    )  # zoom in or out by up to this share; what is beyond the edge is void
+    horizontal_flip: bool = True
+    brightness: float = Field(default=0.2, ge=0, le=1)
+    contrast: float = Field(default=0.2, ge=0, le=1)
+    tint: float = Field(default=0.0, ge=0, le=1)  # each colour lightened or darkened by itself
+
+
+class SegmentationTrain(Train):
+    """The `train` section."""
+
+    network: str = OWN  # our own, or <head>_<backbone> of torchvision: lraspp_mobilenet_v3_large, deeplabv3_resnet50
+    width: int = Field(default=32, ge=4)  # channels of the stem of our own network
+    augment: Augment = Augment()
+    class_weights: Literal["none", "inverse_log"] = "none"  # inverse_log: rare classes weigh more, up to 50 times
+    dice: float = Field(default=0.0, ge=0)  # weight of the Dice loss beside cross-entropy
+    metric: Literal["loss", "mean_iou"] = "mean_iou"  # on validation: which epoch is kept, when to stop
+
+    @model_validator(mode="after")
+    def _network_is_known(self) -> Self:
+        head, _, backbone = self.network.partition("_")
+        if self.network != OWN and not (head in HEADS and re.fullmatch(BACKBONES, backbone)):
+            raise ValueError(
+                f"unknown network '{self.network}'. Known: {OWN}, and {', '.join(HEADS)} each followed by _ and a"
+                " backbone: resnet18, resnet34, resnet50, resnet101, mobilenet_v3_small, mobilenet_v3_large, …"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _masks_do_not_mix(self) -> Self:
+        if self.mixup:
+            raise ValueError("mixup mixes labels, and a mask has none to mix; set mixup: 0")
+        if self.network == OWN and self.weights == "imagenet":
+            raise ValueError(f"network: {OWN} has no imagenet weights; name a torchvision network or set weights: none")
+        return self

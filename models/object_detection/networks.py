@@ -1,0 +1,270 @@
+"""Detectors: torchvision's SSDlite, RetinaNet, FCOS and Faster R-CNN on a choice of backbones, one of them our own.
+
+All take float pictures (N, 3, H, W), normalised. In training they take targets, too, and give a dict of losses; else a
+list with `boxes` (D, 4) in px of the input, `scores` (D,) and `labels` (D,) of each picture, best first. Their labels
+begin at `first_label`: some count the background as class 0.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v3_large, resnet
+from torchvision.models.detection import (
+    FCOS,
+    FasterRCNN,
+    RetinaNet,
+    ssdlite320_mobilenet_v3_large,
+)
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+from models.common.normalised import Normalised
+from models.object_detection.params import DetectionData, DetectionTrain
+
+LEAST_SCORE = 0.02  # boxes below it are not even evaluated: they cost time and hardly any average precision
+CANDIDATES = 400  # of a level, before overlapping ones are dropped
+PYRAMID = 256  # channels of torchvision's feature pyramids
+SMALL_PYRAMID = 64
+USUAL_ANCHOR = 32  # px; FCOS' own finest grid, 8 px, is for objects of about this size
+RATIOS = (0.5, 1.0, 2.0)
+
+
+def build(train: DetectionTrain, data: DetectionData, classes: int) -> nn.Module:
+    """An untrained detector, its answers limited as `data` says."""
+    limits: dict[str, Any] = {"nms_thresh": data.nms_iou, "detections_per_img": data.max_boxes}
+    if train.network == "fasterrcnn":
+        limits = {f"box_{name}": value for name, value in (limits | {"score_thresh": LEAST_SCORE}).items()}
+    else:
+        limits |= {"score_thresh": LEAST_SCORE, "topk_candidates": CANDIDATES}
+    network: nn.Module = BUILDERS[train.network](train, classes, limits)
+    network.transform = _Ready()
+    for layer in _answering(network):
+        layer.register_forward_hook(_in_full_precision)
+    if train.dropout:
+        for layer in class_layers(train, network):
+            layer.register_forward_pre_hook(functools.partial(_drop, train.dropout))
+    return network.requires_grad_(requires_grad=True)
+
+
+def first_label(train: DetectionTrain) -> int:
+    """The number by which a detector calls our class 0: 1 where 0 is the background."""
+    return int(train.network in ("ssdlite", "fasterrcnn"))
+
+
+def head(network: nn.Module) -> list[nn.Module]:
+    """All that is not the trunk that ImageNet's weights would fill: what is new in another task."""
+    backbone, trunk = network.get_submodule("backbone"), trunk_of(network)
+    return [part for part in (*backbone.children(), *network.children()) if part not in (trunk, backbone)]
+
+
+def trunk_of(network: nn.Module) -> nn.Module:
+    """The layers of a classifier."""
+    backbone = network.get_submodule("backbone")
+    return backbone.get_submodule("features" if hasattr(backbone, "features") else "body")
+
+
+def class_layers(train: DetectionTrain, network: nn.Module) -> list[nn.Module]:
+    """The layers whose shape depends on the number of classes."""
+    with torch.device("meta"):
+        two, three = (BUILDERS[train.network](train, count, {}).state_dict() for count in (2, 3))
+    owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
+    return [network.get_submodule(owner) for owner in owners]
+
+
+class Detector(nn.Module):
+    """A network with its preprocessing: pictures (N, H, W, 3) uint8 -> what was found, labels from 0."""
+
+    def __init__(self, network: nn.Module, train: DetectionTrain) -> None:
+        super().__init__()
+        self.normalised = Normalised(network)
+        self.first = first_label(train)
+        if train.network == "ssdlite":  # torchvision trained it on -1..1
+            self.normalised.shift.fill_(-1.0)
+            self.normalised.factor.fill_(1 / 127.5)
+
+    def forward(self, pictures: Tensor) -> list[dict[str, Tensor]]:
+        """For each picture boxes (D, 4), scores (D,) and labels (D,)."""
+        answers: list[dict[str, Tensor]] = self.normalised(pictures)
+        return [answer | {"labels": answer["labels"] - self.first} for answer in answers]
+
+    def losses(self, pictures: Tensor, boxes: list[Tensor], classes: list[Tensor]) -> Tensor:
+        """The detector's losses, summed. pictures: (N, 3, H, W), scaled; boxes (M, 4), px, and classes (M,) of each."""
+        targets = [
+            {"boxes": each, "labels": numbers + self.first} for each, numbers in zip(boxes, classes, strict=True)
+        ]
+        parts: dict[str, Tensor] = self.normalised.network(pictures, targets)
+        return torch.stack([part.float() for part in parts.values()]).sum()
+
+    def scaled(self, pictures: Tensor) -> Tensor:
+        """(N, H, W, 3) float in 0..255 -> (N, 3, H, W) with the mean and deviation that the network is used to."""
+        return self.normalised.scaled(pictures)
+
+
+class Single(nn.Module):
+    """A detector for one picture at a time, as it is exported: (1, H, W, 3) uint8 -> boxes, scores, labels."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(D, 4), (D,), (D,)."""
+        answer = self.detector(pictures)[0]
+        return answer["boxes"], answer["scores"], answer["labels"]
+
+
+class Trunk(nn.Sequential):
+    """Our own small trunk, 1/2 to 1/32 of the picture: each stage halves it and refines it by a residual block.
+
+    After ResNet-9 (Coleman et al., DAWNBench 2017), with strided convolutions for pooling: at the picture's own
+    resolution is where a CPU's time would go. Trained from nothing it learns in minutes.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.channels = [2 * width, 4 * width, 8 * width, 8 * width]  # at 1/4, 1/8, 1/16, 1/32
+        super().__init__()
+        self.add_module("stem", _Conv(3, width, kernel=4, stride=2))
+        inward = width
+        for place, outward in enumerate(self.channels, start=1):
+            self.add_module(f"stage{place}", nn.Sequential(_Conv(inward, outward, stride=2), _Residual(outward)))
+            inward = outward
+
+
+class _Conv(nn.Sequential):
+    def __init__(self, inward: int, outward: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inward, outward, kernel, stride, padding=1, bias=False),
+            nn.BatchNorm2d(outward),
+            nn.ReLU(inplace=True),
+        )
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(_Conv(channels, channels), _Conv(channels, channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = features + self.inner(features)
+        return out
+
+
+class _Ready(nn.Module):
+    """In the place of torchvision's GeneralizedRCNNTransform: the pictures are of one size and normalised before."""
+
+    def forward(self, pictures: Tensor, targets: Any = None) -> tuple[ImageList, Any]:
+        height, width = pictures.shape[-2:]
+        return ImageList(pictures, [(int(height), int(width))] * len(pictures)), targets
+
+    def postprocess(self, answers: Any, _shapes: Any, _original: Any) -> Any:
+        return answers
+
+
+def _ssdlite(_train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.Module:
+    network: nn.Module = ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=classes + 1, **limits
+    )
+    return network
+
+
+def _retinanet(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.Module:
+    backbone = _pyramid(train, from_eighth=True)
+    sizes = [tuple(int(size * 2 ** (third / 3)) for third in range(3)) for size in _sizes(train, train.anchor)]
+    anchors = AnchorGenerator(tuple(sizes), (RATIOS,) * len(sizes))
+    norm = nn.BatchNorm2d if train.backbone == "small" else None
+    per_place = anchors.num_anchors_per_location()[0]
+    heads = RetinaNetHead(backbone.out_channels, per_place, classes, norm_layer=norm)
+    return RetinaNet(backbone, classes, anchor_generator=anchors, head=heads, **limits)  # type: ignore[no-any-return]
+
+
+def _fcos(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.Module:
+    backbone = _pyramid(train, from_eighth=True)
+    sizes = [(size,) for size in _sizes(train, train.anchor // 4)]
+    anchors = AnchorGenerator(tuple(sizes), ((1.0,),) * len(sizes))
+    heads = FCOSHead(backbone.out_channels, 1, classes)
+    if train.backbone == "small":
+        parts: dict[str, Any] = {"num_convs": 2, "norm_layer": nn.BatchNorm2d}
+        heads.classification_head = FCOSClassificationHead(backbone.out_channels, 1, classes, **parts)
+        heads.regression_head = FCOSRegressionHead(backbone.out_channels, 1, **parts)
+    radius = 1.5 * USUAL_ANCHOR / train.anchor  # of the grid, whatever size its objects have
+    return FCOS(  # type: ignore[no-any-return]
+        backbone, classes, anchor_generator=anchors, head=heads, center_sampling_radius=radius, **limits
+    )
+
+
+def _fasterrcnn(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.Module:
+    backbone = _pyramid(train, from_eighth=train.backbone == "small")
+    sizes = [(size,) for size in _sizes(train, train.anchor)]
+    further: dict[str, Any] = {"num_classes": classes + 1}
+    if train.backbone == "small":
+        features = 4 * SMALL_PYRAMID
+        box_head = TwoMLPHead(backbone.out_channels * 7**2, features)
+        further = {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, classes + 1)}
+        further |= {"rpn_pre_nms_top_n_train": 500, "rpn_pre_nms_top_n_test": 250, "box_batch_size_per_image": 128}
+        further |= {"rpn_post_nms_top_n_train": 500, "rpn_post_nms_top_n_test": 250}
+    anchors = AnchorGenerator(tuple(sizes), (RATIOS,) * len(sizes))
+    return FasterRCNN(backbone, rpn_anchor_generator=anchors, **further, **limits)  # type: ignore[no-any-return]
+
+
+BUILDERS = {"ssdlite": _ssdlite, "retinanet": _retinanet, "fcos": _fcos, "fasterrcnn": _fasterrcnn}
+
+
+def _pyramid(train: DetectionTrain, *, from_eighth: bool) -> Any:
+    """A trunk with a feature pyramid on it, from 1/8 of the picture on or from 1/4."""
+    if train.backbone == "small":
+        small = Trunk(train.width)
+        outputs = {"stage2": "0", "stage3": "1", "stage4": "2"}
+        return BackboneWithFPN(small, outputs, small.channels[1:], SMALL_PYRAMID, extra_blocks=LastLevelMaxPool())
+    norm = nn.BatchNorm2d if train.weights == "none" else FrozenBatchNorm2d  # small batches would spoil good statistics
+    trunk, names, inward = (_mobilenet if train.backbone == "mobilenet_v3_large" else _resnet)(train.backbone, norm)
+    names, inward = (names[1:], inward[1:]) if from_eighth else (names, inward)
+    extra = LastLevelP6P7(PYRAMID, PYRAMID) if from_eighth else LastLevelMaxPool()
+    outputs = {name: str(place) for place, name in enumerate(names)}
+    return BackboneWithFPN(trunk, outputs, inward, PYRAMID, extra_blocks=extra)
+
+
+Pieces = tuple[nn.Module, list[str], list[int]]  # trunk, its layers that end at 1/4 to 1/32, their channels
+
+
+def _resnet(name: str, norm: type[nn.Module]) -> Pieces:
+    trunk = getattr(resnet, name)(weights=None, norm_layer=norm)
+    return trunk, [f"layer{number}" for number in range(1, 5)], [trunk.inplanes // 2**halved for halved in (3, 2, 1, 0)]
+
+
+def _mobilenet(_name: str, norm: type[nn.Module]) -> Pieces:
+    trunk = mobilenet_v3_large(weights=None, norm_layer=norm).features
+    places = (3, 6, 12, 16)  # the last block of each resolution
+    return trunk, [str(place) for place in places], [trunk[place].out_channels for place in places]
+
+
+def _sizes(train: DetectionTrain, finest: int) -> list[int]:
+    """px of an object on each level of the pyramid."""
+    return [finest * 2**level for level in range(4 if train.backbone == "small" else 5)]
+
+
+def _answering(network: nn.Module) -> list[nn.Module]:
+    """The layers whose outputs losses and boxes are computed from."""
+    names = ("head", "rpn.head", "roi_heads.box_predictor")
+    return [module for name, module in network.named_modules() if name in names]
+
+
+def _in_full_precision(_layer: nn.Module, _inputs: Any, outputs: Any) -> Any:
+    """Losses and boxes in float32, whatever the layers before were computed in."""
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    if isinstance(outputs, dict):
+        return {name: _in_full_precision(_layer, (), each) for name, each in outputs.items()}
+    return type(outputs)(_in_full_precision(_layer, (), each) for each in outputs)
+
+
+def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(nn.functional.dropout(each, share, layer.training) for each in inputs)

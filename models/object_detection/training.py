@@ -1,0 +1,204 @@
+"""Training of a detector from start to finish: checks, weights, learning, export, what is left on disk."""
+
+import functools
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from models.common import parallel
+from models.common.annotations import Annotation
+from models.common.average_precision import box_iou
+from models.common.batches import data_version
+from models.common.checkpoints import Checkpoints, for_job
+from models.common.counts import read_counts
+from models.common.curves import Curves
+from models.common.errors import RatchetError, UserError
+from models.common.exporting import export_graph
+from models.common.freezing import layer_groups
+from models.common.kind import TrainJob
+from models.common.program import Program, ProgramSpec
+from models.common.results import clear_errors, fresh_folders, write_results
+from models.common.training import Fitted, fit
+from models.object_detection import networks
+from models.object_detection.learner import DetectionLearner, Goals, Scenes
+from models.object_detection.networks import Detector, Single
+from models.object_detection.params import DetectionData, DetectionTrain
+from models.object_detection.pictures import Canvas
+from models.object_detection.pixels import annotations, pixels
+from models.object_detection.weights import load_initial
+
+PROBES = 16  # validation pictures that network and program must agree on
+TOLERANCE = 1e-3  # of a score, and of the picture's width for a box
+CLOSE_CALLS = 0.02  # share of boxes that may be in one answer alone: of two as good as equal either may come first
+
+
+def train(job: TrainJob) -> None:
+    """Trains on `job.manifest`, on every GPU asked for, and writes job.out/program and job.out/training.
+
+    Raises UserError for data or params that cannot be trained with, RatchetError where the training itself fails;
+    its checkpoints stay, and the same training run again goes on from them.
+    """
+    with clear_errors(job):
+        labels_of(job)
+        pixels(job.manifest, job.batches, job.home, canvas_of(_data(job)))  # once, before processes that all would
+        fresh_folders(job)
+        parallel.launch(functools.partial(_work, job), parallel.processes(job.train.devices))
+
+
+def labels_of(job: TrainJob) -> tuple[str, ...]:
+    """The classes, in the order of the network's: `data.labels`, or all that the training split holds, sorted.
+
+    Raises UserError where there is none, where one has too few objects, or where nothing is left to validate with.
+    """
+    splits = {name: rows["classes"].map(read_counts) for name, rows in job.manifest.groupby("split")}
+    counts: dict[str, int] = {}
+    for found in splits.get("train", ()):
+        for label, count in found.items():
+            counts[label] = counts.get(label, 0) + count
+    labels = job.data.labels or tuple(sorted(counts))
+    if not labels:
+        raise UserError("Training needs objects; no training picture has any. Add annotated pictures")
+    scarce = [label for label in labels if counts.get(label, 0) < job.data.min_per_class]
+    if scarce:
+        told = ", ".join(f"'{label}' has {counts.get(label, 0)}" for label in scarce[:5])
+        raise UserError(
+            f"Too few training objects: {told}; data.min_per_class is {job.data.min_per_class}."
+            " Add more, or remove the class"
+        )
+    strange = {label for name in ("train", "val") for found in splits.get(name, ()) for label in found} - set(labels)
+    if strange:
+        raise UserError(
+            f"Class '{min(strange)}' is in the data but has no training object or is not in data.labels"
+            f" ({', '.join(labels)}). Add training pictures of it, or remove it"
+        )
+    if not any(len(found) for found in splits.get("val", ())):
+        raise UserError(
+            "No picture of the validation split has an object, so no epoch can be told from another."
+            " Raise data.splits.val before adding data, or add some with --split val"
+        )
+    return labels
+
+
+def learner(job: TrainJob, device: torch.device) -> DetectionLearner:
+    """The learner of a job, with its network built and its starting weights loaded."""
+    data, train = _data(job), _train(job)
+    labels, canvas = labels_of(job), canvas_of(data)
+    torch.manual_seed(train.seed)
+    network = networks.build(train, data, len(labels))
+    load_initial(network, networks.class_layers(train, network), train, labels, job.initial)
+    network.to(device)
+    groups = layer_groups(network, networks.head(network))
+    scenes, val = (_scenes(job, split, labels, canvas, device) for split in ("train", "val"))
+    return DetectionLearner(network, groups, scenes, val, train, canvas, labels)
+
+
+def canvas_of(data: DetectionData) -> Canvas:
+    """How the `data` section has pictures laid on the network's input."""
+    return Canvas(*data.size, data.keep_aspect, data.max_pixels)
+
+
+def _work(job: TrainJob) -> None:
+    """What each process does; the first one writes."""
+    with clear_errors(job):
+        device, train = parallel.device(), _train(job)
+        pupil = learner(job, device)
+        checkpoints = for_job(job, data_version(job.batches))
+        writes = parallel.rank() == 0
+        config = {"model": job.model, **train.model_dump()} if train.wandb else None
+        with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
+            fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)
+        if writes:
+            _finish(job, pupil.network, fitted, checkpoints)
+
+
+def _finish(job: TrainJob, network: nn.Module, fitted: Fitted, checkpoints: Checkpoints) -> None:
+    data, labels = _data(job), labels_of(job)
+    network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    whole = Single(Detector(network, _train(job))).eval()
+    canvas = canvas_of(data)
+    spec = ProgramSpec(
+        kind="object_detection",
+        labels=labels,
+        input={
+            "width": canvas.width,
+            "height": canvas.height,
+            "keep_aspect": canvas.keep_aspect,
+            "max_pixels": canvas.max_pixels,
+            "score_threshold": data.score_threshold,
+        },
+        provenance=dict(job.provenance),
+    )
+    rows = job.manifest[job.manifest["split"] == "val"].head(PROBES)
+    probes = pixels(rows, job.batches, job.home, canvas).take(np.arange(len(rows)))
+    export(whole, torch.from_numpy(probes[:1]), spec, job)
+    proof = parity(whole, Program(job.out / "program"), probes)
+    write_results(job, network, labels, _train(job).design, fitted, **proof)
+    checkpoints.clear()
+
+
+def export(whole: Single, example: torch.Tensor, spec: ProgramSpec, job: TrainJob) -> None:
+    """job.out/program: the whole detector for one picture, its choice among overlapping boxes included."""
+    outputs = ("boxes", "scores", "labels")
+    found = {name: {0: "found"} for name in outputs}
+    export_graph(whole, {"images": example}, outputs, found, spec, job.out / "program")
+
+
+def parity(whole: Single, program: Program, pictures: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, float]:
+    """How far the program's boxes and scores are from the network's on real pictures, as summary.json has it.
+
+    Raises RatchetError where they are not the same but for close calls.
+    """
+    scores = boxes = alone = total = 0.0
+    for picture in pictures:
+        with torch.inference_mode():
+            ours = [tensor.numpy() for tensor in whole(torch.from_numpy(picture[None]))]
+        theirs = program.run(images=picture[None])
+        place, apart, missing = _compared(ours, [theirs[name] for name in ("boxes", "scores", "labels")])
+        boxes, scores = max(boxes, place), max(scores, apart)
+        alone, total = alone + missing, total + len(ours[1]) + len(theirs["scores"])
+    if boxes > TOLERANCE * pictures.shape[2] or scores > TOLERANCE or alone > 1 + CLOSE_CALLS * total:
+        raise RatchetError(
+            f"The exported program differs from the network: boxes by up to {boxes:.2g} px, scores by up to"
+            f" {scores:.2g}, {alone:.0f} of {total:.0f} boxes are in one answer alone. It was not kept; report this"
+        )
+    return {
+        "parity_max_abs_diff": scores,
+        "parity_box_px": boxes,
+        "parity_boxes": total / 2,
+        "parity_alone": alone,
+        "parity_examples": len(pictures),
+    }
+
+
+def _compared(ours: list[Any], theirs: list[Any]) -> tuple[float, float, int]:
+    """Largest difference of boxes (px) and of scores between answers that are of the same thing; how many are not."""
+    overlaps = box_iou(ours[0].astype(float), theirs[0].astype(float), np.zeros(len(theirs[1]), bool))
+    near = np.abs(ours[1][:, None] - theirs[1][None]) <= 10 * TOLERANCE
+    overlaps = np.where((ours[2][:, None] == theirs[2][None]) & near, overlaps, 0.0)
+    if not overlaps.size:
+        return 0.0, 0.0, len(ours[1]) + len(theirs[1])
+    best = overlaps.argmax(axis=1)
+    same = overlaps[np.arange(len(best)), best] > 0.9  # IoU: the same box, computed twice
+    alone = int((~same).sum()) + len(theirs[1]) - len(set(best[same].tolist()))
+    if not same.any():
+        return 0.0, 0.0, alone
+    boxes = np.abs(ours[0][same] - theirs[0][best[same]]).max()
+    return float(boxes), float(np.abs(ours[1][same] - theirs[1][best[same]]).max()), alone
+
+
+def _scenes(job: TrainJob, split: str, labels: tuple[str, ...], canvas: Canvas, device: torch.device) -> Scenes:
+    rows: pd.DataFrame = job.manifest[job.manifest["split"] == split]
+    known: list[Annotation] = annotations(rows, job.batches)
+    found = pixels(rows, job.batches, job.home, canvas)
+    return Scenes(found, known, Goals.of(known, labels, canvas), device)
+
+
+def _data(job: TrainJob) -> DetectionData:
+    return cast(DetectionData, job.data)
+
+
+def _train(job: TrainJob) -> DetectionTrain:
+    return cast(DetectionTrain, job.train)

@@ -146,11 +146,13 @@ def dice(logits: Tensor, classes: Tensor) -> Tensor:
 
     Of a whole batch, of the classes in it; void pixels are left out.
     """
-    counted = (classes != NO_CLASS)[:, None]
-    chances = torch.softmax(logits, 1) * counted
-    truth = F.one_hot(classes.masked_fill(~counted[:, 0], 0), logits.shape[1]).permute(0, 3, 1, 2) * counted
-    both = (chances * truth).sum((0, 2, 3))
-    size = truth.sum((0, 2, 3))
+    counted = classes != NO_CLASS
+    number = logits.shape[1]
+    chances = torch.softmax(logits, 1) * counted[:, None]
+    known = classes.masked_fill(~counted, 0)
+    of_truth = chances.gather(1, known[:, None])[:, 0]  # 0 where void
+    both = torch.zeros(number, device=logits.device).index_add(0, known.flatten(), of_truth.flatten())
+    size = torch.bincount(classes.flatten(), minlength=NO_CLASS + 1)[:number]
     scores = 2 * both / (chances.sum((0, 2, 3)) + size).clamp(min=1)
     here = size > 0
     return 1 - (scores * here).sum() / here.sum().clamp(min=1)

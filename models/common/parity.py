@@ -1,0 +1,35 @@
+"""Proof that a program with any inputs and outputs says what its network says, on real examples."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from models.common.errors import RatchetError
+from models.common.exporting import TOLERANCE
+from models.common.program import Program
+
+
+def parity_of(network: nn.Module, folder: Path, inputs: dict[str, NDArray[np.generic]]) -> float:
+    """Largest difference between any output of the network and the same output of its program, on the same inputs.
+
+    network: takes the inputs in their order, gives the program's outputs in theirs, one tensor or several.
+    Raises RatchetError where one differs by more than TOLERANCE of that output's largest value.
+    """
+    with torch.inference_mode():
+        found = network.eval()(*(torch.from_numpy(values) for values in inputs.values()))
+    ours = [tensor.numpy() for tensor in ([found] if isinstance(found, torch.Tensor) else found)]
+    theirs = Program(folder).run(**inputs)
+    largest = 0.0
+    for (name, values), expected in zip(theirs.items(), ours, strict=True):
+        difference = float(np.abs(values - expected).max())
+        allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        if not difference <= allowed:
+            raise RatchetError(
+                f"The exported program differs from the network: {name} by up to {difference:.2g} (allowed"
+                f" {allowed:.2g}). It was not kept; report this with the network's name"
+            )
+        largest = max(largest, difference)
+    return largest

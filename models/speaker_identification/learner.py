@@ -1,0 +1,100 @@
+"""What learns to tell voices apart: network, random stretches, augmentation, loss, for models/common/training.py."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.common.audio_augmentation import masked, varied
+from models.common.decoded import Ragged
+from models.common.freezing import Group
+from models.speaker_identification.inputs import padded
+from models.speaker_identification.networks import SpeakerNetwork
+from models.speaker_identification.params import SpeakerTrain
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N recordings on the device, padded with zeros to the longest."""
+
+    samples: Tensor  # (N, T) int16
+    lengths: Tensor  # (N,) int64
+    speakers: Tensor  # (N,) int64
+
+
+@dataclass(frozen=True)
+class Voices:
+    """Recordings and their speakers, by position."""
+
+    sounds: Ragged
+    speakers: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.sounds)
+
+    def fetch(self, positions: NDArray[np.int64], device: torch.device) -> Batch:
+        samples, lengths = padded(self.sounds.take(positions))
+        arrays = (samples, lengths, self.speakers[positions])
+        return Batch(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
+
+
+class SpeakerLearner:
+    """A Learner of voices."""
+
+    def __init__(
+        self,
+        network: SpeakerNetwork,
+        groups: list[Group],
+        voices: Voices,
+        val: Voices,
+        sample_rate: int,
+        train: SpeakerTrain,
+    ) -> None:
+        self.network, self.groups = network, groups
+        self.examples = len(voices)
+        self._voices, self._val, self._train = voices, val, train
+        self._sample_rate = sample_rate
+        self._device = next(network.parameters()).device
+        if train.compile:
+            network.compile()
+
+    def fetch(self, positions: NDArray[np.int64]) -> Batch:
+        """Training recordings as they were decoded, whole."""
+        return self._voices.fetch(positions, self._device)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of scaled cosines, the true speaker's less `margin` (AM-softmax, Wang et al. 2018)."""
+        train = self._train
+        low, high = (round(seconds * self._sample_rate) for seconds in train.crop_seconds)
+        share = float(torch.rand(()))
+        samples, lengths = cropped(batch.samples, batch.lengths, round(low + share * (high - low)))
+        sounds = varied(samples, train.augment, self._sample_rate)
+        spectrograms = masked(self.network.mel(sounds, lengths), train.augment)
+        embeddings = self.network.embedded(spectrograms, self.network.inside(samples, lengths))
+        cosines = self.network.cosines(embeddings)
+        margins = train.margin * F.one_hot(batch.speakers, cosines.shape[1])
+        return F.cross_entropy(train.scale * (cosines - margins), batch.speakers, label_smoothing=train.label_smoothing)
+
+    def evaluate(self) -> dict[str, float]:
+        """Cross-entropy (without margin or smoothing) and accuracy over the validation split, whole recordings."""
+        total = torch.zeros(2, dtype=torch.float64)
+        order = np.argsort(self._val.sounds.lengths, kind="stable")  # of about one length: little is padded
+        for part in np.array_split(order, -(-len(order) // self._train.batch_size)):
+            batch = self._val.fetch(part, self._device)
+            logits, _ = self.network(batch.samples, batch.lengths)
+            loss = F.cross_entropy(logits, batch.speakers, reduction="sum")
+            total += torch.stack([loss, (logits.argmax(1) == batch.speakers).sum()]).double().cpu()
+        loss, correct = (total / len(self._val)).tolist()
+        return {"val_loss": loss, "val_accuracy": correct}
+
+
+def cropped(samples: Tensor, lengths: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """A random stretch of `length` samples of each recording, or all of a shorter one, and how long each now is."""
+    length = min(length, samples.shape[1])
+    spare = (lengths - length).clamp(min=0)
+    start = (torch.rand(len(samples), device=samples.device) * (spare + 1)).long()
+    place = start[:, None] + torch.arange(length, device=samples.device)
+    return samples.gather(1, place.clamp(max=samples.shape[1] - 1)), lengths.clamp(max=length)

@@ -1,0 +1,46 @@
+"""Params of speaker identification beyond those that every kind shares."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from models.common.audio_params import AudioAugment, AudioData
+from models.common.params import Train
+
+
+class SpeakerData(AudioData):
+    """The `data` section. The label is the speaker; `group` keeps a session, one day's recordings, in one split."""
+
+    speaker_column: str = "label"  # a speaker in train and test is what is wanted here
+
+
+class VoiceAugment(AudioAugment):
+    """Random changes to training recordings that leave a voice as it is."""
+
+    shift: float = Field(default=0.0, ge=0, le=10)  # seconds, either way; stretches are cut at random places anyway
+    speed: float = Field(default=0.0, ge=0, lt=0.5)  # off: another speed is another pitch, so another voice
+
+
+class SpeakerTrain(Train):
+    """The `train` section."""
+
+    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ()
+
+    network: Literal["bc_resnet", "crnn"] = "bc_resnet"
+    width: float = Field(default=1.0, gt=0)  # times the usual channels
+    mels: int = Field(default=60, ge=8, le=128)  # bands of the log-mel spectrogram
+    pooling: Literal["attentive", "statistics"] = "attentive"  # over time; statistics: every frame counts the same
+    dim: int = Field(default=128, ge=2)  # numbers of an embedding
+    margin: float = Field(default=0.2, ge=0, lt=1)  # of the cosine, AM-softmax; 0: plain softmax over cosines
+    scale: float = Field(default=20.0, gt=0)  # times the cosine: the sharpness of the softmax
+    crop_seconds: tuple[float, float] = (0.4, 2.0)  # a batch learns from stretches of one random length, from .. to
+    augment: VoiceAugment = VoiceAugment()
+    metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
+
+    @model_validator(mode="after")
+    def _stretches_have_a_length(self) -> Self:
+        if not 0.1 <= self.crop_seconds[0] <= self.crop_seconds[1]:
+            raise ValueError(f"crop_seconds {list(self.crop_seconds)} must rise, from 0.1 s or more")
+        if self.mixup:
+            raise ValueError("mixup is not done on voices; leave it at 0")
+        return self

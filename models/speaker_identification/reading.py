@@ -1,0 +1,33 @@
+"""Voices as data: which files are examples, what is recorded of each, and what is checked over all of them."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from models.common.audio import EXTENSIONS
+from models.common.audio_checks import audio_expectations
+from models.common.kind import Example, Expectation
+from models.common.sources import Source, labelled_files
+from models.speaker_identification.params import SpeakerData
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def examples(source: Source, data: SpeakerData) -> Iterator[Example]:
+    """A folder for each speaker, or files beside a metadata file."""
+    return labelled_files(source, EXTENSIONS, data.columns)
+
+
+def expectations(data: SpeakerData, manifest: "pd.DataFrame") -> list[Expectation]:
+    """All that is checked of recordings, and that voices can be compared. Adds columns to `manifest`."""
+    test = manifest["split"] == "test"
+    manifest["test_recordings_of_speaker"] = test.groupby(manifest["label"]).transform("sum")
+    pairs = Expectation(
+        name="every speaker can be verified",
+        expectation="ExpectColumnValuesToBeBetween",
+        kwargs={"column": "test_recordings_of_speaker", "min_value": 2},
+        severity="warn",
+        means="a speaker with under two test recordings makes no pair of one voice, so the equal error rate says"
+        " nothing of it; add some with --split test",
+    )
+    return [pairs, *audio_expectations(data, manifest)]

@@ -4,6 +4,7 @@ Frames are log probabilities (F, 1 + letters); column 0 is CTC's blank (Graves e
 letters and says nothing. No language model: what is not heard is not guessed.
 """
 
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 BLANK = 0
 Frames = NDArray[np.float32]
-LEAST = 1e-5  # a letter less probable than this in a frame opens no new branch of the search
+Beams = dict[tuple[int, ...], tuple[float, float]]  # letters -> probability that ends in a blank, in the last of them
+NOTHING = (0.0, 0.0)
+LEAST = 1e-4  # a letter less probable than this in a frame opens no new branch of the search
 NEAR = 0.01  # two letters of a frame closer than this in probability: another machine may choose the other
 NEVER = -1e30  # log probability of what cannot be; finite, so that sums of it stay numbers
 
@@ -47,32 +50,33 @@ def beam(frames: Frames, width: int, least: float = LEAST) -> Found:
 
     With a width that nothing is cut at and `least` 0 it is exact.
     """
-    beams: dict[tuple[int, ...], tuple[float, float]] = {(): (1.0, 0.0)}  # ends in a blank, ends in its last letter
-    for row in np.exp(frames.astype(np.float64)):
-        likely = [(int(letter), float(row[letter])) for letter in np.flatnonzero(row >= least) if letter != BLANK]
-        grown = _grown(beams, float(row[BLANK]), row, likely)
-        kept = sorted(grown.items(), key=lambda item: (-sum(item[1]), item[0]))[:width]
+    beams: Beams = {(): (1.0, 0.0)}
+    chances = np.exp(frames.astype(np.float64))
+    for row, likely in zip(chances.tolist(), chances >= least, strict=True):
+        letters = [letter for letter in np.flatnonzero(likely).tolist() if letter != BLANK]
+        grown = _grown(beams, row, letters)
+        kept = heapq.nsmallest(width, grown.items(), key=_rank)
         total = sum(kept[0][1]) or 1.0  # of the best: the others are told relative to it, so nothing underflows
-        beams = {letters: (blank / total, other / total) for letters, (blank, other) in kept}
-    (first, best), *others = sorted(beams.items(), key=lambda item: (-sum(item[1]), item[0]))
+        beams = {text: (blank / total, other / total) for text, (blank, other) in kept}
+    (first, best), *others = sorted(beams.items(), key=_rank)
     return Found(first, 1.0 - sum(others[0][1]) / sum(best) if others else 1.0)
 
 
-def _grown(
-    beams: dict[tuple[int, ...], tuple[float, float]], silent: float, row: NDArray[np.float64],
-    likely: Sequence[tuple[int, float]],
-) -> dict[tuple[int, ...], tuple[float, float]]:  # fmt: skip
-    grown: dict[tuple[int, ...], tuple[float, float]] = {}
-    for letters, (blank, other) in beams.items():
-        last = letters[-1] if letters else BLANK
-        before = grown.get(letters, (0.0, 0.0))
-        stays = other * float(row[last]) if letters else 0.0
-        grown[letters] = (before[0] + (blank + other) * silent, before[1] + stays)
-        for letter, chance in likely:
-            longer = (*letters, letter)
-            gained = chance * (blank if letter == last else blank + other)
-            before = grown.get(longer, (0.0, 0.0))
-            grown[longer] = (before[0], before[1] + gained)
+def _rank(item: tuple[tuple[int, ...], tuple[float, float]]) -> tuple[float, tuple[int, ...]]:
+    return -item[1][0] - item[1][1], item[0]
+
+
+def _grown(beams: Beams, row: list[float], likely: list[int]) -> Beams:
+    """Every beginning as it is, and longer by each of the likely letters."""
+    grown: Beams = {}
+    for text, (blank, other) in beams.items():
+        last, both = text[-1] if text else BLANK, blank + other
+        before = grown.get(text, NOTHING)
+        grown[text] = (before[0] + both * row[BLANK], before[1] + (other * row[last] if text else 0.0))
+        for letter in likely:
+            longer = (*text, letter)
+            before = grown.get(longer, NOTHING)
+            grown[longer] = (before[0], before[1] + row[letter] * (blank if letter == last else both))
     return grown
 
 

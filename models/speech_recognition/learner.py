@@ -1,6 +1,8 @@
 """What learns to write down what is said: features, network, CTC, as models/common/training.py drives them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,15 +81,15 @@ class Utterances:
         return Batch(*fields)
 
 
-def padded(rows: list[NDArray[np.int16]] | list[NDArray[np.int64]], kind: type[np.integer]) -> Tensor:
+def padded(rows: Sequence[NDArray[Any]], kind: type[np.integer]) -> Tensor:
     """(N, longest), zeros behind each row."""
-    together = np.zeros((len(rows), max(len(row) for row in rows)), kind)
+    together = np.zeros((len(rows), max(map(len, rows))), kind)
     for place, row in enumerate(rows):
         together[place, : len(row)] = row
     return torch.from_numpy(together)
 
 
-def _lengths(rows: list[NDArray[np.int16]] | list[NDArray[np.int64]]) -> Tensor:
+def _lengths(rows: Sequence[NDArray[Any]]) -> Tensor:
     return torch.tensor([len(row) for row in rows])
 
 

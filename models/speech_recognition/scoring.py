@@ -22,7 +22,8 @@ def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> p
     """One row per row of the manifest, in its order.
 
     id, transcript, prediction (both as the program spells), edits, substitutions, deletions, insertions, words,
-    letter_edits, letters, trivial_… (of a model that says nothing), confidence, margin, seconds, split, group, batch,
+    letter_edits, letters, trivial_… (of a model that says nothing), confidence, margin, starts and ends of the
+    predicted words (seconds), seconds, split, group, batch,
     row and the manifest's slice columns. UserError when the program cannot be loaded.
     """
     loaded = Program(program)
@@ -73,6 +74,8 @@ def _row(text: str, answer: Answer) -> dict[str, Any]:
         "trivial_letter_edits": len(text),
         "confidence": answer.confidence,
         "margin": answer.margin,
+        "starts": [word.start for word in answer.words],
+        "ends": [word.end for word in answer.words],
     }
 
 

@@ -16,13 +16,14 @@ from models.common.batches import data_version
 from models.common.checkpoints import Checkpoints, for_job
 from models.common.curves import Curves
 from models.common.decoded import Ragged
-from models.common.errors import RatchetError, UserError
-from models.common.exporting import TOLERANCE, export_graph
+from models.common.errors import UserError
+from models.common.exporting import export_graph
 from models.common.freezing import layer_groups
 from models.common.initial import load_file
 from models.common.kind import TrainJob
 from models.common.mel import HOP, LogMel
-from models.common.program import Program, ProgramSpec
+from models.common.parity import parity_of
+from models.common.program import ProgramSpec
 from models.common.results import clear_errors, fresh_folders, write_results
 from models.common.sounds import sounds
 from models.common.training import Fitted, fit
@@ -136,7 +137,7 @@ def _finish(job: TrainJob, model: Recogniser, fitted: Fitted, checkpoints: Check
     probes = _probes(job)
     write_program(model, job, alphabet)
     together = 1 if model.mel is None else TOGETHER
-    difference = parity(model, job.out / "program", probes, together)
+    difference = proven(model, job.out / "program", probes, together)
     write_results(
         job, model.network, ("", *alphabet), train.network, fitted, parity_max_abs_diff=difference,
         parity_examples=len(probes), transcripts_too_long=squeezed,
@@ -174,27 +175,12 @@ def write_program(model: Recogniser, job: TrainJob, alphabet: tuple[str, ...]) -
     export_graph(model, examples, ("logits", "frames"), open_dimensions, spec, job.out / "program")
 
 
-def parity(model: Recogniser, folder: Path, probes: list[NDArray[np.int16]], together: int) -> float:
-    """Largest difference between the network's log probabilities and its program's on real recordings of different
-    lengths, `together` at a time. Raises RatchetError where it is more than TOLERANCE of the largest."""
-    program, worst = Program(folder), 0.0
-    for start in range(0, len(probes), together):
-        samples = padded(probes[start : start + together], np.int16)
-        lengths = torch.tensor([len(probe) for probe in probes[start : start + together]])
-        with torch.inference_mode():
-            ours, counts = model(samples, lengths)
-        theirs = program.run(samples=samples.numpy(), lengths=lengths.numpy())
-        if theirs["frames"].tolist() != counts.tolist():
-            raise RatchetError("The exported program counts other frames than the network; it was not kept")
-        for one, other, count in zip(ours.numpy(), theirs["logits"], counts.tolist(), strict=True):
-            worst = max(worst, float(np.abs(one[:count] - other[:count]).max(initial=0)))
-            allowed = TOLERANCE * max(1.0, float(np.abs(one[:count]).max(initial=0)))
-            if not worst <= allowed:
-                raise RatchetError(
-                    f"The exported program differs from the network: log probabilities by up to {worst:.2g} (allowed"
-                    f" {allowed:.2g}). It was not kept; report this with the network's name"
-                )
-    return worst
+def proven(model: Recogniser, folder: Path, probes: list[NDArray[np.int16]], together: int) -> float:
+    """Largest difference between the network's answers and its program's on real recordings of different lengths,
+    `together` at a time. Raises RatchetError where it is too large."""
+    parts = [probes[start : start + together] for start in range(0, len(probes), together)]
+    inputs = [(padded(part, np.int16).numpy(), np.array([len(probe) for probe in part])) for part in parts]
+    return max(parity_of(model, folder, {"samples": samples, "lengths": lengths}) for samples, lengths in inputs)
 
 
 def _probes(job: TrainJob) -> list[NDArray[np.int16]]:

@@ -1,0 +1,125 @@
+"""What learns from pictures with sound: branches, augmentation and loss, as models/common/training.py drives them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.audio_visual.media import Media
+from models.audio_visual.networks import Answers, AudioVisual
+from models.audio_visual.params import AudioVisualTrain
+from models.common.audio_augmentation import masked, varied
+from models.common.augmentation import erased, moved, recoloured, resampled
+from models.common.freezing import Group
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N examples on the device; a half that is missing is all zeros."""
+
+    images: Tensor  # (N, S, S, 3) uint8
+    samples: Tensor  # (N, T) int16
+    has_image: Tensor  # (N,) uint8
+    has_audio: Tensor
+    classes: Tensor  # (N,) int64
+
+
+class AudioVisualLearner:
+    """A Learner (models/common/training.py) of pictures with sound."""
+
+    def __init__(
+        self,
+        network: AudioVisual,
+        groups: list[Group],
+        media: tuple[Media, Media],
+        classes: tuple[NDArray[np.int64], NDArray[np.int64]],
+        sample_rate: int,
+        train: AudioVisualTrain,
+    ) -> None:
+        """media, classes: of the training and of the validation split."""
+        self.network, self.groups = network, groups
+        self.examples = len(media[0])
+        self._media, self._classes = media, classes
+        self._sample_rate, self._train = sample_rate, train
+        self._device = next(network.parameters()).device
+        self._format = torch.channels_last if train.channels_last else torch.contiguous_format
+        network.image.network.to(memory_format=self._format)  # type: ignore[call-overload]
+        if train.compile:
+            network.compile()
+
+    def fetch(self, positions: NDArray[np.int64]) -> Batch:
+        """Training examples, as they were decoded, and their classes."""
+        return self._fetched(0, positions)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of the answers from what there is and from either half alone, with smoothed labels.
+
+        What dropping halves at random would come to on average, without the dice: the branches, which take all the
+        time, run once, and the head that joins them three times. (Neverova et al., ModDrop, 2016.)
+        """
+        seen = self._seen(batch.images, batch.has_image)
+        heard = self._heard(batch.samples, batch.has_audio)
+        answers = self.network.answers(seen, heard, batch.has_image, batch.has_audio)
+        return self._mixture(answers, batch, self._train.label_smoothing).mean()
+
+    def evaluate(self) -> dict[str, float]:
+        """Over the validation split: the loss as in training but unsmoothed, and the share that is right."""
+        total = torch.zeros(2, dtype=torch.float64)
+        count = len(self._media[1])
+        for part in np.array_split(np.arange(count), -(-count // self._train.batch_size)):
+            batch = self._fetched(1, part)
+            answers = self.network(batch.images, batch.samples, batch.has_image, batch.has_audio)
+            loss = self._mixture(answers, batch, 0.0).sum()
+            total += torch.stack([loss, (answers.logits.argmax(1) == batch.classes).sum()]).double().cpu()
+        loss, correct = (total / count).tolist()
+        return {"val_loss": loss, "val_accuracy": correct}
+
+    def _mixture(self, answers: Answers, batch: Batch, smoothing: float) -> Tensor:
+        """(N,) mean loss of each example over what it may be asked with."""
+        whole, image, audio = (
+            F.cross_entropy(logits.float(), batch.classes, label_smoothing=smoothing, reduction="none")
+            for logits in answers
+        )
+        alone = (image * batch.has_image + audio * batch.has_audio) / (batch.has_image + batch.has_audio)
+        share = self._train.modality_dropout
+        return (1 - share) * whole + share * alone
+
+    def _seen(self, images: Tensor, has: Tensor) -> Tensor:
+        """(N, fusion); pictures that are missing take no part in the branch's statistics."""
+        rows = has.nonzero()[:, 0]
+        if not len(rows):
+            return self._nothing(has)
+        augment = self._train.augment_image
+        batch = moved(images[rows], augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
+        batch = resampled(batch, augment.scale, augment.rotate)
+        batch = recoloured(batch, augment.brightness, augment.contrast)
+        batch = erased(self.network.image.scaled(batch.permute(0, 2, 3, 1)), augment.erase)
+        features = self.network.image.network(batch.contiguous(memory_format=self._format))
+        return _placed(self.network.bring_image(features), rows, len(has))
+
+    def _heard(self, samples: Tensor, has: Tensor) -> Tensor:
+        rows = has.nonzero()[:, 0]
+        if not len(rows):
+            return self._nothing(has)
+        augment = self._train.augment_audio
+        spectrograms = self.network.mel(varied(samples[rows], augment, self._sample_rate))
+        features = self.network.audio(masked(spectrograms, augment))
+        return _placed(self.network.bring_audio(features), rows, len(has))
+
+    def _nothing(self, has: Tensor) -> Tensor:
+        return torch.zeros(len(has), self._train.fusion, device=has.device)
+
+    def _fetched(self, split: int, positions: NDArray[np.int64]) -> Batch:
+        taken = self._media[split].take(positions)
+        arrays = (taken.images, taken.samples, taken.has_image, taken.has_audio, self._classes[split][positions])
+        return Batch(*(torch.from_numpy(array).to(self._device, non_blocking=True) for array in arrays))
+
+
+def _placed(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """(count, D) with `values` in those rows and zeros in the others."""
+    if len(rows) == count:
+        return values
+    return values.new_zeros(count, values.shape[1]).index_copy(0, rows, values)

@@ -1,0 +1,122 @@
+"""Two branches and what joins them: a picture and a sound, each brought to the same few numbers, then one answer.
+
+Late fusion: the branches meet behind their pooling. Where a half is missing, learnt numbers stand in its place, so one
+head answers from both, from the picture alone and from the sound alone.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.audio_visual.params import OWN_NETWORKS, AudioVisualData, AudioVisualTrain
+from models.common.errors import UserError
+from models.common.imagenet import imagenet_weights
+from models.common.initial import fill
+from models.common.masked_backbones import Statistics, backbone
+from models.common.mel import LogMel
+from models.common.normalised import Normalised
+from models.common.small_cnn import SmallCNN
+
+
+class Answers(NamedTuple):
+    """Logits (N, classes) from what there is of each example, from its picture alone, and from its sound alone."""
+
+    logits: Tensor
+    logits_image: Tensor
+    logits_audio: Tensor
+
+
+class AudioVisual(nn.Module):
+    """Pictures (N, S, S, 3) uint8 and samples (N, T) int16, with 1 where there is one and 0 where not -> Answers.
+
+    This is what is exported. Answers from a half that is missing say how common the classes are, no more.
+    """
+
+    def __init__(self, classes: int, data: AudioVisualData, train: AudioVisualTrain) -> None:
+        super().__init__()
+        self.image = Normalised(_image_branch(train, data.image_size))
+        self.mel = LogMel(data.sample_rate, train.mels)
+        self.audio = _AudioBranch(train)
+        self.bring_image = _Brought(_width(self.image.network, data.image_size), train.fusion)
+        self.bring_audio = _Brought(self.audio.dim, train.fusion)
+        self.join = nn.Sequential(nn.Linear(2 * train.fusion, train.fusion), nn.ReLU(), nn.Dropout(train.dropout))
+        self.classifier = nn.Linear(train.fusion, classes)
+
+    def forward(self, images: Tensor, samples: Tensor, has_image: Tensor, has_audio: Tensor) -> Answers:
+        seen = self.bring_image(self.image(images))
+        heard = self.bring_audio(self.audio(self.mel(samples)))
+        return self.answers(seen, heard, has_image, has_audio)
+
+    def answers(self, seen: Tensor, heard: Tensor, has_image: Tensor, has_audio: Tensor) -> Answers:
+        """Of both branches' numbers (N, fusion), whatever stands in the rows that have none."""
+        seen = torch.where(has_image[:, None] > 0, seen, self.bring_image.absent.to(seen.dtype))
+        heard = torch.where(has_audio[:, None] > 0, heard, self.bring_audio.absent.to(heard.dtype))
+        no_picture, no_sound = (
+            brought.absent.to(like.dtype).expand_as(like)
+            for brought, like in ((self.bring_image, seen), (self.bring_audio, heard))
+        )
+        return Answers(self._joined(seen, heard), self._joined(seen, no_sound), self._joined(no_picture, heard))
+
+    def _joined(self, seen: Tensor, heard: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.join(torch.cat([seen, heard], dim=1)))
+        return logits
+
+
+class _Brought(nn.Module):
+    """(N, inward) -> (N, fusion); `absent`: what stands for an example that has none."""
+
+    def __init__(self, inward: int, fusion: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inward, fusion)
+        self.norm = nn.LayerNorm(fusion)
+        self.absent = nn.Parameter(torch.zeros(fusion))
+
+    def forward(self, features: Tensor) -> Tensor:
+        brought: Tensor = self.norm(self.linear(features))
+        return brought
+
+
+class _AudioBranch(nn.Module):
+    """(N, mels, F) -> (N, dim)."""
+
+    def __init__(self, train: AudioVisualTrain) -> None:
+        super().__init__()
+        self.backbone = backbone(train.audio_network, train.mels, train.audio_width)
+        self.pool = Statistics(self.backbone.channels, attentive=False)
+        self.dim = 2 * self.backbone.channels
+
+    def forward(self, spectrograms: Tensor) -> Tensor:
+        pooled: Tensor = self.pool(*self.backbone(spectrograms, torch.ones_like(spectrograms[:, 0])))
+        return pooled
+
+
+def _image_branch(train: AudioVisualTrain, size: int) -> nn.Module:
+    """(N, 3, size, size) -> (N, D). UserError where ImageNet's weights are asked for and cannot be had."""
+    name = train.image_network
+    if name in OWN_NETWORKS:
+        network = SmallCNN(2, size, train.image_width, OWN_NETWORKS[name])
+        network.classifier = nn.Identity()  # type: ignore[assignment]  # what comes before it is wanted
+        return network
+    from torchvision.models import get_model
+
+    branch: nn.Module = get_model(name, weights=None)
+    head = next(key for key, module in reversed(list(branch.named_modules())) if isinstance(module, nn.Linear))
+    branch.set_submodule(head, nn.Identity())
+    if train.weights == "imagenet":
+        fill(branch, [], imagenet_weights(name), f"ImageNet's weights of {name}")
+    return branch
+
+
+def _width(network: nn.Module, size: int) -> int:
+    """Numbers that the branch gives. UserError for pictures that are too small for it."""
+    network.eval()
+    try:
+        with torch.inference_mode():
+            found = network(torch.zeros(1, 3, size, size))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"pictures of {size} px cannot be taken; change data.image_size ({reason})") from None
+    finally:
+        network.train()
+    return int(found.shape[1])

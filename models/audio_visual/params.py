@@ -1,0 +1,73 @@
+"""Params of pictures with sound beyond those that every kind shares."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from models.common.audio_params import AudioAugment, AudioData
+from models.common.params import Section, Share, Train
+
+OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
+
+
+class AudioVisualData(AudioData):
+    """The `data` section: everything that is asked of photos and of recordings, and how often one may be missing."""
+
+    image_size: int = Field(default=64, ge=8, le=2048)  # px, square: what the program takes
+    max_pixels: int = Field(default=50_000_000, ge=64)  # of one picture as delivered; more is quarantined
+    min_side: int = Field(default=4, ge=1)  # px; smaller pictures are quarantined
+    near_duplicate_bits: int = Field(default=2, ge=0, le=8)  # differing bits of the 64-bit perceptual hash
+    clip_seconds: float = Field(default=1.0, ge=0.1, le=60)  # what the program takes; of longer sounds the loudest part
+    max_missing: Share = 0.2  # share of the examples that may lack their picture, or their sound, without a warning
+
+    @model_validator(mode="after")
+    def _clip_is_part_of_a_recording(self) -> Self:
+        if self.clip_seconds > self.max_seconds:
+            raise ValueError(f"clip_seconds ({self.clip_seconds}) must not be above max_seconds ({self.max_seconds})")
+        return self
+
+
+class ImageAugment(Section):
+    """Random changes to training pictures, applied to a whole batch at once on the device. 0 or false: off."""
+
+    crop: float = Field(default=0.125, ge=0, le=0.5)  # shift by up to this share of the side, edges reflected
+    scale: float = Field(default=0.0, ge=0, lt=1)  # zoom in by up to this share
+    horizontal_flip: bool = False  # off: digits, letters and road signs do not survive it
+    rotate: float = Field(default=0.0, ge=0, le=180)  # degrees, either way
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    erase: float = Field(default=0.0, ge=0, le=1)  # share of pictures that lose a random rectangle
+
+
+class AudioVisualTrain(Train):
+    """The `train` section."""
+
+    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)  # of the image network; the rest starts from nothing
+
+    image_network: Literal["small_cnn", "resnet9", "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0"] = (
+        "small_cnn"
+    )
+    image_width: int = Field(default=16, ge=4)  # channels of the stem of small_cnn and resnet9
+    audio_network: Literal["bc_resnet", "crnn"] = "bc_resnet"
+    audio_width: float = Field(default=1.0, gt=0)  # times the usual channels
+    mels: int = Field(default=40, ge=8, le=128)  # bands of the log-mel spectrogram
+    fusion: int = Field(default=128, ge=8)  # numbers that each half is brought to before both are joined
+    modality_dropout: Share = 0.5  # share of the loss that is about answers from one half alone
+    augment_image: ImageAugment = ImageAugment()
+    augment_audio: AudioAugment = AudioAugment()
+    metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
+
+    @model_validator(mode="after")
+    def _imagenet_needs_a_torchvision_network(self) -> Self:
+        if self.image_network in OWN_NETWORKS and self.weights == "imagenet":
+            raise ValueError(
+                f"image_network: {self.image_network} has no imagenet weights; name resnet18 or another of"
+                " torchvision's, or set weights: none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mixup_is_not_done(self) -> Self:
+        if self.mixup:
+            raise ValueError("mixup is not done on pictures with sound; leave it at 0")
+        return self

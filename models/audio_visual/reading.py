@@ -1,0 +1,165 @@
+"""Pictures with sound as data: which files belong together, what is recorded of them, what is checked over all.
+
+metadata.csv  a.png  a.wav  clips/b.wav      image,audio,label[,split][,group][,anything: it becomes a slice]
+                                             either of image and audio may be empty; both are relative to the file
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from models.audio_visual.params import AudioVisualData
+from models.common import audio, images
+from models.common.audio_checks import audio_expectations, inspect_sound
+from models.common.errors import BadExampleError, UserError
+from models.common.kind import Example, Expectation
+from models.common.looks import look, photo_expectations
+from models.common.metadata import NAMES, read_metadata
+from models.common.parts import pack, unpack
+from models.common.sources import SPLIT_NAMES, USED, Source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTS = {"image": images.EXTENSIONS, "audio": audio.EXTENSIONS}
+AT_ONCE = 512  # rows whose files are held until both are there: a tar is read once for each so many rows
+OWN = USED | set(PARTS)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of a metadata file: part -> path in the source, and what stands beside them."""
+
+    where: str
+    files: dict[str, str]
+    given: dict[str, str]
+    split: str | None
+
+
+def examples(source: Source, data: AudioVisualData) -> Iterator[Example]:
+    """Every row of the metadata whose files are there; the others go to `source.reject`. UserError without metadata."""
+    metadata = [path for path in source.paths if path.rpartition("/")[2] in NAMES]
+    if not metadata:
+        raise UserError(
+            f"{source.path} has no {' or '.join(NAMES)}; it says which picture and which sound belong together:"
+            " image,audio,label[,split][,group]"
+        )
+    rows = list(_rows(source, metadata, data))
+    source.total = len(rows)
+    _tell_unnamed(source, rows)
+    for start in range(0, len(rows), AT_ONCE):
+        yield from _read(source, rows[start : start + AT_ONCE])
+
+
+def _rows(source: Source, metadata: list[str], data: AudioVisualData) -> Iterator[_Row]:
+    named = {**data.columns, **{part: data.columns.get(part, part) for part in PARTS}}
+    here, seen = set(source.paths), set[str]()
+    for path, payload in source.stream(set(metadata)):
+        content = read_metadata(path, payload, named | {"file_name": named["image"]})
+        source.rejected += content.broken
+        source.columns = tuple(dict.fromkeys([*source.columns, *(name for name in content.columns if name not in OWN)]))
+        for number, given in enumerate(content.rows, 1):
+            row = _row(path, number, given)
+            told = repr((row.files, row.given))
+            if told not in seen and _is_complete(source, row, here):
+                seen.add(told)
+                yield row
+
+
+def _row(metadata: str, number: int, given: dict[str, str]) -> _Row:
+    folder = metadata.rpartition("/")[0]
+    files = {
+        part: f"{folder}/{name}" if folder else name
+        for part in PARTS
+        if (name := given[part].replace("\\", "/").removeprefix("./"))
+    }
+    split = given.get("split") or SPLIT_NAMES.get(folder.rpartition("/")[2].lower(), "")
+    return _Row(f"{metadata} row {number}", files, given, SPLIT_NAMES.get(split.lower(), split) or None)
+
+
+def _is_complete(source: Source, row: _Row, here: set[str]) -> bool:
+    """Whether every file that the row names can be one; else it is rejected with the reason."""
+    if not row.files:
+        source.reject(row.where, "neither a picture nor a sound: image and audio are both empty")
+        return False
+    for part, path in row.files.items():
+        if path not in here:
+            source.reject(row.where, f"its {part} {path} is not there")
+            return False
+        if not path.lower().endswith(tuple(PARTS[part])):
+            source.reject(row.where, f"its {part} {path} is not of a type that is read ({_list(PARTS[part])})")
+            return False
+    return True
+
+
+def _read(source: Source, rows: list[_Row]) -> Iterator[Example]:
+    """A row whose file could not be read has been rejected by name already."""
+    wanted = {path for row in rows for path in row.files.values()}
+    files = dict(source.stream(wanted))
+    for row in rows:
+        if all(path in files for path in row.files.values()):
+            payload = pack({part: files[path] for part, path in row.files.items()})
+            given = row.given
+            extra = {name: value for name, value in given.items() if name not in OWN}
+            name = " + ".join(row.files.values())
+            yield Example(name, payload, given["label"], row.split, given.get("group") or None, extra)
+
+
+def _tell_unnamed(source: Source, rows: list[_Row]) -> None:
+    named = {path for row in rows for path in row.files.values()}
+    usable = tuple(ending for endings in PARTS.values() for ending in endings)
+    unnamed = [path for path in source.paths if path not in named and path.lower().endswith(usable)]
+    if unnamed:
+        source.notes.append(f"{len(unnamed)} files that no metadata names were left out: {unnamed[0]}, …")
+
+
+def inspect(payload: bytes, data: AudioVisualData) -> dict[str, Any]:
+    """What is recorded of photos and of sounds, None for the half that is missing; parts: "image+audio", "image", …
+
+    Raises BadExampleError with the reason, and which half it is about. `phash` of an example without picture is a hash
+    of its bytes, so that it looks like no other.
+    """
+    parts = unpack(payload)
+    if not parts.keys() & PARTS.keys():
+        raise BadExampleError("neither a picture nor a sound")
+    found: dict[str, Any] = {"phash": int.from_bytes(hashlib.sha256(payload).digest()[:8], "big")}
+    if "image" in parts:
+        found |= _inspected("image", lambda: look(parts["image"], data))
+    if "audio" in parts:
+        found |= _inspected("audio", lambda: inspect_sound(parts["audio"], data))
+    return found | {"parts": "+".join(part for part in PARTS if part in parts)}
+
+
+def _inspected(part: str, make: Any) -> dict[str, Any]:
+    try:
+        return dict(make())
+    except BadExampleError as error:
+        raise BadExampleError(f"{part}: {error}") from error
+
+
+def expectations(data: AudioVisualData, manifest: "pd.DataFrame") -> list[Expectation]:
+    """How often a half is missing, and all checks of photos and of recordings on those that have one."""
+    checks = [_there(part, word, data) for part, word in (("image", "picture"), ("audio", "sound"))]
+    for part, make in (("image", photo_expectations), ("audio", audio_expectations)):
+        rows = manifest[manifest["parts"].str.contains(part)].copy()
+        if len(rows):
+            checks += make(data, rows)  # type: ignore[operator]  # both take the same
+            for column in rows.columns.difference(manifest.columns):
+                manifest[column] = rows[column]  # empty where the half is missing, which the checks pass over
+    return checks
+
+
+def _there(part: str, word: str, data: AudioVisualData) -> Expectation:
+    return Expectation(
+        name=f"few examples lack their {word}",
+        expectation="ExpectColumnValuesToMatchRegex",
+        kwargs={"column": "parts", "regex": part, "mostly": 1 - data.max_missing},
+        severity="warn",
+        means=f"over max_missing ({data.max_missing:.0%}) of the examples have no {word}, so little is learnt of it;"
+        " see whether files were lost, or raise max_missing",
+    )
+
+
+def _list(endings: frozenset[str]) -> str:
+    return ", ".join(sorted(endings))

@@ -1,0 +1,82 @@
+"""A program's answers to examples whose label is known, with all that each has and with either half of it alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models.audio_visual import COLUMNS
+from models.audio_visual.inputs import PARTS, Sizes
+from models.audio_visual.media import Media
+from models.common.batches import COMMON_COLUMNS
+from models.common.program import Program, softmax
+
+AT_ONCE = 2**22  # pixels and samples of all examples that one call of the graph takes
+MOST_AT_ONCE = 128
+LEAST = 1e-12  # probabilities are clipped here in the log loss; a label that the program does not know costs 27.6
+
+
+def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> pd.DataFrame:
+    """One row per row of the manifest, in its order.
+
+    id, label, prediction, correct, loss (negative log likelihood, nats), confidence, probabilities; parts: what there
+    is; has_image, has_audio, correct_image, correct_audio (0 or 1), prediction_image, prediction_audio: the answer to
+    the picture alone and to the sound alone, 0 and empty where the example has none; then split, group, batch, row and
+    the manifest's slice columns. UserError when the program cannot be loaded.
+    """
+    loaded = Program(program)
+    sizes = Sizes.of(loaded.spec.input)
+    media = Media(manifest, batches, home, sizes)
+    step = max(1, min(MOST_AT_ONCE, AT_ONCE // (sizes.image_size**2 + sizes.samples)))
+    parts = [
+        loaded.run(**vars(media.take(np.arange(start, min(start + step, len(manifest))))))
+        for start in range(0, len(manifest), step)
+    ]
+    logits = {
+        name: np.concatenate([part[name] for part in parts]) for name in ("logits", "logits_image", "logits_audio")
+    }
+    return _table(manifest, media, logits, loaded.spec.labels)
+
+
+def _table(
+    manifest: pd.DataFrame, media: Media, logits: dict[str, NDArray[np.float32]], labels: tuple[str, ...]
+) -> pd.DataFrame:
+    probabilities = softmax(logits["logits"])
+    best = probabilities.argmax(axis=1)
+    truth = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))  # -1: a label that the program does not know
+    rows = np.arange(len(truth))
+    of_truth = np.where(truth >= 0, probabilities[rows, truth], 0.0).astype(float)
+    names = np.asarray(labels, dtype=object)
+    scored = {
+        "id": manifest["id"].to_numpy(),
+        "label": manifest["label"].to_numpy(),
+        "prediction": names[best],
+        "correct": (best == truth).astype(np.int8),
+        "loss": -np.log(np.clip(of_truth, LEAST, 1.0)),
+        "confidence": probabilities[rows, best],
+        "probabilities": list(probabilities),
+        "parts": manifest["parts"].to_numpy(),
+    }
+    for part, has in zip(PARTS, (media.has_image, media.has_audio), strict=True):
+        alone = logits[f"logits_{part}"].argmax(axis=1)
+        scored[f"has_{part}"] = has.astype(np.int8)
+        scored[f"correct_{part}"] = ((alone == truth) & (has == 1)).astype(np.int8)
+        scored[f"prediction_{part}"] = np.where(has == 1, names[alone], "")
+    own = {*COMMON_COLUMNS, *COLUMNS}
+    kept = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in own]
+    return pd.DataFrame(scored).assign(**{str(name): manifest[name].to_numpy() for name in kept})
+
+
+def summary(table: pd.DataFrame) -> dict[str, float]:
+    """Metrics of a score table. One about a half that no example has, or both where none has both, is left out."""
+    found = {"accuracy": float(table["correct"].mean())}
+    both = table[(table["has_image"] == 1) & (table["has_audio"] == 1)]
+    if len(both):
+        found["accuracy_both"] = float(both["correct"].mean())
+    for part in PARTS:
+        having = table[table[f"has_{part}"] == 1]
+        if len(having):
+            found[f"accuracy_{part}_only"] = float(having[f"correct_{part}"].mean())
+    found["balanced_accuracy"] = float(table.groupby("label")["correct"].mean().mean())
+    return found | {"log_loss": float(table["loss"].mean())}

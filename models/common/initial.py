@@ -15,7 +15,7 @@ def load_file(network: nn.Module, head: list[nn.Module], name: str, labels: tupl
 
     Raises UserError where the file cannot be read or is another network's.
     """
-    saved = _read(initial)
+    saved = read_weights(initial)
     if saved.get("network", name) != name:
         raise UserError(
             f"{initial} holds a {saved['network']}, params say network: {name}."
@@ -27,7 +27,8 @@ def load_file(network: nn.Module, head: list[nn.Module], name: str, labels: tupl
     fill(network, head, state, str(initial))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_weights(path: Path) -> dict[str, Any]:
+    """What a weights.pt holds. UserError where the file is nothing of the kind."""
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:

@@ -1,0 +1,41 @@
+"""The Bento's `service.py`: a photo in, the objects in it out, each with its pixels. It runs inside a Bento.
+
+curl -F image=@street.jpg http://127.0.0.1:3000/predict
+"""
+
+from pathlib import Path
+from typing import Any
+
+import bentoml
+
+from models.common.serving import Answers, Door, Upload, read_settings
+from models.instance_segmentation.agreeing import differs
+from models.instance_segmentation.predictor import Predictor
+
+HERE = Path(__file__).parent
+SETTINGS = read_settings(HERE)
+
+
+class Photo(Upload):
+    """The form that a request fills in."""
+
+    image: Path
+
+
+@bentoml.service(**SETTINGS.service)
+class InstanceSegmentation:
+    """Finds the objects in a photo, pixel by pixel."""
+
+    def __init__(self) -> None:
+        predictor = Predictor(HERE / "program", SETTINGS.threads)
+        self.answers = Answers(SETTINGS, predictor.predict)
+        self.answers.check(HERE / "golden", differs)
+
+    @bentoml.api(input_spec=Photo)  # type: ignore[untyped-decorator]  # bentoml is not typed
+    def predict(self, image: bytes) -> dict[str, Any]:
+        """Label, score, box, outlines and mask of each object in one photo (JPEG, PNG, WebP, BMP, TIFF, GIF)."""
+        return self.answers.answer(image=image)
+
+
+# The decorator has made the class a bentoml.Service, which mypy cannot see.
+InstanceSegmentation.add_asgi_middleware(Door, settings=SETTINGS, fields={"image": "image/*"})  # type: ignore[attr-defined]

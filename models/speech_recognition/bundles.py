@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.common.errors import UserError
 from models.common.initial import fill
@@ -59,7 +58,7 @@ class Bundle(nn.Module):
             frames, counts = self.model(self._scaled(waves, lengths), lengths)
             return self.head(frames), counts
         if len(waves) == 1:  # which is also what is exported
-            frames, _ = self.model(F.layer_norm(waves, waves.shape[1:]) if self._normalises else waves)
+            frames, _ = self.model(self._scaled(waves, lengths))
             return self.head(frames), self._frames(lengths)
         each = [self(wave[None, : int(length)], length[None]) for wave, length in zip(waves, lengths, strict=True)]
         logits = nn.utils.rnn.pad_sequence([one[0] for one, _ in each], batch_first=True)

@@ -172,14 +172,15 @@ def _collapsed(path: NDArray[np.int64]) -> list[int]:
 
 def _greedy_margin(frames: Frames, best: NDArray[np.int64]) -> float:
     """The least change of a frame's probabilities that would make another text of it; NEAR where it is larger."""
-    chances = np.exp(frames)
-    order = np.argsort(chances, axis=1)[:, -2:] if frames.shape[1] > 1 else best[:, None]
-    gaps = np.take_along_axis(chances, order, axis=1)
-    gap = gaps[:, -1] - gaps[:, 0]
+    chances, rows = np.exp(frames), np.arange(len(frames))
+    first = chances[rows, best]
+    chances[rows, best] = 0
+    second = chances.argmax(axis=1)
+    gap = first - chances[rows, second]
     text, margin = _collapsed(best), NEAR
     for frame in np.flatnonzero(gap < NEAR):
         other = best.copy()
-        other[frame] = order[frame, 0]
+        other[frame] = second[frame]
         if _collapsed(other) != text:
             margin = min(margin, float(gap[frame]))
     return margin

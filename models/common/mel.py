@@ -49,10 +49,12 @@ class LogMel(nn.Module):
             if self._normalise == "fixed":
                 scaled = (loudness - FIXED_MEAN) / SCALE
                 return scaled if lengths is None else scaled * self._inside(scaled, lengths)
-            loudness = torch.maximum(loudness, loudness.amax((1, 2), keepdim=True) - RANGE)
             if lengths is None:
+                loudness = torch.maximum(loudness, loudness.amax((1, 2), keepdim=True) - RANGE)
                 return (loudness - loudness.mean((1, 2), keepdim=True)) / SCALE
             inside = self._inside(loudness, lengths)
+            own = loudness.masked_fill(inside == 0, math.log(FLOOR))  # the first frame behind a clip may hear its end
+            loudness = torch.maximum(loudness, own.amax((1, 2), keepdim=True) - RANGE)
             frames = inside.sum((1, 2), keepdim=True).clamp(min=1)
             mean = (loudness * inside).sum((1, 2), keepdim=True) / (frames * self.mels)
             return (loudness - mean) * inside / SCALE

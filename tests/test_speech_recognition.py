@@ -159,9 +159,12 @@ def test_params_that_contradict_are_refused(params: dict[str, Any], said: str) -
 
 
 def voices() -> list[NDArray[np.int16]]:
-    """Sounds of lengths that are no multiple of anything."""
+    """Sounds of lengths that are no multiple of anything, one with a click behind its last whole frame."""
     rng = np.random.default_rng(0)
-    return [(rng.normal(0, 3000, size) * np.linspace(0, 1, size)).astype(np.int16) for size in (8001, 3333, 12345, 801)]
+    sounds = [(rng.normal(0, 3000, size) * np.linspace(0, 1, size)).astype(np.int16) for size in (8001, 12345, 801)]
+    click = rng.normal(0, 2, 4070)
+    click[-60:] += rng.normal(0, 20_000, 60)
+    return [*sounds, np.clip(click, -32768, 32767).astype(np.int16)]
 
 
 @pytest.mark.parametrize("params", NETWORKS, ids=lambda params: params["network"])

@@ -40,6 +40,7 @@ def build(train: InstanceTrain, data: InstanceData, classes: int) -> nn.Module:
     """An untrained Mask R-CNN, its answers limited as `data` says."""
     network = _maskrcnn(train, classes, data)
     network.transform = detector_trunks.Ready()
+    detector_trunks.rank_finely(network)
     answering = ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor")
     for name, layer in network.named_modules():
         if name in answering:

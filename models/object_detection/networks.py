@@ -36,6 +36,8 @@ PYRAMID = 256  # channels of torchvision's feature pyramids
 SMALL_PYRAMID = 64
 USUAL_ANCHOR = 32  # px; FCOS' own finest grid, 8 px, is for objects of about this size
 RATIOS = (0.5, 1.0, 2.0)
+# In heads that all levels share: a BatchNorm would learn one level's statistics and apply them to the others'.
+LEVEL_NORM = functools.partial(nn.GroupNorm, 8)
 
 
 def build(train: DetectionTrain, data: DetectionData, classes: int) -> nn.Module:
@@ -180,7 +182,7 @@ def _retinanet(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -
     backbone = _pyramid(train, from_eighth=True)
     sizes = [tuple(int(size * 2 ** (third / 3)) for third in range(3)) for size in _sizes(train, train.anchor)]
     anchors = AnchorGenerator(tuple(sizes), (RATIOS,) * len(sizes))
-    norm = nn.BatchNorm2d if train.backbone == "small" else None
+    norm = LEVEL_NORM if train.backbone == "small" else None
     per_place = anchors.num_anchors_per_location()[0]
     heads = RetinaNetHead(backbone.out_channels, per_place, classes, norm_layer=norm)
     return RetinaNet(backbone, classes, anchor_generator=anchors, head=heads, **limits)  # type: ignore[no-any-return]
@@ -192,7 +194,7 @@ def _fcos(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.
     anchors = AnchorGenerator(tuple(sizes), ((1.0,),) * len(sizes))
     heads = FCOSHead(backbone.out_channels, 1, classes)
     if train.backbone == "small":
-        parts: dict[str, Any] = {"num_convs": 2, "norm_layer": nn.BatchNorm2d}
+        parts: dict[str, Any] = {"num_convs": 2, "norm_layer": LEVEL_NORM}
         heads.classification_head = FCOSClassificationHead(backbone.out_channels, 1, classes, **parts)
         heads.regression_head = FCOSRegressionHead(backbone.out_channels, 1, **parts)
     radius = 1.5 * USUAL_ANCHOR / train.anchor  # of the grid, whatever size its objects have

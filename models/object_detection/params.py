@@ -18,7 +18,7 @@ class DetectionData(DataParams):
     max_pixels: int = Field(default=50_000_000, ge=64)  # of one picture as delivered; more is quarantined
     min_side: int = Field(default=16, ge=1)  # px; smaller pictures are quarantined
     near_duplicate_bits: int = Field(default=1, ge=0, le=8)  # differing bits of the 64-bit perceptual hash
-    score_threshold: Share = 0.3  # the service answers boxes from this score on; evaluation sees all
+    score_threshold: Share = 0.5  # the service answers boxes from this score on; evaluation sees all
     nms_iou: Share = 0.5  # of two boxes of a class that overlap by more, the one with the lower score goes
     max_boxes: int = Field(default=100, ge=1, le=1000)  # answered for one picture
 

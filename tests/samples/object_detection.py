@@ -17,7 +17,12 @@ SIZES = (20, 36)  # px of a digit, sides
 Box = tuple[str, float, float, float, float]  # label, x1, y1, x2, y2
 
 MODEL = "digit_scenes"
-_DATA: dict[str, Any] = {"image_size": [WIDTH, HEIGHT], "splits": {"val": 0.15, "test": 0.3}, "near_duplicate_bits": 0}
+_DATA: dict[str, Any] = {
+    "image_size": [WIDTH, HEIGHT],
+    "splits": {"val": 0.15, "test": 0.3},
+    "near_duplicate_bits": 0,
+    "score_threshold": 0.4,
+}
 _LOOK: dict[str, Any] = {"horizontal_flip": False, "scale": 0.2, "shift": 0.1}
 SECTION: dict[str, Any] = {
     "kind": "object_detection",
@@ -25,9 +30,9 @@ SECTION: dict[str, Any] = {
     "train": {
         "width": 16,
         "anchor": 24,
-        "epochs": 30,
+        "epochs": 20,
         "batch_size": 8,
-        "learning_rate": 0.003,
+        "learning_rate": 0.005,
         "ema_decay": 0.95,
         "early_stopping": 0,
         "augment": _LOOK,
@@ -37,7 +42,7 @@ SECTION: dict[str, Any] = {
 TINY: dict[str, Any] = {
     "kind": "object_detection",
     "data": {**_DATA, "score_threshold": 0.05, "max_boxes": 20},
-    "train": {"width": 8, "epochs": 4, "batch_size": 8, "learning_rate": 0.005, "augment": _LOOK},
+    "train": {"width": 8, "epochs": 5, "batch_size": 4, "learning_rate": 0.02, "augment": _LOOK},
     "gate": {"metric": "map50"},
 }
 

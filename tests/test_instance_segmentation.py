@@ -218,7 +218,7 @@ def test_boxes_are_around_masks() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     root = tmp_path_factory.mktemp("trained")
-    write_batch(kind, root / "data", "first", sample.tiny(root / "delivery"), DATA)
+    write_batch(kind, root / "data", "first", sample.write_scenes(root / "delivery", 0, 16), DATA)
     job = make_job(root, root / "data")
     kind.train(job)
     return job
@@ -237,7 +237,7 @@ def table(trained: TrainJob) -> pd.DataFrame:
 
 def test_the_program_says_what_the_network_says(trained: TrainJob) -> None:
     summary = json.loads((trained.out / "training/summary.json").read_text())
-    assert summary["parity_objects"] > 50
+    assert summary["parity_objects"] > 20
     assert summary["parity_alone"] <= 1
     assert summary["parity_max_abs_diff"] < 1e-4
     assert summary["parity_mask"] < 1e-3

@@ -15,6 +15,8 @@ from models.speaker_identification.inputs import padded
 from models.speaker_identification.networks import SpeakerNetwork
 from models.speaker_identification.params import SpeakerTrain
 
+STEPS = 6  # lengths of stretches: each new one costs a CPU the making of its kernels
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -69,7 +71,7 @@ class SpeakerLearner:
         """Cross-entropy of scaled cosines, the true speaker's less `margin` (AM-softmax, Wang et al. 2018)."""
         train = self._train
         low, high = (round(seconds * self._sample_rate) for seconds in train.crop_seconds)
-        share = float(torch.rand(()))
+        share = float(torch.randint(STEPS, ())) / (STEPS - 1)
         samples, lengths = cropped(batch.samples, batch.lengths, round(low + share * (high - low)))
         sounds = varied(samples, train.augment, self._sample_rate)
         spectrograms = masked(self.network.mel(sounds, lengths), train.augment)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 
 from models.common.batches import read_manifest
+from models.common.class_scoring import calibration_error, class_summary, class_table
 from models.common.errors import UserError
 from models.common.measuring import latencies_ms, measure
-from models.image_classification.scoring import _table, calibration_error, summary
+from models.image_classification import COLUMNS
 from tasks.evaluate import evaluate
 from tasks.judge import judge
 from tasks.verdict import Verdict
@@ -122,7 +123,7 @@ def test_a_test_example_that_was_trained_on_is_an_error(trained: Path) -> None:
 def scored(probabilities: NDArray[np.float64], truth: list[str], labels: tuple[str, ...]) -> pd.DataFrame:
     rows = [str(index) for index in range(len(truth))]
     manifest = pd.DataFrame({"id": rows, "label": truth, "split": "test", "group": None, "batch": "b", "row": 0})
-    return _table(manifest, probabilities.astype(np.float32), labels)
+    return class_table(manifest, probabilities.astype(np.float32), labels, COLUMNS)
 
 
 def test_the_metrics_are_scikit_learns() -> None:
@@ -131,7 +132,7 @@ def test_the_metrics_are_scikit_learns() -> None:
     probabilities = rng.dirichlet([1, 1, 1], 300)
     truth = [labels[index] for index in rng.integers(0, 3, 300)]
     table = scored(probabilities, truth, labels)
-    found = summary(table, labels)
+    found = class_summary(table, labels)
     assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, table["prediction"]))
     assert found["macro_f1"] == pytest.approx(f1_score(truth, table["prediction"], average="macro"))
     assert found["log_loss"] == pytest.approx(log_loss(truth, probabilities), rel=1e-4)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def _captured(network: nn.Module, example: torch.Tensor, target: Path, name: str
     )
 
 
-def parity(network: nn.Module, folder: Path, inputs: NDArray[np.uint8], name: str = "images") -> float:
+def parity(network: nn.Module, folder: Path, inputs: NDArray[Any], name: str = "images") -> float:
     """Largest difference between the network's logits and its program's on real inputs; the program must agree.
 
     Raises RatchetError where they differ by more than TOLERANCE of the largest logit, or in a clear first choice.

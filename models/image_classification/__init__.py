@@ -75,9 +75,9 @@ def score(program: Path, manifest: "pd.DataFrame", batches: Path, home: Path) ->
 
 def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
     """Accuracy, balanced accuracy, macro F1, log loss, calibration error."""
-    from models.image_classification import scoring
+    from models.common.class_scoring import class_summary
 
-    return scoring.summary(table, labels)
+    return class_summary(table, labels)
 
 
 def report(job: ReportJob) -> list[Section]:

@@ -1,12 +1,11 @@
-"""A program's answers to pictures whose label is known, one row each, and the metrics computed from those rows."""
+"""A program's answers to pictures whose label is known, one row each."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from models.common.batches import COMMON_COLUMNS
+from models.common.class_scoring import class_table
 from models.common.errors import UserError
 from models.common.program import Program, softmax
 from models.image_classification import COLUMNS
@@ -14,9 +13,6 @@ from models.image_classification.pixels import pixels
 
 PIXELS_AT_ONCE = 2**21  # of all pictures that one call of the graph takes: 128 of 128 px, 41 of 224 px
 PICTURES_AT_ONCE = 256
-LEAST = 1e-12  # probabilities are clipped here in the log loss; a label that the program does not know costs 27.6
-BINS = 15  # of confidence, in the calibration error (Guo et al., ICML 2017)
-TOP5_FROM = 10  # classes
 
 
 def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> pd.DataFrame:
@@ -34,7 +30,7 @@ def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> p
         softmax(loaded.run(images=decoded.take(np.arange(start, min(start + step, len(manifest)))))["logits"])
         for start in range(0, len(manifest), step)
     ]
-    return _table(manifest, np.concatenate(parts), loaded.spec.labels)
+    return class_table(manifest, np.concatenate(parts), loaded.spec.labels, COLUMNS)
 
 
 def _input(loaded: Program, folder: Path) -> tuple[int, int]:
@@ -42,63 +38,3 @@ def _input(loaded: Program, folder: Path) -> tuple[int, int]:
         return int(loaded.spec.input["size"]), int(loaded.spec.input["max_pixels"])
     except KeyError as error:
         raise UserError(f"{folder / 'program.json'}: input has no {error}, so it is no image program") from None
-
-
-def _table(manifest: pd.DataFrame, probabilities: NDArray[np.float32], labels: tuple[str, ...]) -> pd.DataFrame:
-    best = probabilities.argmax(axis=1)
-    truth = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))  # -1: a label that the program does not know
-    of_truth = np.where(truth >= 0, probabilities[np.arange(len(truth)), truth], 0.0).astype(float)
-    scored = {
-        "id": manifest["id"].to_numpy(),
-        "label": manifest["label"].to_numpy(),
-        "prediction": np.asarray(labels, dtype=object)[best],
-        "correct": (best == truth).astype(np.int8),
-        "loss": -np.log(np.clip(of_truth, LEAST, 1.0)),
-        "confidence": probabilities[np.arange(len(best)), best],
-        "probabilities": list(probabilities),
-    }
-    own = {*COMMON_COLUMNS, *COLUMNS}
-    kept = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in own]
-    return pd.DataFrame(scored).assign(**{str(name): manifest[name].to_numpy() for name in kept})
-
-
-def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:
-    """Metrics of a score table. Averages over classes take those that occur, in the macro F1 also as a prediction."""
-    found = {
-        "accuracy": float(table["correct"].mean()),
-        "balanced_accuracy": float(table.groupby("label")["correct"].mean().mean()),
-        "macro_f1": macro_f1(table),
-        "log_loss": float(table["loss"].mean()),
-        "calibration_error": calibration_error(table),
-    }
-    return found | ({"top5_accuracy": _top(table, labels, 5)} if len(labels) >= TOP5_FROM else {})
-
-
-def macro_f1(table: pd.DataFrame) -> float:
-    """Mean over classes of 2 hits / (examples + predictions)."""
-    examples, predictions = table["label"].value_counts(), table["prediction"].value_counts()
-    hits = table.loc[table["correct"] == 1, "label"].value_counts()
-    return float((2 * hits).div(examples.add(predictions, fill_value=0), fill_value=0).mean())
-
-
-def reliability(table: pd.DataFrame) -> pd.DataFrame:
-    """Per bin of confidence that holds any example: mean confidence, accuracy, examples; indexed by bin, 0 to 14."""
-    confidence = np.nan_to_num(table["confidence"].to_numpy())
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    grouped = table.groupby(bins)
-    columns = {"confidence": grouped["confidence"].mean(), "accuracy": grouped["correct"].mean()}
-    return pd.DataFrame(columns).assign(examples=grouped.size())
-
-
-def calibration_error(table: pd.DataFrame) -> float:
-    """Expected calibration error: mean over examples of |accuracy - confidence| of their bin."""
-    bins = reliability(table)
-    gaps = (bins["accuracy"] - bins["confidence"]).abs()
-    return float((gaps * bins["examples"]).sum() / len(table))
-
-
-def _top(table: pd.DataFrame, labels: tuple[str, ...], count: int) -> float:
-    probabilities = np.stack(table["probabilities"].to_list())
-    truth = pd.Index(labels).get_indexer(pd.Index(table["label"]))
-    above = (probabilities > probabilities[np.arange(len(truth)), truth][:, None]).sum(axis=1)
-    return float(((truth >= 0) & (above < count)).mean())

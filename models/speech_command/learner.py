@@ -1,0 +1,89 @@
+"""What learns to tell commands apart: network, augmentation and loss, as models/common/training.py drives them."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.common.audio import fitted
+from models.common.audio_augmentation import masked, varied
+from models.common.decoded import Ragged
+from models.common.freezing import Group
+from models.speech_command.networks import CommandNetwork
+from models.speech_command.params import CommandTrain
+
+Batch = tuple[Tensor, Tensor]  # clips (N, T) int16, classes (N,) int64
+
+
+class Clips:
+    """Recordings as clips of one length, with their classes, by position; on the device as a whole: they are small."""
+
+    def __init__(self, sounds: Ragged, classes: NDArray[np.int64], samples: int, device: torch.device) -> None:
+        clips = [fitted(sounds[place], samples) for place in range(len(sounds))]
+        self._clips = torch.from_numpy(np.stack(clips) if clips else np.empty((0, samples), np.int16)).to(device)
+        self._classes = torch.tensor(classes, device=device)
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def fetch(self, positions: NDArray[np.int64]) -> Batch:
+        """Those clips and classes, on the device."""
+        there = torch.from_numpy(positions).to(self._clips.device, non_blocking=True)
+        return self._clips[there], self._classes[there]
+
+
+class CommandLearner:
+    """A Learner (models/common/training.py) of commands."""
+
+    def __init__(
+        self,
+        network: CommandNetwork,
+        groups: list[Group],
+        clips: Clips,
+        val: Clips,
+        sample_rate: int,
+        train: CommandTrain,
+    ) -> None:
+        self.network: nn.Module = network
+        self.groups = groups
+        self._commands = network
+        self.examples = len(clips)
+        self._clips, self._val, self._train = clips, val, train
+        self._sample_rate = sample_rate
+        if train.compile:
+            network.compile()
+
+    def fetch(self, positions: NDArray[np.int64]) -> Batch:
+        """Training clips, as they were decoded, and their classes."""
+        return self._clips.fetch(positions)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of an augmented, mixed-up batch, with smoothed labels."""
+        clips, classes = batch
+        features = self.prepared(clips)
+        if not self._train.mixup:
+            return self._loss(self._commands.judged(features), classes)
+        share = float(torch.distributions.Beta(self._train.mixup, self._train.mixup).sample())
+        other = torch.randperm(len(classes), device=classes.device)
+        logits = self._commands.judged(share * features + (1 - share) * features[other])  # mixup, Zhang et al. 2018
+        return share * self._loss(logits, classes) + (1 - share) * self._loss(logits, classes[other])
+
+    def prepared(self, clips: Tensor) -> Tensor:
+        """What the network judges, of clips varied and masked."""
+        features = self._commands.features(varied(clips, self._train.augment, self._sample_rate))
+        return masked(features, self._train.augment) if features.ndim == 3 else features
+
+    def evaluate(self) -> dict[str, float]:
+        """Cross-entropy (unsmoothed) and accuracy over the validation split."""
+        total = torch.zeros(2, dtype=torch.float64)
+        for part in np.array_split(np.arange(len(self._val)), -(-len(self._val) // self._train.batch_size)):
+            clips, classes = self._val.fetch(part)
+            logits = self.network(clips).float()
+            loss = F.cross_entropy(logits, classes, reduction="sum")
+            total += torch.stack([loss, (logits.argmax(1) == classes).sum()]).double().cpu()
+        loss, correct = (total / len(self._val)).tolist()
+        return {"val_loss": loss, "val_accuracy": correct}
+
+    def _loss(self, logits: Tensor, classes: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), classes, label_smoothing=self._train.label_smoothing)

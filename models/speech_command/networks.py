@@ -1,0 +1,128 @@
+"""Networks from a clip to a command: our own on log-mel, and torchaudio's wav2vec 2.0 and HuBERT with a pooled head."""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from models.common.audio_bundles import bundle_model, load_bundle
+from models.common.masked_backbones import CRNN, BCResNet, backbone
+from models.common.mel import INT16, LogMel
+from models.speech_command.params import OWN_NETWORKS, CommandTrain
+
+CHANNELS = (32, 48, 96, 128)  # of MelResNet with width 1: its stem and its blocks
+
+
+class CommandNetwork(nn.Module):
+    """Clips (N, T), int16 or float of full scale 1 -> logits (N, commands). This is what is exported."""
+
+    head: nn.Linear
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.judged(self.features(clips))
+
+    def features(self, clips: Tensor) -> Tensor:
+        """What SpecAugment masks and mixup mixes: spectrograms (N, mels, F), or the clips themselves."""
+        raise NotImplementedError
+
+    def judged(self, features: Tensor) -> Tensor:
+        """Logits."""
+        raise NotImplementedError
+
+
+class MelNetwork(CommandNetwork):
+    """Log-mel, one of our own backbones, and the mean over time."""
+
+    def __init__(self, commands: int, sample_rate: int, train: CommandTrain) -> None:
+        super().__init__()
+        self.mel = LogMel(sample_rate, train.mels)
+        self.backbone = _backbone(train)
+        self.dropout = nn.Dropout(train.dropout)
+        self.head = nn.Linear(self.backbone.channels, commands)
+
+    def features(self, clips: Tensor) -> Tensor:
+        spectrograms: Tensor = self.mel(clips)
+        return spectrograms
+
+    def judged(self, features: Tensor) -> Tensor:
+        frames, _ = self.backbone(features, torch.ones_like(features[:, 0]))
+        logits: Tensor = self.head(self.dropout(frames.mean(2)))
+        return logits
+
+
+class MelResNet(nn.Module):
+    """A residual CNN on spectrograms: dense 3 x 3 convolutions, which a CPU is quickest at, each stage at half the
+    resolution of the one before. With the interface of models/common/masked_backbones.py."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        stem, *stages = (max(8, round(each * width)) for each in CHANNELS)
+        blocks = [_Residual(inward, outward) for inward, outward in itertools.pairwise([stem, *stages])]
+        self.layers = nn.Sequential(nn.Conv2d(1, stem, 5, 2, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU(), *blocks)
+        self.channels = stages[-1]
+
+    def forward(self, spectrograms: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, mels, F) and (N, F) -> (N, channels, F / 16) and (N, F / 16)."""
+        features = self.layers(spectrograms[:, None].contiguous(memory_format=torch.channels_last))
+        return features.mean(2), inside[:, :: 2 ** len(CHANNELS)]
+
+
+class _Residual(nn.Module):
+    """He et al., CVPR 2016, halving; pooled where the channels are carried over."""
+
+    def __init__(self, inward: int, outward: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.Conv2d(inward, outward, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(outward),
+            nn.ReLU(),
+            nn.Conv2d(outward, outward, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outward),
+        )
+        self.carried = nn.Sequential(
+            nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(inward, outward, 1, bias=False), nn.BatchNorm2d(outward)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return nn.functional.relu(self.inner(features) + self.carried(features))
+
+
+def _backbone(train: CommandTrain) -> MelResNet | BCResNet | CRNN:
+    if train.network == "mel_resnet":
+        network = MelResNet(train.width)
+        return network.to(memory_format=torch.channels_last)
+    return backbone("bc_resnet" if train.network == "bc_resnet" else "crnn", train.mels, train.width)
+
+
+class BundleNetwork(CommandNetwork):
+    """A torchaudio bundle, the mean of its frames over time, a new head."""
+
+    def __init__(self, commands: int, sample_rate: int, train: CommandTrain) -> None:
+        super().__init__()
+        self.model, size, self._normalises = bundle_model(train.network, sample_rate, OWN_NETWORKS)
+        self.dropout = nn.Dropout(train.dropout)
+        self.head = nn.Linear(size, commands)
+
+    def features(self, clips: Tensor) -> Tensor:
+        waves = clips if clips.is_floating_point() else clips.float() * INT16
+        if not self._normalises:
+            return waves
+        return nn.functional.layer_norm(waves, waves.shape[1:])
+
+    def judged(self, features: Tensor) -> Tensor:
+        frames, _ = self.model(features)
+        logits: Tensor = self.head(self.dropout(frames.mean(1)))
+        return logits
+
+
+def build(commands: int, sample_rate: int, train: CommandTrain) -> CommandNetwork:
+    """The network that params name, with its pretrained weights where they ask for them.
+
+    Raises UserError for an unknown name, another sample rate than the bundle's, and weights that cannot be had.
+    """
+    if train.network in OWN_NETWORKS:
+        return MelNetwork(commands, sample_rate, train)
+    network = BundleNetwork(commands, sample_rate, train)
+    if train.weights == "pretrained":
+        load_bundle(network.model, train.network, OWN_NETWORKS)
+    return network

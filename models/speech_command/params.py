@@ -1,0 +1,38 @@
+"""Params of speech commands beyond those that every kind shares."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from models.common.audio_params import AudioAugment, AudioData
+from models.common.params import Train
+
+OWN_NETWORKS = ("mel_resnet", "bc_resnet", "crnn")  # the fastest to train first
+
+
+class CommandData(AudioData):
+    """The `data` section."""
+
+    clip_seconds: float = Field(default=1.0, ge=0.1, le=30)  # heard at a time: shorter recordings get silence around
+    # them, of longer ones the stretch with the most energy is taken
+
+
+class CommandTrain(Train):
+    """The `train` section."""
+
+    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("pretrained",)  # of torchaudio's bundles
+
+    network: str = "mel_resnet"  # one of OWN_NETWORKS, or a torchaudio bundle by name: wav2vec2_base, hubert_base, …
+    width: float = Field(default=1.0, gt=0)  # of our own networks: times the usual channels
+    mels: int = Field(default=40, ge=8, le=128)  # bands of the log-mel spectrogram of our own networks
+    augment: AudioAugment = AudioAugment()
+    metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
+
+    @model_validator(mode="after")
+    def _pretrained_needs_a_bundle(self) -> Self:
+        if self.network in OWN_NETWORKS and self.weights == "pretrained":
+            raise ValueError(
+                f"network: {self.network} has no pretrained weights; name a torchaudio bundle (wav2vec2_base, …)"
+                " or set weights: none"
+            )
+        return self

@@ -1,0 +1,31 @@
+"""Spoken commands as data: which files are examples, and what is checked over all of them."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from models.common.audio import EXTENSIONS
+from models.common.audio_checks import audio_expectations
+from models.common.kind import Example, Expectation
+from models.common.sources import Source, labelled_files
+from models.speech_command.params import CommandData
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def examples(source: Source, data: CommandData) -> Iterator[Example]:
+    """A folder for each command, or files beside a metadata file."""
+    return labelled_files(source, EXTENSIONS, data.columns)
+
+
+def expectations(data: CommandData, manifest: "pd.DataFrame") -> list[Expectation]:
+    """All that is checked of recordings, and that they fit in a clip. Adds columns to `manifest`."""
+    whole = Expectation(
+        name="recordings fit in a clip",
+        expectation="ExpectColumnValuesToBeBetween",
+        kwargs={"column": "seconds", "max_value": data.clip_seconds},
+        severity="warn",
+        means=f"of one longer than clip_seconds ({data.clip_seconds:g} s) only the stretch with the most energy is"
+        " heard; see that no word is cut, or raise clip_seconds",
+    )
+    return [whole, *audio_expectations(data, manifest)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.audio_visual.media import Media
@@ -40,13 +40,14 @@ class AudioVisualLearner:
         train: AudioVisualTrain,
     ) -> None:
         """media, classes: of the training and of the validation split."""
-        self.network, self.groups = network, groups
+        self.network: nn.Module = network
+        self._network, self.groups = network, groups
         self.examples = len(media[0])
         self._media, self._classes = media, classes
         self._sample_rate, self._train = sample_rate, train
         self._device = next(network.parameters()).device
         self._format = torch.channels_last if train.channels_last else torch.contiguous_format
-        network.image.network.to(memory_format=self._format)  # type: ignore[call-overload]
+        network.image.network.to(memory_format=self._format)
         if train.compile:
             network.compile()
 
@@ -62,7 +63,7 @@ class AudioVisualLearner:
         """
         seen = self._seen(batch.images, batch.has_image)
         heard = self._heard(batch.samples, batch.has_audio)
-        answers = self.network.answers(seen, heard, batch.has_image, batch.has_audio)
+        answers = self._network.answers(seen, heard, batch.has_image, batch.has_audio)
         return self._mixture(answers, batch, self._train.label_smoothing).mean()
 
     def evaluate(self) -> dict[str, float]:
@@ -71,7 +72,7 @@ class AudioVisualLearner:
         count = len(self._media[1])
         for part in np.array_split(np.arange(count), -(-count // self._train.batch_size)):
             batch = self._fetched(1, part)
-            answers = self.network(batch.images, batch.samples, batch.has_image, batch.has_audio)
+            answers = self._network(batch.images, batch.samples, batch.has_image, batch.has_audio)
             loss = self._mixture(answers, batch, 0.0).sum()
             total += torch.stack([loss, (answers.logits.argmax(1) == batch.classes).sum()]).double().cpu()
         loss, correct = (total / count).tolist()
@@ -96,18 +97,18 @@ class AudioVisualLearner:
         batch = moved(images[rows], augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
         batch = resampled(batch, augment.scale, augment.rotate)
         batch = recoloured(batch, augment.brightness, augment.contrast)
-        batch = erased(self.network.image.scaled(batch.permute(0, 2, 3, 1)), augment.erase)
-        features = self.network.image.network(batch.contiguous(memory_format=self._format))
-        return _placed(self.network.bring_image(features), rows, len(has))
+        batch = erased(self._network.image.scaled(batch.permute(0, 2, 3, 1)), augment.erase)
+        features = self._network.image.network(batch.contiguous(memory_format=self._format))
+        return _placed(self._network.bring_image(features), rows, len(has))
 
     def _heard(self, samples: Tensor, has: Tensor) -> Tensor:
         rows = has.nonzero()[:, 0]
         if not len(rows):
             return self._nothing(has)
         augment = self._train.augment_audio
-        spectrograms = self.network.mel(varied(samples[rows], augment, self._sample_rate))
-        features = self.network.audio(masked(spectrograms, augment))
-        return _placed(self.network.bring_audio(features), rows, len(has))
+        spectrograms = self._network.mel(varied(samples[rows], augment, self._sample_rate))
+        features = self._network.audio(masked(spectrograms, augment))
+        return _placed(self._network.bring_audio(features), rows, len(has))
 
     def _nothing(self, has: Tensor) -> Tensor:
         return torch.zeros(len(has), self._train.fusion, device=has.device)

@@ -40,7 +40,8 @@ class Media:
             batches, manifest, home, heard, lambda payload: sound(unpack(payload).get("audio"), sizes)
         )
         self._sizes = sizes
-        self.has_image, self.has_audio = (manifest["parts"].str.contains(part).to_numpy(np.uint8) for part in PARTS)
+        has = [np.asarray(manifest["parts"].str.contains(part), np.uint8) for part in PARTS]
+        self.has_image, self.has_audio = has
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -55,5 +56,5 @@ class Media:
 
 def _code(decoder: Any) -> str:
     """Of the code that decodes: another decoder, another cache."""
-    sources = [Path(module.__file__).read_bytes() for module in (decoder, inputs)]
+    sources = [Path(str(module.__file__)).read_bytes() for module in (decoder, inputs)]
     return hashlib.sha256(b"".join(sources)).hexdigest()[:8]

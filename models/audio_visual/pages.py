@@ -86,7 +86,7 @@ def _mistakes(job: ReportJob) -> str:
         return f"<p>The {len(wrong)} examples are not on this machine. Fetch them: <code>{fetch}</code></p>"
     files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
     answered = zip(wrong.to_dict("records"), payloads, strict=True)
-    cards = [_card(row, payload, str(files.get(row["id"], ""))) for row, payload in answered]  # type: ignore[arg-type]
+    cards = [_card(row, payload, str(files.get(row["id"], ""))) for row, payload in answered]
     total = int((job.candidate["correct"] == 0).sum())
     said = f"The {len(cards)} of {total:,} wrong answers that were furthest from the truth, the worst first."
     return f"<p>{said}</p>{sound_grid(cards)}"

@@ -144,7 +144,7 @@ def expectations(data: AudioVisualData, manifest: "pd.DataFrame") -> list[Expect
     for part, make in (("image", photo_expectations), ("audio", audio_expectations)):
         rows = manifest[manifest["parts"].str.contains(part)].copy()
         if len(rows):
-            checks += make(data, rows)  # type: ignore[operator]  # both take the same
+            checks += make(data, rows)
             for column in rows.columns.difference(manifest.columns):
                 manifest[column] = rows[column]  # empty where the half is missing, which the checks pass over
     return checks

@@ -77,7 +77,7 @@ def _work(job: TrainJob) -> None:
         with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)
         if writes:
-            _finish(job, pupil.network, fitted, checkpoints)
+            _finish(job, cast(AudioVisual, pupil.network), fitted, checkpoints)
 
 
 def _finish(job: TrainJob, network: AudioVisual, fitted: Fitted, checkpoints: Checkpoints) -> None:

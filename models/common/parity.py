@@ -1,6 +1,8 @@
 """Proof that a program with any inputs and outputs says what its network says, on real examples."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from models.common.exporting import TOLERANCE
 from models.common.program import Program
 
 
-def parity_of(network: nn.Module, folder: Path, inputs: dict[str, NDArray[np.generic]]) -> float:
+def parity_of(network: nn.Module, folder: Path, inputs: Mapping[str, NDArray[Any]]) -> float:
     """Largest difference between any output of the network and the same output of its program, on the same inputs.
 
     network: takes the inputs in their order, gives the program's outputs in theirs, one tensor or several.

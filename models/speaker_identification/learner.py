@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio_augmentation import masked, varied
@@ -55,7 +55,8 @@ class SpeakerLearner:
         sample_rate: int,
         train: SpeakerTrain,
     ) -> None:
-        self.network, self.groups = network, groups
+        self.network: nn.Module = network
+        self._network, self.groups = network, groups
         self.examples = len(voices)
         self._voices, self._val, self._train = voices, val, train
         self._sample_rate = sample_rate
@@ -74,9 +75,9 @@ class SpeakerLearner:
         share = float(torch.randint(STEPS, ())) / (STEPS - 1)
         samples, lengths = cropped(batch.samples, batch.lengths, round(low + share * (high - low)))
         sounds = varied(samples, train.augment, self._sample_rate)
-        spectrograms = masked(self.network.mel(sounds, lengths), train.augment)
-        embeddings = self.network.embedded(spectrograms, self.network.inside(samples, lengths))
-        cosines = self.network.cosines(embeddings)
+        spectrograms = masked(self._network.mel(sounds, lengths), train.augment)
+        embeddings = self._network.embedded(spectrograms, self._network.inside(samples, lengths))
+        cosines = self._network.cosines(embeddings)
         margins = train.margin * F.one_hot(batch.speakers, cosines.shape[1])
         return F.cross_entropy(train.scale * (cosines - margins), batch.speakers, label_smoothing=train.label_smoothing)
 
@@ -86,7 +87,7 @@ class SpeakerLearner:
         order = np.argsort(self._val.sounds.lengths, kind="stable")  # of about one length: little is padded
         for part in np.array_split(order, -(-len(order) // self._train.batch_size)):
             batch = self._val.fetch(part, self._device)
-            logits, _ = self.network(batch.samples, batch.lengths)
+            logits, _ = self._network(batch.samples, batch.lengths)
             loss = F.cross_entropy(logits, batch.speakers, reduction="sum")
             total += torch.stack([loss, (logits.argmax(1) == batch.speakers).sum()]).double().cpu()
         loss, correct = (total / len(self._val)).tolist()

@@ -141,7 +141,7 @@ def _mistakes(job: ReportJob) -> str:
         return payloads
     files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
     cards = [
-        sound_card(payload, _caption(row), f"{files.get(row['id'], '')} in {row['batch']}")  # type: ignore[index]
+        sound_card(payload, _caption(row), f"{files.get(row['id'], '')} in {row['batch']}")
         for row, payload in zip(wrong.to_dict("records"), payloads, strict=True)
     ]
     total = int((job.candidate["correct"] == 0).sum())

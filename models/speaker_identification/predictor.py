@@ -57,7 +57,7 @@ class Predictor:
 
     def _embedding(self, name: str, audio: bytes) -> NDArray[np.float64]:
         try:
-            return self._run(audio)["embedding"][0].astype(float)
+            return np.asarray(self._run(audio)["embedding"][0], float)
         except BadExampleError as error:
             raise BadExampleError(f"{name}: {error}") from error
 

@@ -1,11 +1,12 @@
 """Training on voices from start to finish: checks, weights, learning, threshold, export, what is left on disk."""
 
 import functools
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from models.common import parallel
 from models.common.batches import data_version
@@ -75,7 +76,7 @@ def _work(job: TrainJob) -> None:
         with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)
         if writes:
-            _finish(job, pupil.network, fitted, checkpoints)
+            _finish(job, cast(SpeakerNetwork, pupil.network), fitted, checkpoints)
 
 
 def _finish(job: TrainJob, network: SpeakerNetwork, fitted: Fitted, checkpoints: Checkpoints) -> None:
@@ -83,7 +84,8 @@ def _finish(job: TrainJob, network: SpeakerNetwork, fitted: Fitted, checkpoints:
     folder, rows = job.out / "program", job.manifest[job.manifest["split"] == "val"]
     val = _sounds(job, rows)
     positions = np.arange(max(2, min(PROBES, len(val)))) % len(val)  # tracing would take a batch of one for a constant
-    probes = dict(zip(("samples", "lengths"), padded(val.take(positions)), strict=True))
+    samples, lengths = padded(val.take(positions))
+    probes: dict[str, NDArray[Any]] = {"samples": samples, "lengths": lengths}
     examples = {name: torch.from_numpy(values[:2]) for name, values in probes.items()}
     network.to("cpu")
     export_graph(network, examples, ("logits", "embedding"), OPEN, _spec(job, labels, UNDECIDED), folder)

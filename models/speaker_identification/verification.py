@@ -32,7 +32,7 @@ class Pairs:
     def similarities(self, embeddings: NDArray[np.floating]) -> Floats:
         """Cosine of each pair of (N, dim) embeddings of length 1."""
         values = embeddings.astype(float)
-        return np.einsum("ij,ij->i", values[self.first], values[self.second])
+        return np.asarray(np.einsum("ij,ij->i", values[self.first], values[self.second]))
 
 
 def pairs(labels: NDArray[np.object_], most: int = PAIRS) -> Pairs:

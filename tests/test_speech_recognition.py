@@ -28,7 +28,7 @@ from models.common.sources import Source
 from models.common.training import alike
 from models.speech_recognition import bundles, training
 from models.speech_recognition.bundles import Bundle, load_bundle
-from models.speech_recognition.learner import fits, padded
+from models.speech_recognition.learner import delayed, fits, padded
 from models.speech_recognition.pages import marked
 from models.speech_recognition.params import SpeechData, SpeechTrain
 from models.speech_recognition.predictor import Predictor
@@ -199,6 +199,15 @@ def test_probabilities_are_fp32_also_under_autocast() -> None:
 def test_letters_that_are_doubled_need_a_frame_between_them() -> None:
     assert fits(np.array([1, 2, 1]), 3)
     assert not fits(np.array([1, 1, 2]), 3)
+
+
+def test_silence_before_a_sound_cuts_nothing_off() -> None:
+    waves, lengths = torch.tensor([[1.0, 2, 3], [4, 5, 0]]).repeat(50, 1), torch.tensor([3, 2]).repeat(50)
+    later, longer = delayed(waves, lengths, 4)
+    for wave, length, after, now in zip(waves, lengths, later, longer, strict=True):
+        assert after[int(now - length) : int(now)].tolist() == wave[: int(length)].tolist()
+        assert after.sum() == wave.sum()
+    assert set((longer - lengths).tolist()) == {0, 1, 2, 3, 4}
 
 
 def test_batches_of_one_length_have_every_example_once() -> None:

@@ -97,13 +97,13 @@ class SpeechLearner:
     """A Learner (models/common/training.py) of recordings."""
 
     def __init__(
-        self, model: Recogniser, groups: list[Group], train: SpeechTrain,
+        self, model: Recogniser, groups: list[Group], train: SpeechTrain, sample_rate: int,
         utterances: Utterances, val: Utterances, alphabet: tuple[str, ...],
     ) -> None:  # fmt: skip
         self.network, self.groups = model.network, groups
         self.examples, self.lengths = len(utterances), utterances.lengths
         self.model = model
-        self._train, self._alphabet = train, alphabet
+        self._train, self._sample_rate, self._alphabet = train, sample_rate, alphabet
         self.utterances, self._val = utterances, val
         if train.compile:
             self.network.compile()
@@ -116,6 +116,7 @@ class SpeechLearner:
         """CTC of an augmented batch, by letter; a text that does not fit into its frames counts for nothing."""
         augment = self._train.augment
         waves, lengths = stretched(batch.samples.float() / FULL_SCALE, batch.lengths, augment.speed)
+        waves, lengths = delayed(waves, lengths, round(augment.shift * self._sample_rate))
         waves = louder(noisy(waves, augment.noise, augment.noise_snr_db), augment.gain_db)
         features, frames = self.model.features(waves, lengths)
         if self.model.mel is not None:
@@ -138,6 +139,16 @@ class SpeechLearner:
                 edits += distance(wanted, decoding.spelt(found, self._alphabet).split())
                 words += len(wanted)
         return {"val_loss": total / max(1, letters), "val_word_accuracy": 1 - edits / max(1, words)}
+
+
+def delayed(waves: Tensor, lengths: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Padded sounds (N, T) of `lengths` (N,) with up to `most` samples of silence put before each."""
+    if not most:
+        return waves, lengths
+    late = torch.randint(most + 1, (len(waves), 1), device=waves.device)
+    source = torch.arange(waves.shape[1] + most, device=waves.device) - late
+    inside = (source >= 0) & (source < waves.shape[1])
+    return waves.gather(1, source.clamp(0, waves.shape[1] - 1)) * inside, lengths + late[:, 0]
 
 
 def _ctc(log_probabilities: Tensor, frames: Tensor, batch: Batch, reduction: str) -> Tensor:

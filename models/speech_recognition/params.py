@@ -37,7 +37,7 @@ class SpeechTrain(Train):
     mels: int = Field(default=64, ge=16, le=128)  # bands of the spectrogram
     subsampling: Literal[2, 4] = 2  # spectrogram frames (10 ms) to one frame of the answer
     heads: int = Field(default=4, ge=1)  # of the Conformer's attention
-    augment: AudioAugment = AudioAugment(shift=0, time_mask=0.05)
+    augment: AudioAugment = AudioAugment(time_mask=0.05)  # shift: silence put before a sound
     decoder: Literal["greedy", "beam"] = "greedy"  # of the evaluation and of /predict; /beam always searches
     beam_width: int = Field(default=8, ge=1, le=128)
     metric: Literal["loss", "word_accuracy"] = "loss"  # on validation: which epoch is kept, when to stop

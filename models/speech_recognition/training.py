@@ -89,7 +89,7 @@ def learner(job: TrainJob, device: torch.device) -> SpeechLearner:
         load_file(network, head, train.network, ("", *alphabet), job.initial)
     model.to(device)
     utterances, val = (_utterances(job, split, alphabet, device) for split in ("train", "val"))
-    return SpeechLearner(model, layer_groups(network, head), train, utterances, val, alphabet)
+    return SpeechLearner(model, layer_groups(network, head), train, data.sample_rate, utterances, val, alphabet)
 
 
 def _work(job: TrainJob) -> None:

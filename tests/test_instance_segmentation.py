@@ -98,6 +98,28 @@ def test_objects_are_counted_without_crowds() -> None:
     assert (nothing["objects"], nothing["classes"], nothing["smallest_object"]) == (0, "{}", None)
 
 
+def test_what_is_checked_over_all_stands_in_the_manifest() -> None:
+    rows = {
+        "split": ["train", "train", "test", "val"],
+        "batch": ["one", "one", "two", "two"],
+        "width": [40] * 4,
+        "height": [30] * 4,
+        "phash": np.array([1, 2**40, 2**50, 2**60], np.uint64),
+        "objects": [1, 0, 1, 120],
+        "classes": ['{"cat": 1}', "{}", '{"dog": 1}', '{"cat": 1}'],
+        "smallest_object": [20.0, None, None, 2.0],
+    }
+    manifest = pd.DataFrame(rows)
+    checks = {one.name: one for one in kind.expectations(kind.Data(), manifest)}
+    assert manifest["lacks_no_class"].tolist() == [True, True, False, True]
+    assert checks["test and val hold classes that are learnt"].severity == "block"
+    assert checks["no more objects than are answered"].kwargs["max_value"] == 100
+    assert np.isfinite(manifest["object_drift"]).all()
+    for one in checks.values():
+        assert one.kwargs["column"] in manifest
+    kind.expectations(kind.Data(), pd.DataFrame(rows | {"smallest_object": [None] * 4}))  # no object anywhere
+
+
 def test_bad_params_are_refused() -> None:
     with pytest.raises(ValidationError, match="no imagenet weights"):
         kind.Train(weights="imagenet")

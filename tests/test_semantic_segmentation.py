@@ -25,7 +25,6 @@ from models.semantic_segmentation import masks, networks
 from models.semantic_segmentation.augmentation import augmented
 from models.semantic_segmentation.learner import SegmentationLearner, Segmenter, class_weights, dice
 from models.semantic_segmentation.masks import NO_CLASS
-from models.semantic_segmentation.metrics import mean_iou
 from models.semantic_segmentation.params import Augment, SegmentationData, SegmentationTrain
 from models.semantic_segmentation.pixels import places
 from models.semantic_segmentation.predictor import Predictor
@@ -236,7 +235,7 @@ def test_what_lies_beyond_the_edge_is_void() -> None:
     torch.manual_seed(1)
     pictures, values = torch.zeros(20, 32, 32, 3, dtype=torch.uint8), torch.zeros(20, 32, 32, dtype=torch.uint8)
     _, classes = augmented(pictures, values, Augment(scale=0.5))
-    assert set(classes.unique().tolist()) == {0, NO_CLASS}
+    assert set(classes.flatten().tolist()) == {0, NO_CLASS}
 
 
 def test_void_pixels_teach_nothing() -> None:
@@ -390,10 +389,19 @@ def test_resampled_mean_iou_is_that_of_the_pictures_drawn(
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, 12, (5, 12))
     weights = np.stack([np.bincount(row, minlength=12) for row in drawn]).astype(float)
-    for metric in (mean_iou(), mean_iou().of_classes(("b",)), mean_iou().of_classes(("b", "d"))):  # type: ignore[misc]
-        wanted = [metric.estimate(table.iloc[row])(np.ones((1, 12)))[0] for row in drawn]
-        assert metric.estimate(table)(weights) == pytest.approx(wanted)
-    assert np.isnan(mean_iou().of_classes(("nowhere",)).estimate(table)(weights)).all()  # type: ignore[misc]
+    for classes in (None, ("b",), ("b", "d")):
+        wanted = [estimated(table.iloc[row], classes, np.ones((1, 12)))[0] for row in drawn]
+        assert estimated(table, classes, weights) == pytest.approx(wanted)
+    assert np.isnan(estimated(table, ("nowhere",), weights)).all()
+
+
+def estimated(table: pd.DataFrame, classes: tuple[str, ...] | None, weights: np.ndarray) -> np.ndarray:
+    """Mean IoU as the gate asks for it."""
+    whole = kind.METRICS[0]
+    assert whole.of_classes
+    metric = whole if classes is None else whole.of_classes(classes)
+    assert metric.estimate
+    return metric.estimate(table)(weights)
 
 
 def test_confusions_and_a_trivial_answer_are_counted(guessed: tuple[np.ndarray, np.ndarray, tuple[str, ...]]) -> None:
@@ -477,7 +485,7 @@ def test_the_service_answers_as_the_evaluation_and_a_shifted_mask_is_noticed(
     labels = predictor.labels
     numbers = [int(name.split("/")[-1].split(".")[0]) for name in files(job, table)]
     for place in (0, 1):
-        row = table.iloc[place].to_dict()
+        row = {str(name): value for name, value in table.iloc[place].items()}
         asked = sample.write_scenes(tmp_path, numbers[place], numbers[place] + 1) / f"images/{numbers[place]:04d}.png"
         answer = predictor.predict(asked.read_bytes())
         expected = kind.expected(row, labels)

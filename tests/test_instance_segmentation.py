@@ -15,15 +15,17 @@ from pycocotools import coco as pycoco
 from pycocotools import mask as drawn
 from pycocotools.cocoeval import COCOeval
 from pydantic import ValidationError
+from torchvision.models import get_model
 
 from models import instance_segmentation as kind
+from models.common import detector_trunks
 from models.common.annotations import Object, parse_target, write_target
 from models.common.batches import read_manifest
 from models.common.canvas import Canvas
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example, ReportJob, TrainJob
 from models.common.masks import Rle, encode, from_crop, outlines, paste
-from models.instance_segmentation import networks, objects
+from models.instance_segmentation import networks, objects, weights
 from models.instance_segmentation.augmentation import augmented, boxes_around
 from models.instance_segmentation.params import Augment
 from models.instance_segmentation.predictor import Predictor
@@ -360,8 +362,7 @@ def test_boxes_and_masks_are_in_px_of_the_photo() -> None:
 
 
 def test_weights_of_a_class_that_was_known_go_on(trained: TrainJob, tmp_path: Path) -> None:
-    weights = trained.out / "training/weights.pt"
-    saved = torch.load(weights, weights_only=True)
+    saved = torch.load(trained.out / "training/weights.pt", weights_only=True)
     saved["labels"] = ["seven", "one", "four"]  # as if the network had been trained on those
     torch.save(saved, tmp_path / "weights.pt")
     job = make_job(tmp_path, trained.batches, tmp_path / "weights.pt", weights="champion")
@@ -383,6 +384,20 @@ def test_weights_of_a_class_that_was_known_go_on(trained: TrainJob, tmp_path: Pa
             make_job(tmp_path, trained.batches, tmp_path / "weights.pt", weights="champion", backbone="resnet18"),
             torch.device("cpu"),
         )
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large"])
+def test_a_classifiers_weights_fill_the_whole_trunk(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = get_model(backbone, weights=None).state_dict()
+    monkeypatch.setattr(weights, "imagenet_weights", lambda name: given if name == backbone else {})
+    train = kind.Train(backbone=backbone, weights="imagenet")
+    network = networks.build(train, DATA, 2)
+    weights.load_initial(network, [], train, ("cat", "dog"), None)
+    prefix = "features." if backbone.startswith("mobilenet") else ""
+    for key, value in detector_trunks.trunk_of(network).state_dict().items():
+        assert torch.equal(value, given[prefix + key]), key
+    parts = [*detector_trunks.head(network), detector_trunks.trunk_of(network)]
+    assert sum(len(list(part.parameters())) for part in parts) == len(list(network.parameters()))
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large"])

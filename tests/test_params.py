@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from models.common.errors import UserError
-from models.common.params import Gate, Schedule, Serve
+from models.common.kind import known_kinds, load_kind
+from models.common.params import DataParams, Gate, Schedule, Serve, Train
 from models.image_classification.params import ImageData, ImageTrain
 from tasks.params import load_model
 
@@ -84,3 +85,12 @@ def _rows(schema: type[BaseModel], prefix: str = "") -> list[str]:
 def test_the_docs_name_every_key_with_its_default(schema: type[BaseModel]) -> None:
     text = (CODE / "docs/params.md").read_text()
     assert [row for row in _rows(schema) if row not in text] == []
+
+
+@pytest.mark.parametrize("name", [name for name in known_kinds() if name != "image_classification"])
+def test_the_docs_name_every_key_of_a_kind_with_its_default(name: str) -> None:
+    kind = load_kind(name)
+    shared = {*_rows(DataParams), *_rows(Train)}
+    own = (CODE / "docs/params-of-kinds.md").read_text().split(f"\n## {name}\n")[1].split("\n## ")[0]
+    missing = [row for row in [*_rows(kind.Data), *_rows(kind.Train)] if row not in shared and row not in own]
+    assert missing == []

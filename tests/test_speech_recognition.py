@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jiwer
 import numpy as np
 import pandas as pd
@@ -29,6 +30,9 @@ from models.speech_recognition.pages import marked
 from models.speech_recognition.params import SpeechTrain
 from models.speech_recognition.predictor import Predictor
 from models.speech_recognition.training import build
+from tasks.evaluate import evaluate
+from tasks.package import package
+from tasks.serve import free_port, running, unpack
 from tests.hearing import ALPHABET, DATA, voices, wav
 from tests.samples import speech_recognition as sample
 
@@ -122,7 +126,9 @@ def orders(folder: Path) -> Path:
 def orders_job(root: Path, batches: Path, **train: Any) -> TrainJob:
     params = SpeechTrain(**{**sample.TINY["train"], **train})
     manifest = read_manifest(batches)
-    return TrainJob("orders", DATA, params, manifest, batches, root / "artifacts", root / "home", None, {})
+    return TrainJob(
+        "orders", DATA, params, manifest, batches, root / "artifacts" / "orders", root / ".ratchet", None, {}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +175,30 @@ def test_evaluation_counts_as_jiwer_and_the_service_says_the_same(trained: Train
 def payloads(job: TrainJob, rows: pd.DataFrame) -> list[bytes]:
     column = pq.read_table(job.batches / "a.parquet", columns=["bytes"]).column(0).to_pylist()
     return [column[row] for row in rows["row"]]
+
+
+def test_the_served_beam_says_what_the_predictor_says(trained: TrainJob, tmp_path: Path) -> None:
+    root = trained.home.parent
+    params = {"kind": "speech_recognition", "data": {"sample_rate": 8000, "max_seconds": 10}, "train": {}}
+    params["gate"] = {"metric": "word_error_rate"}
+    (root / "params.yaml").write_text(json.dumps({"models": {"orders": params}}))
+    evaluate(root, "orders")
+    bento, port = unpack(package(root, "orders", "v1.0.0").bento, tmp_path / "bento"), free_port()
+    (payload,) = payloads(trained, trained.manifest.tail(1))
+    logged = {"RATCHET_PREDICTION_LOG": str(tmp_path / "logged")}
+    with running(bento, "127.0.0.1", port, tmp_path / "log", logged):
+        replies = [
+            httpx.post(f"http://127.0.0.1:{port}{page}", files={"audio": payload}, timeout=30)
+            for page in ("/predict", "/beam")
+        ]
+        bad = httpx.post(f"http://127.0.0.1:{port}/beam", files={"audio": b"no sound"}, timeout=30)
+    predictor = Predictor(trained.out / "program")
+    for reply, said in zip(replies, (predictor.predict(payload), predictor.search(payload)), strict=True):
+        assert reply.json() == said | {"model": "orders", "version": "v1.0.0"}
+    assert bad.status_code == 400
+    assert "not a sound" in bad.json()["error"]
+    (log,) = (tmp_path / "logged").rglob("*.jsonl")
+    assert len(log.read_text().splitlines()) == 2  # each answer once
 
 
 def test_two_texts_as_good_as_equal_are_not_held_against_a_machine() -> None:

@@ -29,8 +29,7 @@ class SpeechRecognition:
 
     def __init__(self) -> None:
         predictor = Predictor(HERE / "program", SETTINGS.threads)
-        self.answers = Answers(SETTINGS, predictor.predict)
-        self.searched = Answers(SETTINGS, predictor.search)
+        self.answers = Answers(SETTINGS, predictor.answer)
         self.answers.check(HERE / "golden", differs)
 
     @bentoml.api(input_spec=Recording)  # type: ignore[untyped-decorator]  # bentoml is not typed
@@ -41,7 +40,7 @@ class SpeechRecognition:
     @bentoml.api(input_spec=Recording)  # type: ignore[untyped-decorator]  # bentoml is not typed
     def beam(self, audio: bytes) -> dict[str, Any]:
         """The same by beam search: slower, and a little better where letters are uncertain."""
-        return self.searched.answer(audio=audio)
+        return self.answers.answer(searched=audio)
 
 
 # The decorator has made the class a bentoml.Service, which mypy cannot see.

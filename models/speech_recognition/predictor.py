@@ -54,6 +54,10 @@ class Predictor:
         self.alphabet = self._program.spec.labels
         self._settings = self._program.spec.input
 
+    def answer(self, audio: bytes = b"", searched: bytes = b"") -> dict[str, Any]:
+        """What `predict` says of `audio`, or where `searched` is given, what `search` says of that."""
+        return self.search(searched) if searched else self.predict(audio)
+
     def predict(self, audio: bytes) -> dict[str, Any]:
         """`text`, `confidence` and `words`, each with start, end (seconds) and confidence, by the program's decoder.
 

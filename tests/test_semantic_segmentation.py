@@ -116,7 +116,9 @@ def test_a_metadata_file_brings_splits_groups_and_slices(tmp_path: Path) -> None
         ({"classes.txt": b"a\na", "images/1.png": PHOTO}, "one class name a line, each once"),
     ],
 )
-def test_a_delivery_that_cannot_be_understood_is_refused_in_one_line(tmp_path: Path, files: dict, said: str) -> None:
+def test_a_delivery_that_cannot_be_understood_is_refused_in_one_line(
+    tmp_path: Path, files: dict[str, bytes], said: str
+) -> None:
     with pytest.raises(UserError, match=said) as refused:
         read(lay(tmp_path, files))
     assert "\n" not in str(refused.value)
@@ -198,7 +200,7 @@ def test_names_go_into_a_mask_once_and_its_pixels_stay() -> None:
     assert masks.names_in(first) == ("übergang", "b")
     assert masks.with_names(first, NAMES) == masks.with_names(plain, NAMES)
     with Image.open(io.BytesIO(first)) as image:
-        assert image.text["author"] == "someone"
+        assert image.info["author"] == "someone"
         assert (np.asarray(image) == grid()).all()
 
 

@@ -19,7 +19,7 @@ SECTION: dict[str, Any] = {
     "train": {
         "width": 16,
         "anchor": 16,
-        "epochs": 16,
+        "epochs": 12,
         "batch_size": 4,
         "learning_rate": 0.002,
         "early_stopping": 0,

@@ -154,7 +154,8 @@ def _splits() -> list[Expectation]:
             expectation="ExpectColumnDistinctValuesToContainSet",
             kwargs={"column": "split", "value_set": ["val"]},
             severity="warn",
-            means="without val examples no epoch is known to be best; add some: --split val, or data.splits.val",
+            means="without val examples a share of the training ones (data.splits.val) tells which epoch is best;"
+            " to choose them yourself, add some: --split val",
         ),
     ]
 

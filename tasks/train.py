@@ -1,5 +1,6 @@
 """Stage `train`: fine-tunes the model on every batch and exports the program. `python -m tasks.train MODEL`."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ def train(root: Path, name: str) -> None:
     """Writes artifacts/<model>/program and artifacts/<model>/training from the params and data under `root`."""
     model = load_model(root, name)
     batches = root / "data" / name
-    manifest = read_manifest(batches)
+    manifest = with_validation(read_manifest(batches), model.data.splits.val)
     job = TrainJob(
         model=name,
         data=model.data,
@@ -34,6 +35,26 @@ def train(root: Path, name: str) -> None:
     )
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read as torch loads; see docs/log.md
     model.kind.train(job)
+
+
+def with_validation(manifest: pd.DataFrame, share: float) -> pd.DataFrame:
+    """The manifest with validation examples: its own, or, where a delivery came as train and test alone, a share of the
+    training groups, by a hash of each: the same ones in every run, and as data grows."""
+    if share == 0 or (manifest["split"] == "val").any():
+        return manifest
+    groups = manifest.loc[manifest["split"] == "train", "group"].unique()
+    points = {group: _point(f"validation {group}") for group in groups}
+    held = {group for group, point in points.items() if point < share}
+    if not held and len(groups) > 1:
+        held = {min(groups, key=points.__getitem__)}
+    chosen = (manifest["split"] == "train") & manifest["group"].isin(held)
+    print(f"no val examples: {int(chosen.sum()):,} of the training examples (data.splits.val) choose the epoch instead")
+    return manifest.assign(split=manifest["split"].mask(chosen, "val"))
+
+
+def _point(text: str) -> float:
+    """0 to 1, by a hash."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
 
 
 def _initial(root: Path, model: Model) -> Path | None:

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from models.common.optimizers import Average, optimizer, rate, set_rate
 from models.image_classification import networks
 from models.image_classification.learner import ImageLearner, Photos, mixed
 from models.image_classification.params import ImageTrain
+from tasks.train import with_validation
 
 
 @pytest.fixture
@@ -216,3 +218,20 @@ def test_auxiliary_logits_add_three_tenths_of_their_loss(network) -> None:
     logits, classes = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     loss = F.cross_entropy(logits, classes).item()
     assert learner._loss((logits, logits), classes).item() == pytest.approx(1.3 * loss, rel=1e-5)
+
+
+def test_a_delivery_of_train_and_test_alone_gets_validation_examples_by_whole_groups() -> None:
+    groups = [f"scene{number // 3}" for number in range(300)]
+    manifest = pd.DataFrame({"split": ["train"] * 240 + ["test"] * 60, "group": groups})
+    found = with_validation(manifest, 0.1)
+    assert 6 <= (found["split"] == "val").sum() <= 48
+    assert found.loc[240:, "split"].eq("test").all()
+    assert not set(found.loc[found["split"] == "val", "group"]) & set(found.loc[found["split"] == "train", "group"])
+    more = pd.concat([manifest, manifest.assign(group=manifest["group"] + " new")], ignore_index=True)
+    again = with_validation(more, 0.1)
+    held = set(found.loc[found["split"] == "val", "group"])
+    assert held == set(again.loc[again["split"] == "val", "group"]) & set(manifest["group"])  # as data grows
+    few = pd.DataFrame({"split": ["train"] * 4, "group": ["a", "a", "b", "b"]})
+    assert (with_validation(few, 0.01)["split"] == "val").sum() == 2  # one group, where the share comes to none
+    assert with_validation(found, 0.1) is found  # its own stay what they are
+    assert with_validation(manifest, 0.0) is manifest

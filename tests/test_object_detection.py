@@ -47,7 +47,8 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(batches: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    job = detecting.job(tmp_path_factory.mktemp("trained"), batches, DATA, epochs=6, learning_rate=0.005, ema_decay=0.8)
+    settings = {"width": 16, "epochs": 7, "batch_size": 4, "learning_rate": 0.01, "augment": {"horizontal_flip": False}}
+    job = detecting.job(tmp_path_factory.mktemp("trained"), batches, DATA, **settings)
     training.train(job)
     return job
 
@@ -69,7 +70,7 @@ def test_training_learns_and_leaves_a_program_that_agrees(trained) -> None:
     assert summary["parity_box_px"] < 0.01
     spec = ProgramSpec.load(trained.out / "program")
     assert spec.labels == ("four", "one", "zero")
-    assert spec.input["width"], spec.input["height"] == (128, 96)
+    assert (spec.input["width"], spec.input["height"]) == (128, 96)
 
 
 def test_validation_counts_what_evaluation_counts(trained) -> None:
@@ -211,7 +212,8 @@ def test_a_mosaic_cuts_boxes_where_it_cuts_pictures() -> None:
     areas = torch.where(kept >= 0, (moved[..., 2:] - moved[..., :2]).prod(-1), 0).sum(1)
     assert (kept >= 0).any()
     assert (areas <= 64 * 64 + 1).all()  # quarters do not overlap
-    assert moved.min() >= 0 and moved.max() <= 64
+    assert moved.min() >= 0
+    assert moved.max() <= 64
 
 
 def test_a_canvas_keeps_the_aspect_or_stretches_and_boxes_come_back() -> None:
@@ -235,7 +237,8 @@ def test_a_rotated_photo_is_laid_as_it_is_shown() -> None:
     Image.new("RGB", (80, 40), "white").save(out, "jpeg", exif=exif)
     pixels, size = Canvas(64, 64, True, 10**6).laid(out.getvalue())
     assert size == (40, 80)
-    assert (pixels[:, :32] > 250).all() and not (pixels[:, 32:] > 250).any()
+    assert (pixels[:, :32] > 250).all()
+    assert not (pixels[:, 32:] > 250).any()
 
 
 def example(*objects: Object, width: int = 64, height: int = 48, payload: bytes | None = None) -> Example:
@@ -334,7 +337,7 @@ def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path, batches
             training.train(replace(job, manifest=rows))
 
 
-SMALL = [{"network": "fcos"}, {"network": "retinanet"}, {"network": "fasterrcnn"}]
+SMALL = [{"network": "retinanet"}, {"network": "fasterrcnn"}]
 LARGE = [
     {"network": "ssdlite"},
     *({"network": network, "backbone": "resnet18"} for network in ("retinanet", "fcos", "fasterrcnn")),
@@ -427,7 +430,7 @@ def test_a_frozen_trunk_stays_and_the_rest_learns(tmp_path, batches) -> None:
     state = write_weights(tmp_path / "w.pt", train, ["four", "one", "zero"])
     settings = {"weights": "champion", "unfreeze": "head", "epochs": 1, "warmup_epochs": 0}
     job = replace(detecting.job(tmp_path, batches, DATA, **settings), initial=tmp_path / "w.pt")
-    training.train(replace(job, manifest=pd.concat([rows.head(4) for _, rows in job.manifest.groupby("split")])))
+    training.train(replace(job, manifest=pd.concat([rows.head(6) for _, rows in job.manifest.groupby("split")])))
     after = torch.load(job.out / "training" / "weights.pt", weights_only=True)["state"]
     same = {name for name in state if torch.equal(state[name], after[name])}
     assert all(name in same for name in state if name.startswith("backbone.body."))
@@ -450,7 +453,7 @@ def test_an_objects_fate_is_told() -> None:
     table = pd.DataFrame([row | {"threshold": 0.5}])
     told = scoring.summary(table, ("cat", "dog"))
     assert (told["recall"], told["precision"], told["recall_small"]) == (1 / 3, 1 / 2, 1 / 3)
-    assert told["ap50_dog"] == 1.0
+    assert told["ap50_dog"] == pytest.approx(1.0)
 
 
 def kind_annotation(*objects: Object) -> Any:

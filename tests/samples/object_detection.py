@@ -42,7 +42,7 @@ SECTION: dict[str, Any] = {
 TINY: dict[str, Any] = {
     "kind": "object_detection",
     "data": {**_DATA, "score_threshold": 0.05, "max_boxes": 20},
-    "train": {"width": 8, "epochs": 5, "batch_size": 4, "learning_rate": 0.02, "augment": _LOOK},
+    "train": {"width": 16, "epochs": 8, "batch_size": 4, "learning_rate": 0.01, "augment": _LOOK},
     "gate": {"metric": "map50"},
 }
 

@@ -107,7 +107,8 @@ class BundleNetwork(CommandNetwork):
         waves = clips if clips.is_floating_point() else clips.float() * INT16
         if not self._normalises:
             return waves
-        return nn.functional.layer_norm(waves, waves.shape[1:])
+        centred = waves - waves.mean(1, keepdim=True)
+        return centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
 
     def judged(self, features: Tensor) -> Tensor:
         frames, _ = self.model(features)

@@ -26,9 +26,9 @@ TINY: dict[str, Any] = {
 
 
 def first(folder: Path) -> Path:
-    """A few orders by three voices in a quiet room, and the whole exam: all voices, with noise."""
-    _write(folder, "office", 8, "train", VOICES[:3], (30, 40))
-    _write(folder, "office-check", 3, "val", VOICES[:3], (30, 40))
+    """A few orders by five voices in a quiet room, and the whole exam: all voices, with noise."""
+    _write(folder, "office", 16, "train", VOICES[:5], (30, 40))
+    _write(folder, "office-check", 4, "val", VOICES[:5], (30, 40))
     return _write(folder, "exam", 30, "test")
 
 
@@ -39,8 +39,8 @@ def more(folder: Path) -> Path:
 
 
 def wrong(folder: Path) -> Path:
-    """As many again, most of them with another order's label."""
-    return _write(folder, "mislabelled", 60, "train", shuffled=0.8)
+    """As many again, most of them with the label of the order before: two columns of a table were sorted apart."""
+    return _write(folder, "mislabelled", 90, "train", mistaken=0.9)
 
 
 def tiny(folder: Path) -> Path:
@@ -64,9 +64,9 @@ def right(answer: dict[str, Any]) -> str:
 
 def _write(
     folder: Path, name: str, count: int, split: str, voices: list[str] = VOICES,
-    snr_db: tuple[float, float] = (5, 30), shuffled: float = 0.0, words: tuple[str, ...] = WORDS,
+    snr_db: tuple[float, float] = (5, 30), mistaken: float = 0.0, words: tuple[str, ...] = WORDS,
 ) -> Path:  # fmt: skip
-    """`count` recordings of each word beside those that are there; a share of them under another word's name."""
+    """`count` recordings of each word beside those that are there; a share under the name of the word before."""
     rng = np.random.default_rng(sum(name.encode()))
     rows = []
     for word in words:
@@ -74,7 +74,7 @@ def _write(
             voice = voices[int(rng.integers(len(voices)))]
             samples, rate = _said(word, voice, snr_db, rng)
             write_wav(folder / f"{name}-{word}-{number}.wav", samples, rate)
-            told = str(rng.choice([other for other in words if other != word])) if rng.random() < shuffled else word
+            told = words[words.index(word) - 1] if rng.random() < mistaken else word
             row = {"file_name": f"{name}-{word}-{number}.wav", "label": told, "split": split}
             rows.append(row | {"speaker": voice, "accent": voice.split("+")[0]})
     path = folder / "metadata.csv"

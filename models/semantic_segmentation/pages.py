@@ -117,7 +117,7 @@ def _row(
     factor = THUMBNAIL / max(shown)
     width, height = (max(1, round(side * factor)) for side in shown)
     picture = decode_whole(image, width, height)
-    data = SegmentationData(image_size=256, max_pixels=MAX_PIXELS)
+    data = SegmentationData(max_pixels=MAX_PIXELS, void=())  # what is not among the labels was void
     truth = stretched(places(target, labels, data), width, height)
     answer = stretched(from_png(bytes(row["mask"])), width, height)  # type: ignore[call-overload]
     void = truth == NO_CLASS

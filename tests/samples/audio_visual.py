@@ -17,7 +17,7 @@ VOICES = ("en-us", "en-gb-scotland", "en-us+f2", "en-us+m3", "en-gb-x-rp+f3", "e
 SECTION: dict[str, Any] = {
     "kind": "audio_visual",
     "data": {"image_size": 16, "min_side": 8, "near_duplicate_bits": 0, "sample_rate": 8000, "clip_seconds": 0.8},
-    "train": {"epochs": 12, "batch_size": 32, "learning_rate": 0.003, "audio_width": 1.0, "early_stopping": 0},
+    "train": {"audio_network": "crnn", "epochs": 10, "batch_size": 20, "learning_rate": 0.003, "early_stopping": 0},
     "gate": {"metric": "accuracy"},
 }
 TINY: dict[str, Any] = {

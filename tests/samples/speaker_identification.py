@@ -17,7 +17,18 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 SECTION: dict[str, Any] = {
     "kind": "speaker_identification",
     "data": {"sample_rate": 8000, "columns": {"label": "speaker", "group": "session"}},
-    "train": {"epochs": 12, "batch_size": 32, "learning_rate": 0.003, "early_stopping": 0},
+    "train": {
+        "network": "crnn",
+        "mels": 40,
+        "dim": 32,
+        "margin": 0.1,
+        "scale": 10,
+        "crop_seconds": [0.4, 0.8],
+        "epochs": 12,
+        "batch_size": 16,
+        "learning_rate": 0.005,
+        "early_stopping": 0,
+    },
     "gate": {"metric": "accuracy"},
 }
 TINY: dict[str, Any] = {
@@ -30,22 +41,22 @@ TINY: dict[str, Any] = {
 
 def first(folder: Path) -> Path:
     """A few words of each to learn from, in a quiet room, and the whole exam."""
-    _write(folder, "january", 6, "train", snr_db=(30, 40))
-    _write(folder, "january-check", 3, "val")
+    _write(folder, "january", 10, "train", snr_db=(30, 40))
+    _write(folder, "january-check", 4, "val", snr_db=(30, 40))
     return _write(folder, "exam", 40, "test")
 
 
 def more(folder: Path) -> Path:
     """Many words in three sessions with noise."""
     for session in ("february", "march", "april"):
-        _write(folder, session, 25, "train")
-    return _write(folder, "may", 10, "val")
+        _write(folder, session, 20, "train")
+    return _write(folder, "may", 8, "val")
 
 
 def wrong(folder: Path) -> Path:
     """As many again, with most speakers called by another name."""
     for session in ("june", "july", "august"):
-        _write(folder, session, 25, "train", shuffled=0.8)
+        _write(folder, session, 40, "train", shuffled=0.8)
     return folder
 
 

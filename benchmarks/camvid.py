@@ -33,7 +33,7 @@ def main() -> None:
 def _lines(answer: dict[str, Any], run: Path) -> list[str]:
     """Two Markdown tables: the whole, and each class."""
     training = json.loads((run / "summary.json").read_text())
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = json.loads((run / "verdict.json").read_text())["metrics"]["candidate"]
     head = ["state", *SCORES, "epochs", "per step", "training", "peak memory", "whole run"]
     row = [
         answer["state"],

@@ -27,6 +27,7 @@ from models.common.errors import BadExampleError
 
 TOLERANCE = 1e-3  # of a probability: between the machine that packaged the Bento and the one that serves it
 LOG_BYTES = 64 * 2**20  # of one file of the prediction log; four older ones are kept
+LOGGED = 2000  # characters of a text in an answer; of a longer one, a mask, the log keeps the length
 PAGE = Path(__file__).with_suffix(".html")
 
 
@@ -134,7 +135,7 @@ class Answers:
         if self._log:
             took = round((time.perf_counter() - start) * 1000, 3)
             entry = {"time": time.time(), "bytes": sum(map(len, form.values())), "ms": took, **answer}
-            self._log.info(json.dumps(entry))
+            self._log.info(json.dumps({name: _brief(value) for name, value in entry.items()}))
         return answer
 
     def check(self, golden: Path, differs: Callable[[Any, Any, float], str]) -> None:
@@ -147,6 +148,11 @@ class Answers:
             found = differs(example["expected"], self._predict(**form), TOLERANCE)
             if found:
                 raise RuntimeError(f"golden example {', '.join(example['form'].values())}: this machine says {found}")
+
+
+def _brief(value: Any) -> Any:
+    """What the log keeps of a value: of a picture in text only how long it is."""
+    return f"({len(value):,} characters)" if isinstance(value, str) and len(value) > LOGGED else value
 
 
 def _prediction_log(settings: Settings) -> logging.Logger | None:

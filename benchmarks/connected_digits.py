@@ -11,6 +11,8 @@ import argparse
 import csv
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -46,10 +48,19 @@ def main() -> None:
     story.ratchet("add", MODEL, str(folder))
     answer = story.ratchet("retrain", MODEL)
     run = Path(answer["report"]).parent
-    table = pd.read_parquet(run / "examples.parquet")
+    table = _examples(story, answer["commit"])
     training = json.loads((run / "summary.json").read_text())
     print(f"{answer['state']}; trained {training['seconds']:.0f} s on {training['device']}, {training['precision']}")
     print("\n".join(_lines(table)))
+
+
+def _examples(story: Story, commit: str) -> pd.DataFrame:
+    """The score table of a candidate, out of DVC's cache."""
+    target = story.folder / "evaluation"
+    source = f"artifacts/{MODEL}/evaluation"
+    command = [sys.executable, "-m", "dvc", "get", "--quiet", ".", source, "--rev", commit, "--out", str(target)]
+    subprocess.run(command, cwd=story.project, env=story.environment, check=True)
+    return pd.read_parquet(target / "examples.parquet")
 
 
 def write_strings(data: Path, folder: Path, strings: dict[str, int]) -> Path:
@@ -103,7 +114,7 @@ def _lines(table: pd.DataFrame) -> list[str]:
     """Rows of Markdown: all strings, then by speaker and by how many digits they have."""
     groups = [("all", table)]
     groups += [(str(name), part) for name, part in table.groupby("speaker")]
-    groups += [(f"{name} digits", part) for name, part in table.groupby("digits")]
+    groups += [(f"{name} digit{'s' * (name != '1')}", part) for name, part in table.groupby("digits")]
     lines = ["| strings | how many | words | word error rate | character error rate | without error |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for name, part in groups:

@@ -25,7 +25,7 @@ SECTION: dict[str, Any] = {
         "early_stopping": 0,
         "augment": {"horizontal_flip": False},
     },
-    "gate": {"metric": "map", "floors": {"map50": 0.3}, "resamples": 2000},
+    "gate": {"metric": "map", "floors": {"map50": 0.2}, "resamples": 2000},
 }
 TINY: dict[str, Any] = {
     "kind": "instance_segmentation",
@@ -39,13 +39,13 @@ Pixels = NDArray[np.uint8]
 
 
 def first(folder: Path) -> Path:
-    """60 scenes."""
-    return write_scenes(folder, 0, 60)
+    """40 scenes."""
+    return write_scenes(folder, 0, 40)
 
 
 def more(folder: Path) -> Path:
-    """140 more."""
-    return write_scenes(folder, 60, 200)
+    """160 more."""
+    return write_scenes(folder, 40, 200)
 
 
 def wrong(folder: Path) -> Path:

@@ -32,7 +32,9 @@ from models.object_detection.weights import load_initial
 
 PROBES = 16  # validation pictures that network and program must agree on
 TOLERANCE = 1e-3  # of a score, and of the picture's width for a box
-CLOSE_CALLS = 0.02  # share of boxes that may be in one answer alone: of two as good as equal either may come first
+CLOSE_CALLS = 0.02  # share of boxes that may be in one answer alone
+CLOSE = 0.01  # of a score: boxes that are as sure as each other
+SAME, TWIN = 0.98, 0.3  # IoU of a box computed twice; of boxes of which one may have displaced the other
 
 
 def train(job: TrainJob) -> None:
@@ -181,19 +183,21 @@ def _with_area(boxes: Any, scores: Any, labels: Any) -> list[Any]:
 
 
 def _compared(ours: list[Any], theirs: list[Any]) -> tuple[float, float, int]:
-    """Largest difference of boxes (px) and of scores between answers that are of the same thing; how many are not."""
+    """Largest difference of boxes (px) and of scores between answers to the same thing; how many of either are alone.
+
+    Of two boxes as sure as each other that overlap, or that come last in an answer that is full, either may be kept:
+    what has such a twin is not alone.
+    """
     overlaps = box_iou(ours[0].astype(float), theirs[0].astype(float), np.zeros(len(theirs[1]), bool))
-    near = np.abs(ours[1][:, None] - theirs[1][None]) <= 10 * TOLERANCE
+    near = np.abs(ours[1][:, None] - theirs[1][None]) <= CLOSE
     overlaps = np.where((ours[2][:, None] == theirs[2][None]) & near, overlaps, 0.0)
-    if not overlaps.size:
-        return 0.0, 0.0, len(ours[1]) + len(theirs[1])
-    best = overlaps.argmax(axis=1)
-    same = overlaps[np.arange(len(best)), best] > 0.9  # IoU: the same box, computed twice
-    alone = int((~same).sum()) + len(theirs[1]) - len(set(best[same].tolist()))
-    if not same.any():
-        return 0.0, 0.0, alone
-    boxes = np.abs(ours[0][same] - theirs[0][best[same]]).max()
-    return float(boxes), float(np.abs(ours[1][same] - theirs[1][best[same]]).max()), alone
+    mine, twin = np.nonzero(overlaps > SAME)
+    alone = 0
+    for (_, scores, _), others, overlap in ((ours, theirs[1], overlaps), (theirs, ours[1], overlaps.T)):
+        last = others.min(initial=np.inf) + CLOSE
+        alone += int(((overlap.max(axis=1, initial=0) < TWIN) & (scores > last)).sum())
+    boxes = np.abs(ours[0][mine] - theirs[0][twin]).max(initial=0)
+    return float(boxes), float(np.abs(ours[1][mine] - theirs[1][twin]).max(initial=0)), alone
 
 
 def _scenes(job: TrainJob, split: str, labels: tuple[str, ...], canvas: Canvas, device: torch.device) -> Scenes:

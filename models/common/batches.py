@@ -90,7 +90,7 @@ def payloads(folder: Path, batch: str, column: str = "bytes") -> Iterator[bytes]
 
 
 def read_payloads(folder: Path, rows: "pd.DataFrame", column: str = "bytes") -> list[bytes]:
-    """The bytes (or targets) of a few rows of a manifest, in their order. For showing examples; not for whole batches."""
+    """The bytes (or targets) of a few rows of a manifest, in their order. For showing examples, not whole batches."""
     found: dict[tuple[str, int], bytes] = {}
     for batch, wanted in rows.groupby("batch"):
         file = pq.ParquetFile(folder / f"{batch}.parquet")

@@ -356,10 +356,18 @@ def test_each_detector_trains_and_its_program_agrees(design, tmp_path, batches) 
     job = detecting.job(tmp_path, batches, DATA, **design, epochs=1, warmup_epochs=0, dropout=0.1)
     few = pd.concat([rows.head(6) for _, rows in job.manifest.groupby("split")])
     training.train(replace(job, manifest=few))
-    summary = json.loads((job.out / "training" / "summary.json").read_text())
-    assert summary["parity_boxes"] > 0
     scored = scoring.score(job.out / "program", few[few["split"] == "test"], batches, job.home)
     assert set(scored["detected_label"].explode().dropna()) <= {"four", "one", "zero"}
+    network = networks.build(job.train, DATA, 3).eval()
+    with torch.no_grad():
+        for layer in networks.class_layers(job.train, network):
+            layer.bias += 3.0  # type: ignore[operator,assignment]  # sure enough of something to be compared
+    whole = networks.Single(networks.Detector(network, job.train)).eval()
+    canvas = training.canvas_of(DATA)
+    pictures = training.pixels(few, batches, job.home, canvas).take(np.arange(4))
+    spec = ProgramSpec.load(job.out / "program")
+    training.export(whole, torch.from_numpy(pictures[:1]), spec, job)
+    assert training.parity(whole, Program(job.out / "program"), pictures)["parity_boxes"] > 0
 
 
 def design_of(**given: Any) -> DetectionTrain:

@@ -19,13 +19,14 @@ from pydantic import ValidationError
 from models import object_detection as kind
 from models.common.annotations import Object, write_target
 from models.common.batches import read_payloads
+from models.common.canvas import Canvas
 from models.common.errors import BadExampleError, RatchetError, UserError
 from models.common.kind import Example
 from models.common.program import Program, ProgramSpec
 from models.object_detection import networks, scoring, training
 from models.object_detection.augment import augmented
 from models.object_detection.params import Augment, DetectionData, DetectionTrain
-from models.object_detection.pictures import Canvas, Found
+from models.object_detection.pictures import Found
 from models.object_detection.pixels import annotations
 from models.object_detection.predictor import Predictor
 from models.object_detection.weights import load_initial

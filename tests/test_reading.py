@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from models.common.canvas import Canvas
 from models.common.errors import BadExampleError
-from models.common.images import decode, open_image
+from models.common.images import decode, open_image, shown_size
 from models.common.similarity import alike, alike_earlier
 from models.image_classification.params import ImageData
 from models.image_classification.reading import inspect
@@ -109,3 +110,13 @@ def test_no_hashes_are_like_none() -> None:
     assert alike(nothing, nothing, 2).tolist() == []
     assert alike(np.array([1], np.uint64), nothing, 2).tolist() == [-1]
     assert alike_earlier(nothing, 2).tolist() == []
+
+
+def test_a_png_that_breaks_off_is_refused_wherever_its_size_is_asked_for() -> None:
+    whole = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48, 3), np.uint8)).save(whole, "PNG")
+    assert shown_size(open_image(whole.getvalue(), 10_000)) == (48, 64)
+    with pytest.raises(BadExampleError, match="cannot be decoded"):
+        shown_size(open_image(whole.getvalue()[:2000], 10_000))
+    with pytest.raises(BadExampleError, match="cannot be decoded"):
+        Canvas(32, 32, True, 10_000).laid(whole.getvalue()[:2000])

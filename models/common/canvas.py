@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.images import decode_whole, open_image
+from models.common.images import decode_whole, open_image, shown_size
 
 FILL = (124, 116, 104)  # of the edge: the mean of ImageNet's pixels, nothing once it is normalised
-ROTATED = (5, 6, 7, 8)  # values of the EXIF tag Orientation that swap width and height
-ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,7 @@ class Canvas:
         Raises BadExampleError where it cannot be decoded.
         """
         image = open_image(payload, self.max_pixels)
-        width, height = image.size
-        if image.getexif().get(ORIENTATION) in ROTATED:
-            width, height = height, width
+        width, height = shown_size(image)
         across, down = self.inner(width, height)
         canvas = np.empty((self.height, self.width, 3), np.uint8)
         canvas[:] = FILL

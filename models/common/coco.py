@@ -18,7 +18,7 @@ from typing import Any
 from models.common.annotations import Object, number, write_target
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example
-from models.common.layouts import Pictures, shown_size, split_of_name, split_of_path, stem
+from models.common.layouts import Pictures, size_of, split_of_name, split_of_path, stem
 from models.common.masks import Rle, read_rle
 from models.common.sources import Source
 
@@ -58,7 +58,7 @@ def examples(source: Source, extensions: Collection[str], masks: bool) -> Iterat
 
 
 def _target(entry: _Entry, payload: bytes, masks: bool) -> bytes:
-    width, height = entry.size or shown_size(payload)
+    width, height = entry.size or size_of(payload)
     return write_target(
         width, height, [_object(one, entry.categories, width, height, masks) for one in entry.annotations]
     )

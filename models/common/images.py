@@ -13,7 +13,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from models.common.errors import BadExampleError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # JPEG brings MPO, what phones store two pictures in
+ORIENTATION = 0x0112  # EXIF
+ROTATED = (5, 6, 7, 8)  # values of it that swap width and height
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height, px, as a picture is shown: after the rotation that its EXIF data asks for.
+
+    Raises BadExampleError where that data cannot be read: a PNG may have it behind its pixels.
+    """
+    width, height = image.size
+    try:
+        turned = image.getexif().get(ORIENTATION) in ROTATED
+    except Exception as error:  # truncated or damaged data makes PIL raise anything
+        raise BadExampleError(f"cannot be decoded: {error}") from error
+    return (height, width) if turned else (width, height)
 
 
 def open_image(payload: bytes, max_pixels: int) -> Image.Image:

@@ -5,11 +5,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from models.common.errors import BadExampleError
-from models.common.images import open_image
+from models.common.images import open_image, shown_size
 from models.common.sources import SPLIT_NAMES
 
-ROTATED = (5, 6, 7, 8)  # values of the EXIF tag Orientation that swap width and height
-ORIENTATION = 0x0112
 HEADER_PIXELS = 2**40  # how large a picture may be whose size alone is read
 
 
@@ -58,11 +56,9 @@ def split_of_name(name: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def shown_size(payload: bytes) -> tuple[int, int]:
+def size_of(payload: bytes) -> tuple[int, int]:
     """(width, height) in px of a picture as it is shown, after its EXIF rotation. BadExampleError where it is none."""
-    image = open_image(payload, HEADER_PIXELS)
-    width, height = image.size
-    return (height, width) if image.getexif().get(ORIENTATION) in ROTATED else (width, height)
+    return shown_size(open_image(payload, HEADER_PIXELS))
 
 
 def stem(path: str) -> str:

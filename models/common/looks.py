@@ -10,7 +10,7 @@ from PIL import Image
 
 from models.common.drift import batch_drift
 from models.common.errors import BadExampleError
-from models.common.images import decode, open_image
+from models.common.images import decode, open_image, shown_size
 from models.common.kind import Expectation
 from models.common.similarity import alike
 
@@ -21,8 +21,6 @@ HASH_SIDE = 8  # rows and differences a row of the perceptual hash: 64 bits
 LOOK = 32  # px: what the hash is made from; finer detail never decides
 LARGE = 4_000_000  # pixels; larger ones are decoded one at a time, so that threads do not multiply their memory
 SCALED = 8  # a JPEG is decoded at an eighth of its sides, which takes far less memory
-ROTATED = (5, 6, 7, 8)  # values of the EXIF tag Orientation that swap width and height
-ORIENTATION = 0x0112
 _one_large = threading.Lock()
 
 
@@ -45,7 +43,7 @@ def look(payload: bytes, limits: Limits) -> dict[str, Any]:
     Raises BadExampleError with the reason.
     """
     image = open_image(payload, limits.max_pixels)
-    width, height = image.size
+    width, height = shown_size(image)
     if min(width, height) < limits.min_side:
         raise BadExampleError(
             f"{width} x {height} px; the shorter side must have at least {limits.min_side} (min_side)"
@@ -53,8 +51,6 @@ def look(payload: bytes, limits: Limits) -> dict[str, Any]:
     unpacked = width * height // (SCALED if image.format in ("JPEG", "MPO") else 1)
     with _one_large if unpacked > LARGE else nullcontext():
         picture = decode(image, LOOK)
-    if image.getexif().get(ORIENTATION) in ROTATED:
-        width, height = height, width
     return {"width": width, "height": height, "phash": difference_hash(picture)}
 
 

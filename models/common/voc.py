@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from models.common.annotations import Object, number, write_target
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example
-from models.common.layouts import Pictures, shown_size, split_of_path, stem
+from models.common.layouts import Pictures, size_of, split_of_path, stem
 from models.common.sources import SPLIT_NAMES, Source
 
 LISTS = "ImageSets/Main/"
@@ -45,7 +45,7 @@ def examples(source: Source, extensions: Collection[str]) -> Iterator[Example]:
     for path, payload in source.stream(plan):
         content = plan[path]
         try:
-            width, height = content.size or shown_size(payload)
+            width, height = content.size or size_of(payload)
         except BadExampleError as error:
             source.reject(path, str(error))
             continue

@@ -38,6 +38,7 @@ SERVICE_MODULES = (
     "models.common.program",
     "models.common.serving",
     "models.object_detection.agreeing",
+    "models.common.canvas",
     "models.object_detection.pictures",
     "models.object_detection.predictor",
 )

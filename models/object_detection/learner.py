@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.common.annotations import Annotation
+from models.common.canvas import FILL, Canvas
 from models.common.decoded import Decoded
 from models.common.freezing import Group
 from models.object_detection.augment import augmented
 from models.object_detection.networks import Detector
 from models.object_detection.params import DetectionTrain
-from models.object_detection.pictures import FILL, Canvas, found
+from models.object_detection.pictures import found
 from models.object_detection.scoring import map_and_map50, matched_row
 
 Batch = tuple[Tensor, Tensor, Tensor]  # pictures (N, H, W, 3) uint8; boxes (N, M, 4), px; classes (N, M), -1: none

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v3_large, resnet
 from torchvision.models.detection import (
     FCOS,
     FasterRCNN,
@@ -19,21 +18,17 @@ from torchvision.models.detection import (
     ssdlite320_mobilenet_v3_large,
 )
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from models.common import detector_trunks
 from models.common.normalised import Normalised
 from models.object_detection.params import DetectionData, DetectionTrain
 
 LEAST_SCORE = 0.02  # boxes below it are not even evaluated: they cost time and hardly any average precision
 CANDIDATES = 400  # of a level, before overlapping ones are dropped
-PYRAMID = 256  # channels of torchvision's feature pyramids
-SMALL_PYRAMID = 64
 USUAL_ANCHOR = 32  # px; FCOS' own finest grid, 8 px, is for objects of about this size
 RATIOS = (0.5, 1.0, 2.0)
 # In heads that all levels share: a BatchNorm would learn one level's statistics and apply them to the others'.
@@ -48,9 +43,9 @@ def build(train: DetectionTrain, data: DetectionData, classes: int) -> nn.Module
     else:
         limits |= {"score_thresh": LEAST_SCORE, "topk_candidates": CANDIDATES}
     network: nn.Module = BUILDERS[train.network](train, classes, limits)
-    network.transform = _Ready()
+    network.transform = detector_trunks.Ready()
     for layer in _answering(network):
-        layer.register_forward_hook(_in_full_precision)
+        layer.register_forward_hook(detector_trunks.in_full_precision)
     if train.dropout:
         for layer in class_layers(train, network):
             layer.register_forward_pre_hook(functools.partial(_drop, train.dropout))
@@ -124,53 +119,6 @@ class Single(nn.Module):
         return answer["boxes"], answer["scores"], answer["labels"]
 
 
-class Trunk(nn.Sequential):
-    """Our own small trunk, 1/2 to 1/32 of the picture: each stage halves it and refines it by a residual block.
-
-    After ResNet-9 (Coleman et al., DAWNBench 2017), with strided convolutions for pooling: at the picture's own
-    resolution is where a CPU's time would go. Trained from nothing it learns in minutes.
-    """
-
-    def __init__(self, width: int) -> None:
-        self.channels = [2 * width, 4 * width, 8 * width, 8 * width]  # at 1/4, 1/8, 1/16, 1/32
-        super().__init__()
-        self.add_module("stem", _Conv(3, width, kernel=4, stride=2))
-        inward = width
-        for place, outward in enumerate(self.channels, start=1):
-            self.add_module(f"stage{place}", nn.Sequential(_Conv(inward, outward, stride=2), _Residual(outward)))
-            inward = outward
-
-
-class _Conv(nn.Sequential):
-    def __init__(self, inward: int, outward: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inward, outward, kernel, stride, padding=1, bias=False),
-            nn.BatchNorm2d(outward),
-            nn.ReLU(inplace=True),
-        )
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(_Conv(channels, channels), _Conv(channels, channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = features + self.inner(features)
-        return out
-
-
-class _Ready(nn.Module):
-    """In the place of torchvision's GeneralizedRCNNTransform: the pictures are of one size and normalised before."""
-
-    def forward(self, pictures: Tensor, targets: Any = None) -> tuple[ImageList, Any]:
-        height, width = pictures.shape[-2:]
-        return ImageList(pictures, [(int(height), int(width))] * len(pictures)), targets
-
-    def postprocess(self, answers: Any, _shapes: Any, _original: Any) -> Any:
-        return answers
-
-
 def _ssdlite(_train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.Module:
     network: nn.Module = ssdlite320_mobilenet_v3_large(
         weights=None, weights_backbone=None, num_classes=classes + 1, **limits
@@ -208,13 +156,15 @@ def _fasterrcnn(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) 
     sizes = [(size,) for size in _sizes(train, train.anchor)]
     further: dict[str, Any] = {"num_classes": classes + 1}
     if train.backbone == "small":
-        features = 4 * SMALL_PYRAMID
+        features = 4 * detector_trunks.SMALL_PYRAMID
         box_head = TwoMLPHead(backbone.out_channels * 7**2, features)
         further = {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, classes + 1)}
         further |= {"rpn_pre_nms_top_n_train": 500, "rpn_pre_nms_top_n_test": 250, "box_batch_size_per_image": 128}
         further |= {"rpn_post_nms_top_n_train": 500, "rpn_post_nms_top_n_test": 250}
     anchors = AnchorGenerator(tuple(sizes), (RATIOS,) * len(sizes))
-    return FasterRCNN(backbone, rpn_anchor_generator=anchors, **further, **limits)  # type: ignore[no-any-return]
+    network: nn.Module = FasterRCNN(backbone, rpn_anchor_generator=anchors, **further, **limits)
+    detector_trunks.rank_finely(network)
+    return network
 
 
 BUILDERS = {"ssdlite": _ssdlite, "retinanet": _retinanet, "fcos": _fcos, "fasterrcnn": _fasterrcnn}
@@ -222,30 +172,13 @@ BUILDERS = {"ssdlite": _ssdlite, "retinanet": _retinanet, "fcos": _fcos, "faster
 
 def _pyramid(train: DetectionTrain, *, from_eighth: bool) -> Any:
     """A trunk with a feature pyramid on it, from 1/8 of the picture on or from 1/4."""
-    if train.backbone == "small":
-        small = Trunk(train.width)
-        outputs = {"stage2": "0", "stage3": "1", "stage4": "2"}
-        return BackboneWithFPN(small, outputs, small.channels[1:], SMALL_PYRAMID, extra_blocks=LastLevelMaxPool())
-    norm = nn.BatchNorm2d if train.weights == "none" else FrozenBatchNorm2d  # small batches would spoil good statistics
-    trunk, names, inward = (_mobilenet if train.backbone == "mobilenet_v3_large" else _resnet)(train.backbone, norm)
-    names, inward = (names[1:], inward[1:]) if from_eighth else (names, inward)
-    extra = LastLevelP6P7(PYRAMID, PYRAMID) if from_eighth else LastLevelMaxPool()
-    outputs = {name: str(place) for place, name in enumerate(names)}
-    return BackboneWithFPN(trunk, outputs, inward, PYRAMID, extra_blocks=extra)
-
-
-Pieces = tuple[nn.Module, list[str], list[int]]  # trunk, its layers that end at 1/4 to 1/32, their channels
-
-
-def _resnet(name: str, norm: type[nn.Module]) -> Pieces:
-    trunk = getattr(resnet, name)(weights=None, norm_layer=norm)
-    return trunk, [f"layer{number}" for number in range(1, 5)], [trunk.inplanes // 2**halved for halved in (3, 2, 1, 0)]
-
-
-def _mobilenet(_name: str, norm: type[nn.Module]) -> Pieces:
-    trunk = mobilenet_v3_large(weights=None, norm_layer=norm).features
-    places = (3, 6, 12, 16)  # the last block of each resolution
-    return trunk, [str(place) for place in places], [trunk[place].out_channels for place in places]
+    small = train.backbone == "small"
+    if small or not from_eighth:
+        extra: Any = LastLevelMaxPool()
+    else:
+        extra = LastLevelP6P7(detector_trunks.PYRAMID, detector_trunks.PYRAMID)
+    levels = range(1 if from_eighth else 0, detector_trunks.LEVELS)
+    return detector_trunks.pyramid(train.backbone, train.width, levels, extra, frozen_norms=train.weights != "none")
 
 
 def _sizes(train: DetectionTrain, finest: int) -> list[int]:
@@ -257,15 +190,6 @@ def _answering(network: nn.Module) -> list[nn.Module]:
     """The layers whose outputs losses and boxes are computed from."""
     names = ("head", "rpn.head", "roi_heads.box_predictor")
     return [module for name, module in network.named_modules() if name in names]
-
-
-def _in_full_precision(_layer: nn.Module, _inputs: Any, outputs: Any) -> Any:
-    """Losses and boxes in float32, whatever the layers before were computed in."""
-    if isinstance(outputs, Tensor):
-        return outputs.float()
-    if isinstance(outputs, dict):
-        return {name: _in_full_precision(_layer, (), each) for name, each in outputs.items()}
-    return type(outputs)(_in_full_precision(_layer, (), each) for each in outputs)
 
 
 def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

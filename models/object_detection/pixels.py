@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from models.common import images
 from models.common.annotations import Annotation, parse_target
 from models.common.batches import payloads
+from models.common.canvas import Canvas
 from models.common.decoded import Decoded, decoded
 from models.object_detection import pictures
-from models.object_detection.pictures import Canvas
 
 
 def pixels(manifest: pd.DataFrame, batches: Path, home: Path, canvas: Canvas) -> Decoded:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from models.common.canvas import Canvas
 from models.common.program import Program
-from models.object_detection.pictures import Canvas, found
+from models.object_detection.pictures import found
 
 
 class Predictor:

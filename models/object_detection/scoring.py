@@ -17,11 +17,12 @@ from models.common.average_precision import (
     row_columns,
 )
 from models.common.batches import COMMON_COLUMNS
+from models.common.canvas import Canvas
 from models.common.errors import UserError
 from models.common.found_objects import HALF, MAP, MAP50
 from models.common.program import Program
 from models.object_detection import COLUMNS
-from models.object_detection.pictures import Canvas, Found, found
+from models.object_detection.pictures import Found, found
 from models.object_detection.pixels import annotations, pixels
 
 OVERLAP = 0.5  # IoU from which a box is an object's

@@ -12,6 +12,7 @@ from models.common import parallel
 from models.common.annotations import Annotation
 from models.common.average_precision import box_iou
 from models.common.batches import data_version
+from models.common.canvas import Canvas
 from models.common.checkpoints import Checkpoints, for_job
 from models.common.counts import read_counts
 from models.common.curves import Curves
@@ -26,7 +27,6 @@ from models.object_detection import networks
 from models.object_detection.learner import DetectionLearner, Goals, Scenes
 from models.object_detection.networks import Detector, Single
 from models.object_detection.params import DetectionData, DetectionTrain
-from models.object_detection.pictures import Canvas
 from models.object_detection.pixels import annotations, pixels
 from models.object_detection.weights import load_initial
 

@@ -12,12 +12,11 @@ from PIL import Image
 
 from models.common.batches import read_payloads
 from models.common.errors import UserError
-from models.common.images import decode_whole, open_image
+from models.common.images import decode_whole, open_image, shown_size
 from models.common.kind import ReportJob, Section
 from models.semantic_segmentation.masks import NO_CLASS, colours, from_png, stretched
 from models.semantic_segmentation.metrics import TRUTH_OF, known_classes, pixels
 from models.semantic_segmentation.params import SegmentationData
-from models.semantic_segmentation.pictures import shown_size
 from models.semantic_segmentation.pixels import places
 from models.semantic_segmentation.scoring import class_ious
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from models.common import agreement
-from models.common.images import decode_whole, open_image
+from models.common.images import decode_whole, open_image, shown_size
 from models.common.program import Program
 from models.semantic_segmentation.masks import colours, from_base64, stretched, write_png
-from models.semantic_segmentation.pictures import shown_size
 
 DIFFERING = 0.002  # share of pixels that may be of another class: where two classes are as good as equal
 DIGITS = 6  # of shares and confidence

@@ -31,10 +31,11 @@ def main() -> None:
         story.ratchet("add", MODEL, str(with_validation(path, story.folder / path.name)))
     answer = story.ratchet("retrain", MODEL)
     run = Path(answer["report"]).parent
-    training, metrics = (json.loads((run / f"{name}.json").read_text()) for name in ("summary", "metrics"))
+    training, verdict = (json.loads((run / f"{name}.json").read_text()) for name in ("summary", "verdict"))
+    metrics = verdict["metrics"]["candidate"]
     row = {
         "state": answer["state"],
-        "test recordings": f"{metrics['examples']:,}",
+        "test recordings": f"{verdict['checks'][0]['examples']:,}",
         **{name.replace("_", " "): f"{metrics[name]:.4f}" for name in SCORES},
         "epochs": str(training["epochs_run"]),
         "training": f"{training['seconds']:.0f} s",

@@ -52,7 +52,7 @@ class AudioVisualTrain(Train):
     audio_width: float = Field(default=1.0, gt=0)  # times the usual channels
     mels: int = Field(default=40, ge=8, le=128)  # bands of the log-mel spectrogram
     fusion: int = Field(default=128, ge=8)  # numbers that each half is brought to before both are joined
-    modality_dropout: Share = 0.5  # share of the loss that is about answers from one half alone
+    modality_dropout: Share = 0.67  # share of the loss that is about answers from one half alone
     augment_image: ImageAugment = ImageAugment()
     augment_audio: AudioAugment = AudioAugment()
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop

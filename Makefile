@@ -12,7 +12,7 @@ demo: .venv/.ready          ## the whole story on handwritten digits, in a clone
 	$(RUN) python -m tests.demo $(KIND)
 
 test: .venv/.ready          ## all tests but the slow and the GPU ones
-	$(RUN) pytest -n 2 --dist loadfile
+	$(RUN) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
 check: lint test            ## what CI runs
 

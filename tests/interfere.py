@@ -17,6 +17,7 @@ def die(root: Path) -> None:
 
 
 def interrupt(root: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, also where tests run in the background
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -17,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from pydantic import ValidationError
 
 from models import object_detection as kind
+from models.common.annotated import annotations
 from models.common.annotations import Object, write_target
 from models.common.batches import read_payloads
 from models.common.canvas import Canvas
@@ -27,7 +28,6 @@ from models.object_detection import networks, scoring, training
 from models.object_detection.augment import augmented
 from models.object_detection.params import Augment, DetectionData, DetectionTrain
 from models.object_detection.pictures import Found
-from models.object_detection.pixels import annotations
 from models.object_detection.predictor import Predictor
 from models.object_detection.weights import load_initial
 from tests import detecting
@@ -91,7 +91,7 @@ def test_a_program_that_answers_otherwise_is_refused(trained, batches) -> None:
     )
     network = training.learner(job, CPU).network.eval()
     whole = networks.Single(networks.Detector(network, job.train))
-    pictures = training.pixels(job.manifest.head(2), batches, job.home, training.canvas_of(DATA)).take(np.arange(2))
+    pictures = training.canvases(job.manifest.head(2), batches, job.home, training.canvas_of(DATA)).take(np.arange(2))
     assert training.parity(whole, Program(job.out / "program"), pictures)["parity_boxes"] > 0
     with torch.no_grad():
         network.head.classification_head.cls_logits.bias += 0.3  # type: ignore[union-attr,operator]
@@ -365,7 +365,7 @@ def test_each_detector_trains_and_its_program_agrees(design, tmp_path, batches) 
             layer.bias += 3.0  # type: ignore[operator,assignment]  # sure enough of something to be compared
     whole = networks.Single(networks.Detector(network, job.train)).eval()
     canvas = training.canvas_of(DATA)
-    pictures = training.pixels(few, batches, job.home, canvas).take(np.arange(4))
+    pictures = training.canvases(few, batches, job.home, canvas).take(np.arange(4))
     spec = ProgramSpec.load(job.out / "program")
     training.export(whole, torch.from_numpy(pictures[:1]), spec, job)
     assert training.parity(whole, Program(job.out / "program"), pictures)["parity_boxes"] > 0

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from models.audio_visual import COLUMNS
 from models.audio_visual.inputs import PARTS, Sizes
 from models.audio_visual.media import Media
-from models.common.batches import COMMON_COLUMNS
+from models.common.class_scoring import class_table
 from models.common.program import Program, softmax
 
 AT_ONCE = 2**22  # pixels and samples of all examples that one call of the graph takes
 MOST_AT_ONCE = 128
-LEAST = 1e-12  # probabilities are clipped here in the log loss; a label that the program does not know costs 27.6
 
 
 def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> pd.DataFrame:
@@ -42,30 +41,15 @@ def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> p
 def _table(
     manifest: pd.DataFrame, media: Media, logits: dict[str, NDArray[np.float32]], labels: tuple[str, ...]
 ) -> pd.DataFrame:
-    probabilities = softmax(logits["logits"])
-    best = probabilities.argmax(axis=1)
-    truth = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))  # -1: a label that the program does not know
-    rows = np.arange(len(truth))
-    of_truth = np.where(truth >= 0, probabilities[rows, truth], 0.0).astype(float)
-    names = np.asarray(labels, dtype=object)
-    scored = {
-        "id": manifest["id"].to_numpy(),
-        "label": manifest["label"].to_numpy(),
-        "prediction": names[best],
-        "correct": (best == truth).astype(np.int8),
-        "loss": -np.log(np.clip(of_truth, LEAST, 1.0)),
-        "confidence": probabilities[rows, best],
-        "probabilities": list(probabilities),
-        "parts": manifest["parts"].to_numpy(),
-    }
+    table = class_table(manifest, softmax(logits["logits"]), labels, COLUMNS)
+    names, truth = np.asarray(labels, dtype=object), manifest["label"].to_numpy(object)
+    scored = {"parts": manifest["parts"].to_numpy()}
     for part, has in zip(PARTS, (media.has_image, media.has_audio), strict=True):
-        alone = logits[f"logits_{part}"].argmax(axis=1)
+        alone = names[logits[f"logits_{part}"].argmax(axis=1)]
         scored[f"has_{part}"] = has.astype(np.int8)
         scored[f"correct_{part}"] = ((alone == truth) & (has == 1)).astype(np.int8)
-        scored[f"prediction_{part}"] = np.where(has == 1, names[alone], "")
-    own = {*COMMON_COLUMNS, *COLUMNS}
-    kept = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in own]
-    return pd.DataFrame(scored).assign(**{str(name): manifest[name].to_numpy() for name in kept})
+        scored[f"prediction_{part}"] = np.where(has == 1, alone, "")
+    return table.assign(**scored)
 
 
 def summary(table: pd.DataFrame) -> dict[str, float]:

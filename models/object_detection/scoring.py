@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from models.common.annotated import annotations, canvases
 from models.common.annotations import Annotation
 from models.common.average_precision import (
     Detections,
@@ -23,7 +24,6 @@ from models.common.found_objects import HALF, MAP, MAP50
 from models.common.program import Program
 from models.object_detection import COLUMNS
 from models.object_detection.pictures import Found, found
-from models.object_detection.pixels import annotations, pixels
 
 OVERLAP = 0.5  # IoU from which a box is an object's
 SMALL, LARGE = 32, 96  # px, sides of a square of the area between COCO's small, medium and large objects
@@ -44,7 +44,7 @@ def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> p
         canvas, threshold = Canvas.of(loaded.spec.input), float(loaded.spec.input["score_threshold"])
     except KeyError as error:
         raise UserError(f"{program / 'program.json'}: input has no {error}, so it is no detector") from None
-    decoded, truths, rows = pixels(manifest, batches, home, canvas), annotations(manifest, batches), []
+    decoded, truths, rows = canvases(manifest, batches, home, canvas), annotations(manifest, batches), []
     for place, truth in enumerate(truths):
         outputs = loaded.run(images=decoded.take(np.array([place])))
         seen = found(outputs, canvas, truth.width, truth.height)

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from models.common import parallel
+from models.common.annotated import annotations, canvases, object_labels
 from models.common.annotations import Annotation
 from models.common.average_precision import box_iou
 from models.common.batches import data_version
 from models.common.canvas import Canvas
 from models.common.checkpoints import Checkpoints, for_job
-from models.common.counts import read_counts
 from models.common.curves import Curves
-from models.common.errors import RatchetError, UserError
+from models.common.errors import RatchetError
 from models.common.exporting import export_graph
 from models.common.freezing import layer_groups
 from models.common.kind import TrainJob
@@ -27,7 +27,6 @@ from models.object_detection import networks
 from models.object_detection.learner import DetectionLearner, Goals, Scenes
 from models.object_detection.networks import Detector, Single
 from models.object_detection.params import DetectionData, DetectionTrain
-from models.object_detection.pixels import annotations, pixels
 from models.object_detection.weights import load_initial
 
 PROBES = 16  # validation pictures that network and program must agree on
@@ -44,50 +43,16 @@ def train(job: TrainJob) -> None:
     its checkpoints stay, and the same training run again goes on from them.
     """
     with clear_errors(job):
-        labels_of(job)
-        pixels(job.manifest, job.batches, job.home, canvas_of(_data(job)))  # once, before processes that all would
+        object_labels(job.manifest, job.data)
+        canvases(job.manifest, job.batches, job.home, canvas_of(_data(job)))  # once, before processes that all would
         fresh_folders(job)
         parallel.launch(functools.partial(_work, job), parallel.processes(job.train.devices))
-
-
-def labels_of(job: TrainJob) -> tuple[str, ...]:
-    """The classes, in the order of the network's: `data.labels`, or all that the training split holds, sorted.
-
-    Raises UserError where there is none, where one has too few objects, or where nothing is left to validate with.
-    """
-    splits = {name: rows["classes"].map(read_counts) for name, rows in job.manifest.groupby("split")}
-    counts: dict[str, int] = {}
-    for found in splits.get("train", ()):
-        for label, count in found.items():
-            counts[label] = counts.get(label, 0) + count
-    labels = job.data.labels or tuple(sorted(counts))
-    if not labels:
-        raise UserError("Training needs objects; no training picture has any. Add annotated pictures")
-    scarce = [label for label in labels if counts.get(label, 0) < job.data.min_per_class]
-    if scarce:
-        told = ", ".join(f"'{label}' has {counts.get(label, 0)}" for label in scarce[:5])
-        raise UserError(
-            f"Too few training objects: {told}; data.min_per_class is {job.data.min_per_class}."
-            " Add more, or remove the class"
-        )
-    strange = {label for name in ("train", "val") for found in splits.get(name, ()) for label in found} - set(labels)
-    if strange:
-        raise UserError(
-            f"Class '{min(strange)}' is in the data but has no training object or is not in data.labels"
-            f" ({', '.join(labels)}). Add training pictures of it, or remove it"
-        )
-    if not any(len(found) for found in splits.get("val", ())):
-        raise UserError(
-            "No picture of the validation split has an object, so no epoch can be told from another."
-            " Raise data.splits.val before adding data, or add some with --split val"
-        )
-    return labels
 
 
 def learner(job: TrainJob, device: torch.device) -> DetectionLearner:
     """The learner of a job, with its network built and its starting weights loaded."""
     data, train = _data(job), _train(job)
-    labels, canvas = labels_of(job), canvas_of(data)
+    labels, canvas = object_labels(job.manifest, job.data), canvas_of(data)
     torch.manual_seed(train.seed)
     network = networks.build(train, data, len(labels))
     load_initial(network, networks.class_layers(train, network), train, labels, job.initial)
@@ -117,7 +82,7 @@ def _work(job: TrainJob) -> None:
 
 
 def _finish(job: TrainJob, network: nn.Module, fitted: Fitted, checkpoints: Checkpoints) -> None:
-    data, labels = _data(job), labels_of(job)
+    data, labels = _data(job), object_labels(job.manifest, job.data)
     network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     whole = Single(Detector(network, _train(job))).eval()
     canvas = canvas_of(data)
@@ -134,7 +99,7 @@ def _finish(job: TrainJob, network: nn.Module, fitted: Fitted, checkpoints: Chec
         provenance=dict(job.provenance),
     )
     rows = job.manifest[job.manifest["split"] == "val"].head(PROBES)
-    probes = pixels(rows, job.batches, job.home, canvas).take(np.arange(len(rows)))
+    probes = canvases(rows, job.batches, job.home, canvas).take(np.arange(len(rows)))
     export(whole, torch.from_numpy(probes[:1]), spec, job)
     proof = parity(whole, Program(job.out / "program"), probes)
     write_results(job, network, labels, _train(job).design, fitted, **proof)
@@ -203,7 +168,7 @@ def _compared(ours: list[Any], theirs: list[Any]) -> tuple[float, float, int]:
 def _scenes(job: TrainJob, split: str, labels: tuple[str, ...], canvas: Canvas, device: torch.device) -> Scenes:
     rows: pd.DataFrame = job.manifest[job.manifest["split"] == split]
     known: list[Annotation] = annotations(rows, job.batches)
-    found = pixels(rows, job.batches, job.home, canvas)
+    found = canvases(rows, job.batches, job.home, canvas)
     return Scenes(found, known, Goals.of(known, labels, canvas), device)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.common.batches import COMMON_COLUMNS
+from models.common.class_scoring import class_table
 from models.common.decoded import Ragged
 from models.common.errors import UserError
 from models.common.program import Program, softmax
@@ -17,7 +17,6 @@ from models.speaker_identification.inputs import padded
 from models.speaker_identification.verification import equal_error_rate
 
 SAMPLES_AT_ONCE = 2**20  # of all recordings, with their padding, that one call of the graph takes: 65 s of 16 kHz
-LEAST = 1e-12  # probabilities are clipped here in the log loss; a speaker that the program does not know costs 27.6
 
 
 def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> pd.DataFrame:
@@ -33,7 +32,8 @@ def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> p
         raise UserError(f"{program / 'program.json'}: input has no threshold, so it is no program of voices")
     voices = sounds(manifest, batches, home, int(given["sample_rate"]), float(given["max_seconds"]))
     logits, embeddings = answers(loaded, voices)
-    return _table(manifest, logits, embeddings, loaded.spec.labels)
+    table = class_table(manifest, softmax(logits), loaded.spec.labels, COLUMNS)
+    return table.assign(embedding=list(embeddings))
 
 
 def answers(program: Program, voices: Ragged) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -55,32 +55,6 @@ def _parts(order: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterator[NDA
         if end == len(order) or (end - start + 1) * lengths[order[end]] > SAMPLES_AT_ONCE:
             yield order[start:end]
             start = end
-
-
-def _table(
-    manifest: pd.DataFrame,
-    logits: NDArray[np.float32],
-    embeddings: NDArray[np.float32],
-    labels: tuple[str, ...],
-) -> pd.DataFrame:
-    probabilities = softmax(logits)
-    best = probabilities.argmax(axis=1)
-    truth = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))  # -1: a speaker that the program does not know
-    rows = np.arange(len(truth))
-    of_truth = np.where(truth >= 0, probabilities[rows, truth], 0.0).astype(float)
-    scored = {
-        "id": manifest["id"].to_numpy(),
-        "label": manifest["label"].to_numpy(),
-        "prediction": np.asarray(labels, dtype=object)[best],
-        "correct": (best == truth).astype(np.int8),
-        "loss": -np.log(np.clip(of_truth, LEAST, 1.0)),
-        "confidence": probabilities[rows, best],
-        "probabilities": list(probabilities),
-        "embedding": list(embeddings),
-    }
-    own = {*COMMON_COLUMNS, *COLUMNS}
-    kept = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in own]
-    return pd.DataFrame(scored).assign(**{str(name): manifest[name].to_numpy() for name in kept})
 
 
 def summary(table: pd.DataFrame) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tasks.repository import environment
+from tasks.project.repository import environment
 
 CODE = Path(__file__).resolve().parent.parent
 PHOTOS = 10_000

@@ -1,7 +1,7 @@
 """An epoch of sounds: ours beside a DataLoader of per-item torchaudio transforms; and the latency of a program.
 
 Both read the same WAV files and give (64, 40, 100) log-mel batches, masked, in a shuffled order. Ours decodes and
-resamples each file once, into a memory map (models/common/sounds.py), and does the rest for a whole batch at once.
+resamples each file once, into a memory map (models/common/audio/cache.py), and does the rest for a whole batch at once.
 """
 
 import io
@@ -18,15 +18,15 @@ import torch
 import torchaudio
 
 from models import speech_command
-from models.common.audio_augmentation import masked, varied
-from models.common.audio_params import AudioAugment
-from models.common.batches import read_manifest
-from models.common.exporting import export_graph
-from models.common.mel import LogMel
-from models.common.memory import keep_freed_memory
-from models.common.program import Program, ProgramSpec
-from models.common.sounds import sounds
-from models.common.training import fetched
+from models.common.audio.augmentation import masked, varied
+from models.common.audio.cache import sounds
+from models.common.audio.mel import LogMel
+from models.common.audio.params import AudioAugment
+from models.common.data.batches import read_manifest
+from models.common.program.export import export_graph
+from models.common.program.program import Program, ProgramSpec
+from models.common.training.loop import fetched
+from models.common.training.memory import keep_freed_memory
 from models.speech_command.learner import Clips
 from models.speech_command.networks import build
 from models.speech_command.params import CommandData, CommandTrain

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.speakers import with_validation
 from models import speech_command
-from tasks.params import load_model
+from tasks.project.params import load_model
 from tests import delivered
 from tests.story import CODE, Story
 

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from models.common.kind import Metric
-from models.common.params import Gate
-from tasks.gate import Scores, decide
-from tasks.statistics import BinaryComparison, compare, holm
+from tasks.gating.gate import Scores, decide
+from tasks.gating.statistics import BinaryComparison, compare, holm
+from tasks.project.policy import Gate
 
 DOCS = Path(__file__).parent.parent / "docs/gate.md"
 SEED = 2026

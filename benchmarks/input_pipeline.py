@@ -1,7 +1,7 @@
 """From photos on disk to batches of normalised floats: ours beside DataLoader + PIL + `weights.transforms()`.
 
 Both read the same JPEG photos and give (64, 3, 224, 224) float batches in a shuffled order, on every core. Ours decodes
-each photo once, into a memory map (models/common/decoded.py): the first epoch pays for that.
+each photo once, into a memory map (models/common/data/decoded_cache.py): the first epoch pays for that.
 """
 
 import io
@@ -20,12 +20,12 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image, ImageFilter
 
-from models.common.batches import read_manifest
-from models.common.memory import keep_freed_memory
-from models.common.normalised import Normalised
-from models.common.training import fetched
+from models.common.data.batches import read_manifest
+from models.common.image.normalisation import Normalised
+from models.common.training.loop import fetched
+from models.common.training.memory import keep_freed_memory
+from models.image_classification.dataset import pixels
 from models.image_classification.learner import Photos
-from models.image_classification.pixels import pixels
 
 PHOTOS, SIZE, BATCH = 384, 224, 64
 SIZES = ((640, 480), (1600, 1200))  # px as delivered: a webcam's, a small phone photo

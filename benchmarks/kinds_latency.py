@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from models.common.kind import known_kinds, load_kind
-from models.common.program import Program
+from models.common.program.program import Program
 from tests.delivered import job, write_batches
 
 # Kind -> what its demo's section is changed by, so that the network is one that people would serve.

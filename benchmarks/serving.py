@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from models.common.exporting import export
-from models.common.images import decode, open_image
-from models.common.normalised import Normalised
-from models.common.program import Program, ProgramSpec
+from models.common.image.decoding import decode, open_image
+from models.common.image.normalisation import Normalised
+from models.common.program.export import export
+from models.common.program.program import Program, ProgramSpec
 from models.image_classification.networks import build
 from tasks.package import package
 from tasks.serve import free_port, running, unpack

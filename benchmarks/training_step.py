@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.common.freezing import layer_groups
-from models.common.memory import keep_freed_memory
-from models.common.normalised import Normalised
-from models.common.optimizers import optimizer
-from models.common.training import precision, step
+from models.common.image.normalisation import Normalised
+from models.common.training.freezing import layer_groups
+from models.common.training.loop import precision, step
+from models.common.training.memory import keep_freed_memory
+from models.common.training.optimizers import optimizer
 from models.image_classification import networks
 from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import Augment, ImageTrain

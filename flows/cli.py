@@ -19,7 +19,7 @@ from models.common.errors import DataBlockedError, RatchetError, RegistryError
 
 if TYPE_CHECKING:
     from tasks.add import Progress
-    from tasks.handover import Outcome
+    from tasks.run_outcome import Outcome
 
 EXIT_CODES = {"HELD": 10, "REJECTED": 11, "UNCHANGED": 12}  # with --exit-code
 INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C ended
@@ -149,8 +149,8 @@ def rollback(
 
     The next scheduled run does not undo it: what was judged is not judged again.
     """
-    from tasks.registry import champion
-    from tasks.registry import rollback as roll_back
+    from tasks.project.registry import champion
+    from tasks.project.registry import rollback as roll_back
 
     root = _project()
     before = champion(root, model)
@@ -172,8 +172,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the model in production on this machine, until Ctrl-C."""
-    from tasks.champion_bento import champion_bento
-    from tasks.repository import home
+    from tasks.packaging.champion_bento import champion_bento
+    from tasks.project.repository import home
     from tasks.serve import serve as serve_bento
 
     root = _project()
@@ -190,7 +190,7 @@ def schedule() -> None:
 
 def main() -> None:
     """Entry point: a refusal is one line on standard error and its own exit code."""
-    from tasks.repository import quiet
+    from tasks.project.repository import quiet
 
     quiet()
     try:
@@ -205,20 +205,20 @@ def main() -> None:
 
 
 def _project() -> Path:
-    from tasks.repository import git
+    from tasks.project.repository import git
 
     try:
         return Path(git(Path.cwd(), "rev-parse", "--show-toplevel"))
     except RatchetError:
-        from tasks.repository import main_checkout
+        from tasks.project.repository import main_checkout
 
         return main_checkout(Path.cwd())  # says what is wrong
 
 
 def _unchanged(root: Path, model: str, revision: str) -> "Outcome | None":
     """Found out with git alone, before anything heavy is imported."""
-    from tasks.fingerprint import inputs, judged
-    from tasks.handover import unchanged
+    from tasks.project.fingerprint import inputs, judged
+    from tasks.run_outcome import unchanged
 
     started = time.monotonic()
     made_from = inputs(root, model, revision)
@@ -237,7 +237,7 @@ def _run_flow(root: Path, model: str, revision: str, force: bool) -> "Outcome":
 
 
 def _dirty(root: Path) -> tuple[str, ...]:
-    from tasks.repository import git
+    from tasks.project.repository import git
 
     changed = git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
     if not changed:

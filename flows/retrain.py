@@ -15,17 +15,18 @@ from prefect.states import Completed, Failed
 
 from flows import show
 from models.common.errors import DataBlockedError, PublishError, RatchetError, RegistryError
-from tasks import handover, registry, stages
 from tasks import judge as judging
 from tasks import package as packaging
 from tasks import promote as promotion
-from tasks.fingerprint import Inputs, inputs, judged
-from tasks.handover import Outcome
-from tasks.lineage import lineage
+from tasks import run_outcome
+from tasks.gating.verdict import Verdict
+from tasks.project import registry, stages
+from tasks.project.fingerprint import Inputs, inputs, judged
+from tasks.project.lineage import lineage
+from tasks.project.registry import Champion
+from tasks.project.workspace import workspace
 from tasks.promote import Candidate
-from tasks.registry import Champion
-from tasks.verdict import Verdict
-from tasks.workspace import workspace
+from tasks.run_outcome import Outcome
 
 HOUR = 3600.0  # s
 
@@ -48,7 +49,7 @@ def retrain(model: str, revision: str = "HEAD", force: bool = False, root: str =
     try:
         made_from = inputs(project, model, revision)
         if not force and (earlier := judged(project, model, made_from.fingerprint)):
-            return _ended(handover.unchanged(project, made_from, earlier), started)
+            return _ended(run_outcome.unchanged(project, made_from, earlier), started)
         with workspace(project, model, made_from.commit) as tree:
             return _ended(_candidate(tree, made_from), started)
     except RatchetError as error:
@@ -73,11 +74,11 @@ def _candidate(tree: Path, made_from: Inputs) -> Outcome:
         candidate = save(tree, made_from, verdict, champion)
         new = promote(tree, candidate, champion) if verdict.promotes else settle(tree, candidate)
     finally:
-        folder = handover.hand_over(tree, model, name)
+        folder = run_outcome.hand_over(tree, model, name)
         show.links(model, folder)
     show.decision(model, verdict)
-    show.metrics(model, handover.measured(folder), champion.version if champion else None)
-    return handover.outcome(made_from, candidate, verdict, folder, champion, new or champion)
+    show.metrics(model, run_outcome.measured(folder), champion.version if champion else None)
+    return run_outcome.outcome(made_from, candidate, verdict, folder, champion, new or champion)
 
 
 def _worth_another_try(_task: Any, _run: Any, state: State[Any]) -> bool:

@@ -14,7 +14,7 @@ from prefect.settings import (
 from flows import show
 from flows.retrain import retrain
 from models.common.errors import RatchetError
-from tasks.handover import Outcome
+from tasks.run_outcome import Outcome
 
 SETTINGS = {
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # its thread costs a second at the end

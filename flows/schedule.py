@@ -5,8 +5,8 @@ from typing import Any
 
 from flows.retrain import retrain
 from models.common.errors import RatchetError, UserError
-from tasks.params import load_model, model_names
-from tasks.repository import branch, git_remote, quiet, shared
+from tasks.project.params import load_model, model_names
+from tasks.project.repository import branch, git_remote, quiet, shared
 
 
 def schedules(root: Path) -> dict[str, str]:

@@ -16,9 +16,9 @@ from prefect.artifacts import (
 )
 
 from models.common.errors import RatchetError
-from tasks.verdict import Check, Verdict
+from tasks.gating.verdict import Check, Verdict
 
-EPOCH = re.compile(r"epoch (\d+)/(\d+)\b")  # as models/common/curves.py says it at the end of each epoch
+EPOCH = re.compile(r"epoch (\d+)/(\d+)\b")  # as models/common/training/logger.py says it at the end of each epoch
 
 
 def line(text: str, seen: bool) -> None:

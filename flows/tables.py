@@ -10,8 +10,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from tasks.add import AddReport
-    from tasks.handover import Outcome
     from tasks.overview import Judged, ModelStatus
+    from tasks.run_outcome import Outcome
 
 COLOURS = {"PROMOTED": "green", "PROMOTE": "green", "HELD": "yellow", "HOLD": "yellow", "UNCHANGED": "cyan"}
 SHOWN = 10  # quarantined files listed in the terminal; all are in the report

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from models.common.batches import SPLITS, batch_names, read_columns
-from models.common.columns import empty, hashes
-from models.common.counts import read_counts
+from models.common.data.arrow_columns import empty, hashes
+from models.common.data.batches import SPLITS, batch_names, read_columns
+from models.common.data.class_counts import read_counts
+from models.common.data.near_duplicates import alike, alike_earlier
+from models.common.data.sources import SPLIT_NAMES, Source
 from models.common.errors import DataBlockedError, PublishError, RatchetError, UserError
-from models.common.similarity import alike, alike_earlier
-from models.common.sources import SPLIT_NAMES, Source
-from tasks import repository
-from tasks.batch_file import BatchFile, content_hash, write_index
-from tasks.inspecting import inspected
-from tasks.intake import Intake, Known
-from tasks.params import Model, load_model
-from tasks.quarantine import share_of_bad, write_quarantine
-from tasks.spool import disk_full_is_told, finish_interrupted, only_one, spool
+from tasks.adding.batch_file import BatchFile, content_hash, write_index
+from tasks.adding.inspection import inspected
+from tasks.adding.intake import Intake, Known
+from tasks.adding.quarantine import share_of_bad, write_quarantine
+from tasks.adding.staging import disk_full_is_told, finish_interrupted, only_one, spool
+from tasks.project import repository
+from tasks.project.params import Model, load_model
 
 Progress = Callable[[int, int], None]  # (examples read so far, examples in the source or 0 while that is unknown)
 COMPARED = (

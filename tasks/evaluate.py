@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from models.common.batches import data_version, read_manifest
+from models.common.data.batches import data_version, read_manifest
 from models.common.errors import UserError
-from models.common.measuring import measure
-from models.common.program import ProgramSpec
-from tasks.command import run
-from tasks.params import Model, load_model
-from tasks.repository import home
+from models.common.program.cost import measure
+from models.common.program.program import ProgramSpec
+from tasks.project.command import run
+from tasks.project.params import Model, load_model
+from tasks.project.repository import home
 
 
 def evaluate(root: Path, model: str) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from models.common.batches import data_version
+from models.common.data.batches import data_version
 from models.common.errors import UserError
-from models.common.measuring import measure
-from models.common.program import Program, ProgramSpec
+from models.common.program.cost import measure
+from models.common.program.program import Program, ProgramSpec
 from tasks.evaluate import score, summary
-from tasks.gate import Scores, Unloadable, Verdict, decide
-from tasks.params import Model, load_model
+from tasks.gating.gate import Scores, Unloadable, Verdict, decide
+from tasks.project.params import Model, load_model
 
 
 def judge(root: Path, model: str, champion_folder: Path | None, champion_version: str | None) -> Verdict:

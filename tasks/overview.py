@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from models.common.errors import RatchetError, RegistryError, UserError
-from tasks.fingerprint import inputs, judged, models_at
-from tasks.registry import champion, synchronise, versions
-from tasks.repository import git
-from tasks.verdict import Verdict
+from tasks.gating.verdict import Verdict
+from tasks.project.fingerprint import inputs, judged, models_at
+from tasks.project.registry import champion, synchronise, versions
+from tasks.project.repository import git
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from models.common.errors import RatchetError, UserError
-from models.common.program import ProgramSpec
-from tasks.params import Model, load_model
-from tasks.probe import Question, prove
-from tasks.repository import home
+from models.common.program.program import ProgramSpec
+from tasks.packaging.smoke_test import Question, prove
+from tasks.project.params import Model, load_model
+from tasks.project.repository import home
 from tasks.serve import free_port, running, unpack
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def read_questions(root: Path, params: Model) -> list[Question]:
     """Test examples spread evenly over the classes, with the evaluation's answers. UserError where none are at hand."""
     import pandas as pd
 
-    from models.common.batches import batch_names, read_payloads
+    from models.common.data.batches import batch_names, read_payloads
 
     model, kind = params.name, params.kind
     artifacts, folder = root / "artifacts" / model, root / "data" / model
@@ -112,7 +112,7 @@ def _build(params: Model, version: str, program: Path, golden: Sequence[Question
     (source / "build.json").write_text(json.dumps(_options(params, version, spec)))
     environment = os.environ | {"BENTOML_HOME": str(work / "store"), "BENTOML_DO_NOT_TRACK": "true"}
     environment.pop("PYTHONPATH", None)
-    command = [sys.executable, str(Path(__file__).with_name("bento.py")), str(source), str(out)]
+    command = [sys.executable, str(Path(__file__).parent / "packaging/build.py"), str(source), str(out)]
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not out.exists():
         said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]

@@ -16,11 +16,11 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from models.common.errors import PublishError, RatchetError
-from tasks.fingerprint import Inputs, attempts, judged_ref
-from tasks.registry import Champion, create_refs, register_and_assign
-from tasks.repository import check_identity, dvc, dvc_each, git, git_remote, shared
-from tasks.verdict import Verdict
-from tasks.workspace import project_lock
+from tasks.gating.verdict import Verdict
+from tasks.project.fingerprint import Inputs, attempts, judged_ref
+from tasks.project.registry import Champion, create_refs, register_and_assign
+from tasks.project.repository import check_identity, dvc, dvc_each, git, git_remote, shared
+from tasks.project.workspace import project_lock
 
 STAGES = ("validate", "train", "evaluate")
 

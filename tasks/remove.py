@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.common.batches import batch_names, read_index
+from models.common.data.batches import batch_names, read_index
 from models.common.errors import PublishError, UserError
-from tasks import repository
-from tasks.params import load_model
-from tasks.spool import only_one
+from tasks.adding.staging import only_one
+from tasks.project import repository
+from tasks.project.params import load_model
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from models.common import svg
-from models.common.batches import read_manifest
-from models.common.counts import read_counts
+from models.common.data.batches import read_manifest
+from models.common.data.class_counts import read_counts
 from models.common.kind import Metric, ReportJob
-from models.common.program import ProgramSpec
-from tasks.exam import Exam, value_of
-from tasks.gate import UNITS, less_is_better
-from tasks.params import Model, load_model
-from tasks.statistics import wilson
-from tasks.verdict import Check, Verdict
+from models.common.program.program import ProgramSpec
+from models.common.reporting import svg
+from tasks.gating.comparison import Exam, value_of
+from tasks.gating.gate import UNITS, less_is_better
+from tasks.gating.statistics import wilson
+from tasks.gating.verdict import Check, Verdict
+from tasks.project.params import Model, load_model
 
 WORDS = {
     "PROMOTE": "goes into production",

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from models.common.batches import data_version, read_manifest
+from models.common.data.batches import data_version, read_manifest
 from models.common.errors import RatchetError, UserError
 from models.common.kind import TrainJob
-from tasks import command, repository
-from tasks.params import Model, load_model
+from tasks.project import command, repository
+from tasks.project.params import Model, load_model
 
 CHAMPION = "RATCHET_CHAMPION"  # folder with the champion's training/weights.pt; empty: there is no champion yet
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from models.common.batches import COMMON_COLUMNS, read_manifest
+from models.common.data.batches import COMMON_COLUMNS, read_manifest
 from models.common.errors import DataBlockedError
 from models.common.kind import Expectation, Truth
-from tasks import command, repository
-from tasks.checks import common_expectations, schema_expectation
-from tasks.data_docs import data_docs
-from tasks.params import Model, load_model
+from tasks.project import command, repository
+from tasks.project.params import Model, load_model
+from tasks.validation.checks import common_expectations, schema_expectation
+from tasks.validation.data_docs import data_docs
 
 SHOWN = 10  # rows that a failed check names
 SEVERITIES = {"block": "critical", "warn": "warning"}  # in Great Expectations' words

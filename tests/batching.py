@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.common.sources import Source
+from models.common.data.sources import Source
 
 
 def write_batch(kind: Any, folder: Path, name: str, source: Path, data: Any, split: str | None = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.repository import QUIET
+from tasks.project.repository import QUIET
 from tests.digits import write_digits
 
 CODE = Path(__file__).resolve().parent.parent

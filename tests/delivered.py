@@ -4,12 +4,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from models.common.batches import read_manifest
+from models.common.data.batches import read_manifest
+from models.common.data.sources import Source
 from models.common.kind import Example, Kind, TrainJob
 from models.common.params import DataParams
-from models.common.sources import Source
-from tasks.batch_file import BatchFile, write_index
-from tasks.intake import split_of
+from tasks.adding.batch_file import BatchFile, write_index
+from tasks.adding.intake import split_of
 
 
 def write_batches(folder: Path, kind: Kind, data: DataParams, *sources: Path) -> Path:

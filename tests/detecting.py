@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models import object_detection as kind
-from models.common.batches import read_manifest
+from models.common.data.batches import read_manifest
+from models.common.data.sources import Source
 from models.common.kind import TrainJob
-from models.common.sources import Source
 
 TINY = {"width": 8, "epochs": 2, "batch_size": 8, "learning_rate": 0.003, "warmup_epochs": 0.5, "early_stopping": 0}
 

@@ -22,8 +22,8 @@ def interrupt(root: Path) -> None:
 
 
 def promote(root: Path) -> None:
-    from tasks.registry import champion, register_and_assign
-    from tasks.repository import git
+    from tasks.project.registry import champion, register_and_assign
+    from tasks.project.repository import git
 
     commit = git(root, "commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "someone else's")
     register_and_assign(root, "digits", commit, champion(root, "digits"))

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from models.common.batches import read_manifest
-from models.common.program import ProgramSpec
+from models.common.data.batches import read_manifest
+from models.common.program.program import ProgramSpec
 from tasks.add import add
 from tasks.evaluate import evaluate
 from tests.digits import NAMES

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.common.batches import read_manifest
+from models.common.data.batches import read_manifest
 from models.common.kind import TrainJob
 from models.image_classification.params import ImageData, ImageTrain
 from tests.digits import write_digits

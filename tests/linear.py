@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
 
-from models.common.images import decode, open_image
-from models.common.program import ProgramSpec
+from models.common.image.decoding import decode, open_image
+from models.common.program.program import ProgramSpec
 from tasks.evaluate import evaluate
 
 MAX_PIXELS = 1_000_000

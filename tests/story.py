@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tasks.repository import environment
+from tasks.project.repository import environment
 
 CODE = Path(__file__).resolve().parent.parent
 

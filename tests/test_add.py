@@ -13,11 +13,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from models.common.batches import batch_names, data_version, payloads, read_manifest, read_payloads
+from models.common.data.batches import batch_names, data_version, payloads, read_manifest, read_payloads
 from models.common.errors import DataBlockedError, PublishError, UserError
 from tasks.add import add
+from tasks.project.repository import dvc
 from tasks.remove import remove
-from tasks.repository import dvc
 from tests.conftest import git
 from tests.test_repository import clone, share
 
@@ -238,7 +238,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(project: Path, digits: Path)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tasks import add, repository
+from tasks import add
+from tasks.project import repository
 def die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
 setattr({module}, "{function}", die)
 add.add(Path.cwd(), "digits", Path(sys.argv[1]))
@@ -272,7 +273,7 @@ def test_an_interrupted_add_takes_back_what_it_had_begun(
     def interrupted(*args: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tasks.repository.commit", interrupted)
+    monkeypatch.setattr("tasks.project.repository.commit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         add(project, "digits", digits)
     assert untouched(project, before)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.common.annotations import Annotation, annotated_pictures, check_objects, parse_target
+from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
-from models.common.images import EXTENSIONS
+from models.common.image.decoding import EXTENSIONS
 from models.common.kind import Example
-from models.common.sources import Source
+from models.common.objects.annotations import Annotation, check_objects, parse_target
+from models.common.objects.reading import annotated_pictures
 from tests.conftest import CODE
 
 BCCD = CODE.parent / "shared/data/bccd"

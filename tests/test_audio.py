@@ -12,13 +12,13 @@ import torch
 import torchaudio
 from numpy.typing import NDArray
 
-from models.common.audio import as_int16, fitted, read_sound
-from models.common.audio_augmentation import louder, masked, moved, noisy, stretched, varied
-from models.common.audio_checks import audio_expectations, inspect_sound
-from models.common.audio_pages import sound_card, waveform
-from models.common.audio_params import AUDIO_COLUMNS, AudioAugment, AudioData
+from models.common.audio.augmentation import louder, masked, moved, noisy, stretched, varied
+from models.common.audio.checks import audio_expectations, inspect_sound
+from models.common.audio.decoding import as_int16, fitted, read_sound
+from models.common.audio.mel import FLOOR, LogMel
+from models.common.audio.params import AUDIO_COLUMNS, AudioAugment, AudioData
 from models.common.errors import BadExampleError
-from models.common.mel import FLOOR, LogMel
+from models.common.reporting.audio import sound_card, waveform
 
 RATE = 16_000
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)

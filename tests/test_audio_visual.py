@@ -13,21 +13,21 @@ import pytest
 import torch
 import yaml
 
+from models.audio_visual.dataset import Media
 from models.audio_visual.inputs import Sizes
-from models.audio_visual.media import Media
 from models.audio_visual.networks import AudioVisual
 from models.audio_visual.predictor import Predictor
 from models.audio_visual.training import learner
+from models.common.data.packed_files import pack, unpack
+from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example, TrainJob, load_kind
-from models.common.parts import pack, unpack
-from models.common.sources import Source
-from tasks.checks import common_expectations
 from tasks.evaluate import evaluate
 from tasks.package import package
 from tasks.serve import free_port, running
 from tasks.serve import unpack as unpack_bento
 from tasks.validate import _check, _run
+from tasks.validation.checks import common_expectations
 from tests.delivered import job, write_batches
 from tests.samples.audio_visual import TINY, tiny
 
@@ -263,7 +263,7 @@ def test_a_score_table_counts_each_half_where_it_is_there(trained: Trained) -> N
 
 
 def test_the_program_answers_one_by_one_as_in_a_batch_and_as_its_predictor(trained: Trained) -> None:
-    from models.common.batches import read_payloads
+    from models.common.data.batches import read_payloads
 
     table, test = trained.table(), trained.test()
     predictor = Predictor(trained.program)

@@ -11,7 +11,7 @@ import pytest
 from pycocotools import coco as pycoco
 from pycocotools.cocoeval import COCOeval
 
-from models.common.average_precision import (
+from models.common.objects.average_precision import (
     COLUMNS,
     Detections,
     Truth,
@@ -22,8 +22,9 @@ from models.common.average_precision import (
     precision_recall,
     row_columns,
 )
-from models.common.found_objects import COCO, MAP, MAP50
-from models.common.masks import encode
+from models.common.objects.masks import encode
+from models.common.objects.metrics import MAP, MAP50
+from models.common.objects.thresholds import COCO
 
 CLASSES = ("car", "dog", "sky")
 SIDE = 64

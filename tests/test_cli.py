@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.tables import show_outcome
-from tasks.handover import Outcome
+from tasks.run_outcome import Outcome
 
 
 def ratchet(project: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

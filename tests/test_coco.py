@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as pycoco
 
-from models.common.annotations import parse_target
 from models.common.errors import UserError
-from models.common.masks import Rle
+from models.common.objects.annotations import parse_target
+from models.common.objects.masks import Rle
 from tests.test_annotations import only, picture, read, reasons, write
 
 HEART = [[10.0, 4.5, 31.0, 8.0, 25.5, 20.0, 12.0, 18.0]]

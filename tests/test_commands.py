@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from models.common.batches import data_version
-from tasks.fingerprint import inputs, judged_ref
+from models.common.data.batches import data_version
+from tasks.project.fingerprint import inputs, judged_ref
 from tests.conftest import CODE, git
 from tests.world import Answer
 
@@ -84,7 +84,7 @@ def test_nothing_to_serve_or_roll_back_is_one_line(project: Path) -> None:
 
 
 def test_ctrl_c_is_one_line_and_130(with_data: Path) -> None:
-    point = "tasks.fingerprint:inputs"
+    point = "tasks.project.fingerprint:inputs"
     answer = ratchet(with_data, point, "interrupt", "retrain", "digits", module="tests.interfere")
     assert (answer.code, "interrupted" in answer.error) == (130, True)
 
@@ -119,7 +119,12 @@ def test_the_data_version_of_a_commit_is_that_of_its_files(with_data: Path) -> N
 
 def test_any_code_that_a_stage_depends_on_is_an_input(with_data: Path) -> None:
     seen = {inputs(with_data, "digits").fingerprint}
-    for name in ("tasks/train.py", "models/common/program.py", "models/image_classification/params.py", "dvc.yaml"):
+    for name in (
+        "tasks/train.py",
+        "models/common/program/program.py",
+        "models/image_classification/params.py",
+        "dvc.yaml",
+    ):
         path = with_data / name
         path.write_text(path.read_text() + "\n# changed\n")
         git(with_data, "commit", "--quiet", "--all", "--message=code")

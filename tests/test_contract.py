@@ -17,20 +17,20 @@ import pandas as pd
 import pytest
 import yaml
 
-from models.common.batches import read_columns, read_manifest, read_payloads
+from models.common.data.batches import read_columns, read_manifest, read_payloads
+from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example, Kind, known_kinds, load_kind
-from models.common.program import Program
-from models.common.sources import Source
+from models.common.program.program import Program
 from tasks.add import AddReport, add
 from tasks.evaluate import evaluate, exam
+from tasks.gating.verdict import Verdict
 from tasks.judge import judge
 from tasks.package import PackageReport, package
-from tasks.params import load_model
+from tasks.project.params import load_model
 from tasks.report import write_report
 from tasks.train import train
 from tasks.validate import validate
-from tasks.verdict import Verdict
 
 pytestmark = pytest.mark.timeout(600)
 

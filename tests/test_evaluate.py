@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 
-from models.common.batches import read_manifest
-from models.common.class_scoring import calibration_error, class_summary, class_table
+from models.common.classification.metrics import calibration_error, class_summary, class_table
+from models.common.data.batches import read_manifest
 from models.common.errors import UserError
-from models.common.measuring import latencies_ms, measure
+from models.common.program.cost import latencies_ms, measure
 from models.image_classification import COLUMNS
 from tasks.evaluate import evaluate
+from tasks.gating.verdict import Verdict
 from tasks.judge import judge
-from tasks.verdict import Verdict
 from tests.judged import LABELS, champion_of, linear_graph, write_program, write_project
 
 

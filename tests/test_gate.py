@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from models.common.kind import Metric
-from models.common.params import Budgets, Gate
-from tasks.gate import CannotTell, Scores, Unloadable, Verdict, decide
+from tasks.gating.gate import CannotTell, Scores, Unloadable, Verdict, decide
+from tasks.project.policy import Budgets, Gate
 
 METRICS = (
     Metric("accuracy", numerator="correct", binary=True),

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from models.common.kind import Metric
-from models.common.params import Gate
-from tasks import statistics
-from tasks.gate import Scores, Verdict, decide
+from tasks.gating import statistics
+from tasks.gating.gate import Scores, Verdict, decide
+from tasks.project.policy import Gate
 
 LABELS = ("road", "sky", "tree")
 Weights = NDArray[np.float64]

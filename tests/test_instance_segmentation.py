@@ -17,13 +17,13 @@ from pydantic import ValidationError
 from torchvision.models import get_model
 
 from models import instance_segmentation as kind
-from models.common import detector_trunks
-from models.common.annotations import Object, parse_target, write_target
-from models.common.batches import read_manifest
-from models.common.canvas import Canvas
+from models.common.data.batches import read_manifest
 from models.common.errors import BadExampleError, UserError
+from models.common.image.letterbox import Canvas
 from models.common.kind import Example, ReportJob, TrainJob
-from models.common.masks import Rle, encode, from_crop
+from models.common.objects import backbones
+from models.common.objects.annotations import Object, parse_target, write_target
+from models.common.objects.masks import Rle, encode, from_crop
 from models.instance_segmentation import networks, objects, weights
 from models.instance_segmentation.augmentation import boxes_around
 from models.instance_segmentation.predictor import Predictor
@@ -131,7 +131,7 @@ def test_bad_params_are_refused() -> None:
 
 
 def test_the_samples_masks_come_back_as_they_were_drawn(tmp_path: Path) -> None:
-    from models.common.sources import Source
+    from models.common.data.sources import Source
 
     sample.write_scenes(tmp_path, 0, 12)
     written = json.loads((tmp_path / "annotations.json").read_text())["annotations"]
@@ -220,13 +220,13 @@ def test_mask_average_precision_is_that_of_pycocotools(trained: TrainJob, table:
 
 
 def targets(job: TrainJob) -> list[bytes]:
-    from models.common.batches import read_payloads
+    from models.common.data.batches import read_payloads
 
     return read_payloads(job.batches, job.manifest, "target")
 
 
 def test_the_service_answers_what_the_evaluation_saw(trained: TrainJob, table: pd.DataFrame) -> None:
-    from models.common.batches import read_payloads
+    from models.common.data.batches import read_payloads
 
     predictor = Predictor(trained.out / "program")
     rows = table.head(6)
@@ -304,9 +304,9 @@ def test_a_classifiers_weights_fill_the_whole_trunk(backbone: Any, monkeypatch: 
     network = networks.build(train, DATA, 2)
     weights.load_initial(network, [], train, ("cat", "dog"), None)
     prefix = "features." if backbone.startswith("mobilenet") else ""
-    for key, value in detector_trunks.trunk_of(network).state_dict().items():
+    for key, value in backbones.trunk_of(network).state_dict().items():
         assert torch.equal(value, given[prefix + key]), key
-    parts = [*detector_trunks.head(network), detector_trunks.trunk_of(network)]
+    parts = [*backbones.head(network), backbones.trunk_of(network)]
     assert sum(len(list(part.parameters())) for part in parts) == len(list(network.parameters()))
 
 

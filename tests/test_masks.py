@@ -7,7 +7,7 @@ import pytest
 import torch
 from pycocotools import mask as drawn
 
-from models.common.masks import encode, from_crop, outlines, paste, read_rle
+from models.common.objects.masks import encode, from_crop, outlines, paste, read_rle
 from models.instance_segmentation.augmentation import augmented, boxes_around
 from models.instance_segmentation.params import Augment
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.common.errors import UserError
-from models.common.freezing import layer_groups
+from models.common.training.freezing import layer_groups
 from models.image_classification import networks
 from models.image_classification.weights import load_initial
 

@@ -17,13 +17,13 @@ from pycocotools.cocoeval import COCOeval
 from pydantic import ValidationError
 
 from models import object_detection as kind
-from models.common.annotated import annotations
-from models.common.annotations import Object, write_target
-from models.common.batches import read_payloads
-from models.common.canvas import Canvas
+from models.common.data.batches import read_payloads
 from models.common.errors import BadExampleError, RatchetError, UserError
+from models.common.image.letterbox import Canvas
 from models.common.kind import Example
-from models.common.program import Program, ProgramSpec
+from models.common.objects.annotations import Object, write_target
+from models.common.objects.dataset import annotations
+from models.common.program.program import Program, ProgramSpec
 from models.object_detection import networks, scoring, training
 from models.object_detection.augment import augmented
 from models.object_detection.params import Augment, DetectionData, DetectionTrain
@@ -466,6 +466,6 @@ def test_an_objects_fate_is_told() -> None:
 
 
 def kind_annotation(*objects: Object) -> Any:
-    from models.common.annotations import parse_target
+    from models.common.objects.annotations import parse_target
 
     return parse_target(write_target(64, 48, objects))

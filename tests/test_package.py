@@ -15,7 +15,7 @@ import pytest
 
 from models.common.errors import RatchetError, UserError
 from tasks.package import PackageReport, package, read_questions
-from tasks.params import load_model
+from tasks.project.params import load_model
 from tasks.serve import free_port, running, unpack
 from tests.conftest import TINY_PARAMS
 from tests.digits import write_digits
@@ -73,11 +73,13 @@ def test_the_bento_carries_what_serves_and_nothing_that_trains(report: PackageRe
         "service.py",
         "models/__init__.py",
         "models/common/__init__.py",
-        "models/common/agreement.py",
+        "models/common/program/answers.py",
         "models/common/errors.py",
-        "models/common/images.py",
-        "models/common/program.py",
-        "models/common/serving.py",
+        "models/common/image/__init__.py",
+        "models/common/image/decoding.py",
+        "models/common/program/__init__.py",
+        "models/common/program/program.py",
+        "models/common/program/serving.py",
         "models/image_classification/__init__.py",
         "models/image_classification/predictor.py",
     }

@@ -7,9 +7,10 @@ from pydantic import BaseModel
 
 from models.common.errors import UserError
 from models.common.kind import known_kinds, load_kind
-from models.common.params import DataParams, Gate, Schedule, Serve, Train
+from models.common.params import DataParams, Train
 from models.image_classification.params import ImageData, ImageTrain
-from tasks.params import load_model
+from tasks.project.params import load_model
+from tasks.project.policy import Gate, Schedule, Serve
 
 CODE = Path(__file__).parent.parent
 GOOD = "models: {m1: {kind: image_classification, data: {}, train: {}, gate: {}}}"

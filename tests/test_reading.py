@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from models.common.canvas import Canvas
+from models.common.data.near_duplicates import alike, alike_earlier
 from models.common.errors import BadExampleError
-from models.common.images import decode, open_image, shown_size
-from models.common.similarity import alike, alike_earlier
+from models.common.image.decoding import decode, open_image, shown_size
+from models.common.image.letterbox import Canvas
 from models.image_classification.params import ImageData
 from models.image_classification.reading import inspect
 

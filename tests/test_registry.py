@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.common.errors import PublishError, RegistryError, UserError
-from tasks.registry import Champion, champion, next_version, register_and_assign, rollback, tags
+from tasks.project.registry import Champion, champion, next_version, register_and_assign, rollback, tags
 from tests.conftest import git
 from tests.test_repository import clone, share
 
@@ -140,7 +140,9 @@ def test_of_two_clones_that_promote_at_once_one_wins(
     mine, theirs = candidates(project, 2)
     git(other, "fetch", "--quiet", str(project), mine, theirs)
     promote(project, mine)
-    monkeypatch.setattr("tasks.registry.synchronise", lambda *_: None)  # `other` looked just before `project` pushed
+    monkeypatch.setattr(
+        "tasks.project.registry.synchronise", lambda *_: None
+    )  # `other` looked just before `project` pushed
     before = git(other, "for-each-ref")
     with pytest.raises(RegistryError, match="promoted by someone else"):
         register_and_assign(other, "digits", theirs, None)

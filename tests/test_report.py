@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from models.common import svg
 from models.common.kind import ReportJob
-from models.image_classification.pages import sections
+from models.common.reporting import svg
+from models.image_classification.report import sections
+from tasks.gating.verdict import Verdict
 from tasks.judge import judge
 from tasks.report import write_report
-from tasks.verdict import Verdict
 from tests.judged import champion_of, write_program, write_project
 
 LINEAGE = {

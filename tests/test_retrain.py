@@ -106,12 +106,12 @@ def test_killed_anywhere_the_champion_stays_and_the_next_run_finishes(world: Wor
     world.edit("gate: {metric: accuracy", "gate: {rule: non_inferior, margin: 0.5, metric: accuracy")
     retrain = ("die", "retrain", "digits")
     for point in (
-        "tasks.stages:reproduce",  # between two stages
+        "tasks.project.stages:reproduce",  # between two stages
         "tasks.promote:save",  # everything made, nothing recorded
     ):
         assert world.ratchet(point, *retrain, module="tests.interfere").code == 9
         assert world.status()["version"] == "v1.0.0", point
-    assert world.ratchet("tasks.registry:_push_refs", *retrain, module="tests.interfere").code == 9
+    assert world.ratchet("tasks.project.registry:_push_refs", *retrain, module="tests.interfere").code == 9
     assert world.status()["version"] == "v1.1.0"  # the remote took it: done, whatever this clone knew
     assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
     assert len(list((world.project / ".ratchet/work").iterdir())) == 1  # of the last kill; the next real run removes it
@@ -128,7 +128,7 @@ def test_a_candidate_that_lost_the_race_is_not_promoted_and_is_judged_again(worl
 
 def test_a_rollback_is_not_undone_by_the_next_run_and_can_go_forth(world: World) -> None:
     commit = git(world.project, "commit-tree", "digits#production#1^{tree}", "-p", "HEAD", "-m", "a second candidate")
-    from tasks.registry import champion, register_and_assign
+    from tasks.project.registry import champion, register_and_assign
 
     register_and_assign(world.project, "digits", commit, champion(world.project, "digits"))
     assert world.ratchet("rollback", "digits", "--json").json == {

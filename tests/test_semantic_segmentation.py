@@ -16,17 +16,17 @@ from PIL import Image, PngImagePlugin
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from models import semantic_segmentation as kind
-from models.common.batches import read_manifest
+from models.common.data.batches import read_manifest
+from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example, ReportJob, TrainJob
-from models.common.program import Program
-from models.common.sources import Source
+from models.common.program.program import Program
 from models.semantic_segmentation import masks, networks
 from models.semantic_segmentation.augmentation import augmented
+from models.semantic_segmentation.dataset import places
 from models.semantic_segmentation.learner import SegmentationLearner, Segmenter, class_weights, dice
 from models.semantic_segmentation.masks import NO_CLASS
 from models.semantic_segmentation.params import Augment, SegmentationData, SegmentationTrain
-from models.semantic_segmentation.pixels import places
 from models.semantic_segmentation.predictor import Predictor
 from models.semantic_segmentation.training import parity
 from tasks.add import add
@@ -298,8 +298,8 @@ def test_every_network_gives_logits_of_every_pixel_and_the_program_says_the_same
 
 
 def export(network: torch.nn.Module, folder: Path, size: tuple[int, int]) -> Program:
-    from models.common.exporting import export_graph
-    from models.common.program import ProgramSpec
+    from models.common.program.export import export_graph
+    from models.common.program.program import ProgramSpec
 
     whole, names = Segmenter(network).eval(), ("images", "classes", "confidence")
     spec = ProgramSpec("semantic_segmentation", ("a", "b", "c"), {}, {})

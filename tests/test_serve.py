@@ -23,7 +23,7 @@ from PIL import Image
 
 from models.common.errors import UserError
 from tasks.package import package
-from tasks.probe import BadRequest, bad_requests
+from tasks.packaging.smoke_test import BadRequest, bad_requests
 from tasks.serve import free_port, running, serve, unpack
 from tests.conftest import CODE, TINY_PARAMS
 from tests.digits import write_digits

@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from models.common.agreement import differs
-from models.common.batches import payloads, read_manifest, read_payloads
-from models.common.columns import empty
-from models.common.counts import read_counts, write_counts
-from models.common.decoded import decoded, ragged
+from models.common.data.arrow_columns import empty
+from models.common.data.batches import payloads, read_manifest, read_payloads
+from models.common.data.class_counts import read_counts, write_counts
+from models.common.data.decoded_cache import decoded, ragged
+from models.common.data.metadata import read_metadata
+from models.common.data.packed_files import pack, unpack
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example
-from models.common.metadata import read_metadata
 from models.common.params import DataParams
-from models.common.parts import pack, unpack
-from tasks.intake import Intake, Known
+from models.common.program.answers import differs
+from tasks.adding.intake import Intake, Known
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from models.common.archives import FREE
+from models.common.data.archives import FREE
+from models.common.data.sources import Source, labelled_files
 from models.common.errors import UserError
 from models.common.kind import Example
-from models.common.sources import Source, labelled_files
 
 KINDS = (".jpg",)
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from sklearn.metrics import roc_curve
 
+from models.common.audio.cache import sounds
+from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import load_kind
-from models.common.program import Program
-from models.common.sounds import sounds
-from models.common.sources import Source
+from models.common.program.program import Program
 from models.speaker_identification import verification
 from models.speaker_identification.inputs import padded
 from models.speaker_identification.learner import cropped

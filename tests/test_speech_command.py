@@ -11,12 +11,12 @@ import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from models import speech_command
-from models.common import audio_bundles
-from models.common.batches import read_payloads
+from models.common.audio import bundles
+from models.common.data.batches import read_payloads
+from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import ReportJob, TrainJob
-from models.common.program import ProgramSpec
-from models.common.sources import Source
+from models.common.program.program import ProgramSpec
 from models.speech_command.networks import MelNetwork, build
 from models.speech_command.params import CommandData, CommandTrain
 from models.speech_command.predictor import Predictor
@@ -131,7 +131,7 @@ class _Bundle:
 def test_a_bundle_is_fine_tuned_from_its_weights_with_its_body_frozen(
     tmp_path: Path, batches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio_bundles, "find_bundle", lambda name, own: _Bundle())
+    monkeypatch.setattr(bundles, "find_bundle", lambda name, own: _Bundle())
     settings = {"network": "wav2vec2_base", "weights": "pretrained", "unfreeze": "head", "epochs": 1, "batch_size": 32}
     job = delivered.job(tmp_path, batches, speech_command, DATA, **settings)
     speech_command.train(job)
@@ -153,9 +153,9 @@ def test_weights_that_cannot_be_fetched_say_which_file_to_put_where(monkeypatch:
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(_Bundle, "_get_state_dict", offline)
-    monkeypatch.setattr(audio_bundles, "find_bundle", lambda name, own: _Bundle())
+    monkeypatch.setattr(bundles, "find_bundle", lambda name, own: _Bundle())
     with pytest.raises(UserError, match=r"could not be downloaded \(Network is unreachable\); put .*tiny.pth at /"):
-        audio_bundles.bundle_state("wav2vec2_base", ())
+        bundles.bundle_state("wav2vec2_base", ())
 
 
 def test_our_own_networks_have_no_pretrained_weights() -> None:

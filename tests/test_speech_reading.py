@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from models import speech_recognition as kind
+from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example
-from models.common.sources import Source
 from models.speech_recognition.params import SpeechData, SpeechTrain
 from tests.hearing import DATA, wav
 from tests.samples.speech import VOICES, noisy, say, write_wav

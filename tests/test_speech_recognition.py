@@ -18,17 +18,17 @@ import torch
 from numpy.typing import NDArray
 
 from models import speech_recognition as kind
-from models.common.batches import read_manifest
+from models.common.data.batches import read_manifest
 from models.common.errors import BadExampleError, UserError
-from models.common.initial import load_file
 from models.common.kind import Example, ReportJob, TrainJob
-from models.common.program import Program
-from models.common.training import alike
+from models.common.program.program import Program
+from models.common.training.loop import alike
+from models.common.training.weights import load_file
 from models.speech_recognition import training
 from models.speech_recognition.learner import delayed, fits, padded
-from models.speech_recognition.pages import marked
 from models.speech_recognition.params import SpeechTrain
 from models.speech_recognition.predictor import Predictor
+from models.speech_recognition.report import marked
 from models.speech_recognition.training import build
 from tasks.evaluate import evaluate
 from tasks.package import package

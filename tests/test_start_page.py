@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.common.serving import Settings, start_page
+from models.common.program.serving import Settings, start_page
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here to look at the page with")

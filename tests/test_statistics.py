@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from tasks.statistics import (
+from tasks.gating.statistics import (
     BinaryComparison,
     ResampledComparison,
     compare,

@@ -122,7 +122,7 @@ runpy.run_module("tasks." + stage, run_name="__main__", alter_sys=True)
         python("-c", run, stage)
         used = [Path(name) for name in json.loads((project / f"{stage}.imports").read_text())]
         used = [path for path in used if path not in (Path("tasks/__init__.py"), Path("models/__init__.py"))]
-        assert Path("tasks/params.py") in used
+        assert Path("tasks/project/params.py") in used
         assert not uncovered(used, stage, "image_classification")
 
 

@@ -15,15 +15,15 @@ import pandas as pd
 import pytest
 import torch
 
-from models.common import checkpoints, parallel
-from models.common.batches import read_payloads
-from models.common.curves import Curves
+from models.common.data.batches import read_payloads
 from models.common.errors import RatchetError, UserError
-from models.common.exporting import export, parity
-from models.common.normalised import Normalised
-from models.common.program import Program, ProgramSpec
+from models.common.image.normalisation import Normalised
+from models.common.program.export import export, parity
+from models.common.program.program import Program, ProgramSpec
+from models.common.training import checkpoints, distributed
+from models.common.training.logger import Curves
 from models.image_classification import training
-from models.image_classification.pixels import pixels, square
+from models.image_classification.dataset import pixels, square
 from models.image_classification.training import train
 from tests import together
 from tests.learning import digits_batch, digits_job
@@ -272,7 +272,7 @@ def test_decoded_pictures_are_what_the_decoder_gives_in_any_order_and_once_only(
 
 
 def test_processes_that_train_together_share_the_mean_gradient_and_one_verdict(tmp_path) -> None:
-    parallel.launch(functools.partial(together.meet, tmp_path), 2)
+    distributed.launch(functools.partial(together.meet, tmp_path), 2)
     answers = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2)]
     assert answers == [[[1.5, 15.0], {"val_loss": 0.0}, 2]] * 2
 
@@ -280,7 +280,7 @@ def test_processes_that_train_together_share_the_mean_gradient_and_one_verdict(t
 @pytest.mark.slow
 def test_an_error_in_one_of_several_processes_is_one_line_here() -> None:
     with pytest.raises(RatchetError, match=r"^one of us cannot: try again$"):
-        parallel.launch(together.fail, 2)
+        distributed.launch(together.fail, 2)
 
 
 @pytest.mark.gpu

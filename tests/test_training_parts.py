@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.common.augmentation import erased, moved, recoloured, resampled
-from models.common.freezing import freeze, layer_groups, trainable_groups
-from models.common.optimizers import Average, optimizer, rate, set_rate
+from models.common.image.augmentation import erased, moved, recoloured, resampled
+from models.common.training.freezing import freeze, layer_groups, trainable_groups
+from models.common.training.optimizers import Average, optimizer, rate, set_rate
 from models.image_classification import networks
 from models.image_classification.learner import ImageLearner, Photos, mixed
 from models.image_classification.params import ImageTrain

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.common.drift import batch_drift
+from models.common.data.drift import batch_drift
 from models.common.errors import DataBlockedError, UserError
 from models.image_classification.params import ImageData
 from tasks import validate as module
 from tasks.add import add
-from tasks.checks import common_expectations
 from tasks.validate import Check, validate
+from tasks.validation.checks import common_expectations
 from tests.conftest import git
 
 

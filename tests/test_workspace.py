@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from models.common.errors import UserError
-from tasks.repository import dvc, dvc_remote, dvc_setting
-from tasks.stages import reproduce
-from tasks.workspace import workspace
+from tasks.project.repository import dvc, dvc_remote, dvc_setting
+from tasks.project.stages import reproduce
+from tasks.project.workspace import workspace
 from tests.conftest import git
 
 
@@ -47,7 +47,7 @@ def test_two_models_have_workspaces_at_once_and_one_model_only_one(project: Path
 def test_what_a_killed_run_left_is_removed_with_the_processes_it_started(project: Path) -> None:
     code = (
         "import os, subprocess, sys; from pathlib import Path\n"
-        "from tasks.workspace import MARK, workspace\n"
+        "from tasks.project.workspace import MARK, workspace\n"
         "with workspace(Path.cwd(), 'digits', 'HEAD') as tree:\n"
         "    orphan = subprocess.Popen(['sleep', '60'], env={**os.environ, MARK: str(tree)}, stdout=-3, stderr=-3)\n"
         "    print(orphan.pid, tree, flush=True)\n"

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import torch
 
-from models.common import parallel
 from models.common.errors import UserError
+from models.common.training import distributed
 
 
 def meet(folder: Path) -> None:
     """Writes what this process has after gradients and a row of results were shared."""
     weight = torch.nn.Parameter(torch.zeros(2))
     frozen = torch.nn.Parameter(torch.zeros(2), requires_grad=False)
-    weight.grad = torch.tensor([1.0, 10.0]) * (1 + parallel.rank())
-    parallel.average_gradients([weight, frozen])
-    row = parallel.agreed({"val_loss": float(parallel.rank())}, torch.device("cpu"))
-    (folder / f"{parallel.rank()}.json").write_text(json.dumps([weight.grad.tolist(), row, parallel.world()]))
+    weight.grad = torch.tensor([1.0, 10.0]) * (1 + distributed.rank())
+    distributed.average_gradients([weight, frozen])
+    row = distributed.agreed({"val_loss": float(distributed.rank())}, torch.device("cpu"))
+    (folder / f"{distributed.rank()}.json").write_text(json.dumps([weight.grad.tolist(), row, distributed.world()]))
 
 
 def fail() -> None:

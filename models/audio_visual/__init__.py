@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.audio_visual.params import AudioVisualData, AudioVisualTrain
-from models.common import agreement
-from models.common.audio_params import ACCEPT, AUDIO_COLUMNS
+from models.common.audio.params import ACCEPT, AUDIO_COLUMNS
 from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
+from models.common.program import answers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.common.sources import Source
+    from models.common.data.sources import Source
 
 Data = AudioVisualData
 Train = AudioVisualTrain
@@ -33,12 +33,12 @@ SERVICE_MODULES = (
     "models.audio_visual.inputs",
     "models.audio_visual.predictor",
     "models.common",
-    "models.common.agreement",
-    "models.common.audio",
+    "models.common.program.answers",
+    "models.common.audio.decoding",
     "models.common.errors",
-    "models.common.images",
-    "models.common.program",
-    "models.common.serving",
+    "models.common.image.decoding",
+    "models.common.program.program",
+    "models.common.program.serving",
 )
 SERVICE_PACKAGES = ("onnxruntime", "numpy", "pillow", "soundfile", "soxr")
 
@@ -87,9 +87,9 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
 
 def report(job: ReportJob) -> list[Section]:
     """What each half is worth, confusions, worst mistakes with picture, player and spectrogram."""
-    from models.audio_visual import pages
+    from models.audio_visual import report
 
-    return pages.sections(job)
+    return report.sections(job)
 
 
 def service() -> str:
@@ -99,7 +99,7 @@ def service() -> str:
 
 def form(payload: bytes) -> dict[str, bytes]:
     """The picture, the sound, or both."""
-    from models.common.parts import unpack
+    from models.common.data.packed_files import unpack
 
     return unpack(payload)
 
@@ -110,4 +110,4 @@ def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
     return {"probabilities": probabilities, "used": str(row["parts"]).split("+")}
 
 
-differs = agreement.differs
+differs = answers.differs

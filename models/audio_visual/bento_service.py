@@ -9,8 +9,8 @@ from typing import Any
 import bentoml
 
 from models.audio_visual.predictor import Predictor
-from models.common.agreement import differs
-from models.common.serving import Answers, Door, Upload, read_settings
+from models.common.program.answers import differs
+from models.common.program.serving import Answers, Door, Upload, read_settings
 
 HERE = Path(__file__).parent
 SETTINGS = read_settings(HERE)

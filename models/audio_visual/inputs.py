@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.audio import fitted, read_sound
+from models.common.audio.decoding import fitted, read_sound
 from models.common.errors import UserError
-from models.common.images import decode, open_image
+from models.common.image.decoding import decode, open_image
 
 PARTS = ("image", "audio")
 

@@ -1,4 +1,4 @@
-"""What learns from pictures with sound: branches, augmentation and loss, as models/common/training.py drives them."""
+"""What learns from pictures with sound: branches, augmentation and loss."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.audio_visual.media import Media
+from models.audio_visual.dataset import Media
 from models.audio_visual.networks import Answers, AudioVisual
 from models.audio_visual.params import AudioVisualTrain
-from models.common.audio_augmentation import masked, varied
-from models.common.augmentation import erased, moved, recoloured, resampled
-from models.common.freezing import Group
+from models.common.audio.augmentation import masked, varied
+from models.common.image.augmentation import erased, moved, recoloured, resampled
+from models.common.training.freezing import Group
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Batch:
 
 
 class AudioVisualLearner:
-    """A Learner (models/common/training.py) of pictures with sound."""
+    """A Learner (models/common/training/loop.py) of pictures with sound."""
 
     def __init__(
         self,

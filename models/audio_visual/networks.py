@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from models.audio_visual.params import OWN_NETWORKS, AudioVisualData, AudioVisualTrain
+from models.common.audio.backbones import Statistics, backbone
+from models.common.audio.mel import LogMel
 from models.common.errors import UserError
-from models.common.imagenet import imagenet_weights
-from models.common.initial import fill
-from models.common.masked_backbones import Statistics, backbone
-from models.common.mel import LogMel
-from models.common.normalised import Normalised
-from models.common.small_cnn import SmallCNN
+from models.common.image.imagenet import imagenet_weights
+from models.common.image.normalisation import Normalised
+from models.common.image.small_cnn import SmallCNN
+from models.common.training.weights import fill
 
 
 class Answers(NamedTuple):

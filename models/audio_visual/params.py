@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.audio_params import AudioAugment, AudioData
+from models.common.audio.params import AudioAugment, AudioData
 from models.common.params import Section, Share, Train
 
 OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them

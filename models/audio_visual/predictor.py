@@ -7,7 +7,7 @@ import numpy as np
 
 from models.audio_visual.inputs import Sizes, clip, picture, sound
 from models.common.errors import BadExampleError
-from models.common.program import Program, softmax
+from models.common.program.program import Program, softmax
 
 
 class Predictor:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.audio_visual.params import AudioVisualData
-from models.common import audio, images
-from models.common.audio_checks import audio_expectations, inspect_sound
+from models.common.audio import decoding as audio
+from models.common.audio.checks import audio_expectations, inspect_sound
+from models.common.data.metadata import NAMES, read_metadata
+from models.common.data.packed_files import pack, unpack
+from models.common.data.sources import SPLIT_NAMES, USED, Source
 from models.common.errors import BadExampleError, UserError
+from models.common.image import decoding as images
+from models.common.image.checks import look, photo_expectations
 from models.common.kind import Example, Expectation
-from models.common.looks import look, photo_expectations
-from models.common.metadata import NAMES, read_metadata
-from models.common.parts import pack, unpack
-from models.common.sources import SPLIT_NAMES, USED, Source
 
 if TYPE_CHECKING:
     import pandas as pd

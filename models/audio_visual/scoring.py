@@ -7,10 +7,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.audio_visual import COLUMNS
+from models.audio_visual.dataset import Media
 from models.audio_visual.inputs import PARTS, Sizes
-from models.audio_visual.media import Media
-from models.common.class_scoring import class_table
-from models.common.program import Program, softmax
+from models.common.classification.metrics import class_table
+from models.common.program.program import Program, softmax
 
 AT_ONCE = 2**22  # pixels and samples of all examples that one call of the graph takes
 MOST_AT_ONCE = 128

@@ -6,25 +6,25 @@ from typing import cast
 import numpy as np
 import torch
 
+from models.audio_visual.dataset import Inputs, Media
 from models.audio_visual.inputs import Sizes
 from models.audio_visual.learner import AudioVisualLearner
-from models.audio_visual.media import Inputs, Media
 from models.audio_visual.networks import Answers, AudioVisual
 from models.audio_visual.params import AudioVisualData, AudioVisualTrain
-from models.common import parallel
-from models.common.batches import data_version
-from models.common.checkpoints import Checkpoints, for_job
-from models.common.classes import class_labels, class_numbers
-from models.common.curves import Curves
+from models.common.classification.labels import class_labels, class_numbers
+from models.common.data.batches import data_version
 from models.common.errors import UserError
-from models.common.exporting import export_graph
-from models.common.freezing import layer_groups
-from models.common.initial import load_file
 from models.common.kind import TrainJob
-from models.common.parity import parity_of
-from models.common.program import ProgramSpec
-from models.common.results import clear_errors, fresh_folders, write_results
-from models.common.training import Fitted, fit
+from models.common.program.export import export_graph
+from models.common.program.parity import parity_of
+from models.common.program.program import ProgramSpec
+from models.common.training import distributed
+from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.freezing import layer_groups
+from models.common.training.logger import Curves
+from models.common.training.loop import Fitted, fit
+from models.common.training.results import clear_errors, fresh_folders, write_results
+from models.common.training.weights import load_file
 
 PROBES = 64  # validation examples that network and program must agree on
 OPEN = ("images", "samples", "has_image", "has_audio", *Answers._fields)  # their first dimension is the batch
@@ -41,7 +41,7 @@ def train(job: TrainJob) -> None:
         _check_both(job)
         _media(job, None)  # decoded before processes that would all do it are started
         fresh_folders(job)
-        parallel.launch(functools.partial(_work, job), parallel.processes(job.train.devices))
+        distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
 def learner(job: TrainJob, device: torch.device) -> AudioVisualLearner:
@@ -69,10 +69,10 @@ def _check_both(job: TrainJob) -> None:
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
     with clear_errors(job):
-        device, train = parallel.device(), cast(AudioVisualTrain, job.train)
+        device, train = distributed.device(), cast(AudioVisualTrain, job.train)
         pupil = learner(job, device)
         checkpoints = for_job(job, data_version(job.batches))
-        writes = parallel.rank() == 0
+        writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
         with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)

@@ -27,7 +27,7 @@ Truth = Literal["class", "text", "target"]
 class Example:
     """One example as delivered: its bytes, what is to be learnt of them, and what came beside them.
 
-    payload: what the program will be asked with; several files are packed into one (models/common/parts.py).
+    payload: what the program will be asked with; several files are packed into one (common/data/packed_files.py).
     label: the class or the text (a transcript), where the kind's TRUTH says so.
     target: what no label can say, as bytes of the kind's own format (boxes as JSON, a mask as PNG).
     """
@@ -75,7 +75,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """All that a kind trains on; `manifest` has the rows of every batch (see models/common/batches.py)."""
+    """All that a kind trains on; `manifest` has the rows of every batch (see models/common/data/batches.py)."""
 
     model: str
     data: DataParams
@@ -115,13 +115,13 @@ class Kind(Protocol):
     TRUTH: Truth  # what is learnt: one of a set of classes (label), free text (label), or what `target` holds
     METRICS: tuple[Metric, ...]  # the first is the default; the gate can decide on any of them
     COLUMNS: Mapping[str, str]  # column of a batch beyond the common ones -> pyarrow type name; where TRUTH is
-    #                             "target", `classes` is one of them (models/common/classes.py)
+    #                             "target", `classes` is one of them (models/common/classification/labels.py)
     FIELDS: Mapping[str, str]  # field of the service's form -> the files it takes, as in HTML: "image/*", ".wav,.flac"
-    SERVICE_MODULES: tuple[str, ...]  # torch-free modules that the Bento carries, "models.common.images", …
+    SERVICE_MODULES: tuple[str, ...]  # torch-free modules that the Bento carries, "models.common.image.decoding", …
     SERVICE_PACKAGES: tuple[str, ...]  # what they need installed: "onnxruntime", "numpy", …
 
     def examples(self, source: Any, data: DataParams) -> Iterator[Example]:
-        """Examples in a source (models/common/sources.py), in any layout that this kind's people use."""
+        """Examples in a source (models/common/data/sources.py), in any layout that this kind's people use."""
 
     def inspect(self, example: Example, data: DataParams) -> dict[str, Any]:
         """COLUMNS of one example, decoding it whole, its target too. Raises BadExampleError with the reason."""
@@ -152,7 +152,7 @@ class Kind(Protocol):
 
     def differs(self, expected: Mapping[str, Any], answer: Mapping[str, Any], tolerance: float) -> str:
         """How an answer differs from what was expected, in a few words; "" where it agrees. See
-        models/common/agreement.py, which most kinds use as it is."""
+        models/common/program/answers.py, which most kinds use as it is."""
 
 
 def known_kinds() -> list[str]:

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common import agreement
 from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
+from models.common.program import answers
 from models.image_classification.params import ImageData, ImageTrain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.common.sources import Source
+    from models.common.data.sources import Source
 
 Data = ImageData
 Train = ImageTrain
@@ -28,11 +28,11 @@ FIELDS = {"image": "image/*"}
 SERVICE_MODULES = (
     "models",
     "models.common",
-    "models.common.agreement",
+    "models.common.program.answers",
     "models.common.errors",
-    "models.common.images",
-    "models.common.program",
-    "models.common.serving",
+    "models.common.image.decoding",
+    "models.common.program.program",
+    "models.common.program.serving",
     "models.image_classification.predictor",
 )
 SERVICE_PACKAGES = ("onnxruntime", "numpy", "pillow")
@@ -75,16 +75,16 @@ def score(program: Path, manifest: "pd.DataFrame", batches: Path, home: Path) ->
 
 def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
     """Accuracy, balanced accuracy, macro F1, log loss, calibration error."""
-    from models.common.class_scoring import class_summary
+    from models.common.classification.metrics import class_summary
 
     return class_summary(table, labels)
 
 
 def report(job: ReportJob) -> list[Section]:
     """Confusion matrix, reliability diagram, worst mistakes."""
-    from models.image_classification import pages
+    from models.image_classification import report
 
-    return pages.sections(job)
+    return report.sections(job)
 
 
 def service() -> str:
@@ -102,4 +102,4 @@ def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
     return {"probabilities": dict(zip(labels, map(float, row["probabilities"]), strict=True))}
 
 
-differs = agreement.differs
+differs = answers.differs

@@ -8,8 +8,8 @@ from typing import Any
 
 import bentoml
 
-from models.common.agreement import differs
-from models.common.serving import Answers, Door, Upload, read_settings
+from models.common.program.answers import differs
+from models.common.program.serving import Answers, Door, Upload, read_settings
 from models.image_classification.predictor import Predictor
 
 HERE = Path(__file__).parent

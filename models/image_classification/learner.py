@@ -1,4 +1,4 @@
-"""What learns to tell pictures apart: network, augmentation and loss, as models/common/training.py drives them."""
+"""What learns to tell pictures apart: network, augmentation and loss."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.augmentation import erased, moved, recoloured, resampled
-from models.common.decoded import Decoded
-from models.common.freezing import Group
-from models.common.normalised import Normalised
+from models.common.data.decoded_cache import Decoded
+from models.common.image.augmentation import erased, moved, recoloured, resampled
+from models.common.image.normalisation import Normalised
+from models.common.training.freezing import Group
 from models.image_classification.params import ImageTrain
 
 AUXILIARY = 0.3  # weight of auxiliary logits' loss (GoogLeNet, Szegedy et al. 2014)
@@ -59,7 +59,7 @@ class Photos:
 
 
 class ImageLearner:
-    """A Learner (models/common/training.py) of pictures."""
+    """A Learner (models/common/training/loop.py) of pictures."""
 
     def __init__(self, network: nn.Module, groups: list[Group], photos: Photos, val: Photos, train: ImageTrain) -> None:
         self.network, self.groups = network, groups

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from models.common.errors import UserError
-from models.common.imagenet import imagenet_weights
-from models.common.small_cnn import SmallCNN
+from models.common.image.imagenet import imagenet_weights
+from models.common.image.small_cnn import SmallCNN
 from models.image_classification.params import OWN_NETWORKS
 
 SIZE_ARGUMENT = {"vit_": "image_size", "maxvit": "input_size"}  # families that are built for one picture size

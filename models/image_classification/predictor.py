@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from models.common.images import decode, open_image
-from models.common.program import Program, softmax
+from models.common.image.decoding import decode, open_image
+from models.common.program.program import Program, softmax
 
 
 class Predictor:

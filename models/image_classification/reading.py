@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from models.common.images import EXTENSIONS
+from models.common.data.sources import Source, labelled_files
+from models.common.image.checks import look, photo_expectations
+from models.common.image.decoding import EXTENSIONS
 from models.common.kind import Example, Expectation
-from models.common.looks import look, photo_expectations
-from models.common.sources import Source, labelled_files
 from models.image_classification.params import ImageData
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from models.common.class_scoring import class_table
+from models.common.classification.metrics import class_table
 from models.common.errors import UserError
-from models.common.program import Program, softmax
+from models.common.program.program import Program, softmax
 from models.image_classification import COLUMNS
-from models.image_classification.pixels import pixels
+from models.image_classification.dataset import pixels
 
 PIXELS_AT_ONCE = 2**21  # of all pictures that one call of the graph takes: 128 of 128 px, 41 of 224 px
 PICTURES_AT_ONCE = 256

@@ -8,23 +8,23 @@ import pandas as pd
 import torch
 from torch import nn
 
-from models.common import parallel
-from models.common.batches import data_version
-from models.common.checkpoints import Checkpoints, for_job
-from models.common.classes import class_labels, class_numbers
-from models.common.curves import Curves
-from models.common.decoded import Decoded
-from models.common.exporting import export, parity
-from models.common.freezing import layer_groups
+from models.common.classification.labels import class_labels, class_numbers
+from models.common.data.batches import data_version
+from models.common.data.decoded_cache import Decoded
+from models.common.image.normalisation import Normalised
 from models.common.kind import TrainJob
-from models.common.normalised import Normalised
-from models.common.program import ProgramSpec
-from models.common.results import clear_errors, fresh_folders, write_results
-from models.common.training import Fitted, fit
+from models.common.program.export import export, parity
+from models.common.program.program import ProgramSpec
+from models.common.training import distributed
+from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.freezing import layer_groups
+from models.common.training.logger import Curves
+from models.common.training.loop import Fitted, fit
+from models.common.training.results import clear_errors, fresh_folders, write_results
 from models.image_classification import networks
+from models.image_classification.dataset import pixels
 from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import ImageData, ImageTrain
-from models.image_classification.pixels import pixels
 from models.image_classification.weights import load_initial
 
 PROBES = 64  # validation pictures that network and program must agree on
@@ -40,7 +40,7 @@ def train(job: TrainJob) -> None:
         class_labels(job.manifest, cast(ImageData, job.data))
         _pixels(job, job.manifest)  # decoded before processes that would all do it are started
         fresh_folders(job)
-        parallel.launch(functools.partial(_work, job), parallel.processes(job.train.devices))
+        distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
 def learner(job: TrainJob, device: torch.device) -> ImageLearner:
@@ -59,10 +59,10 @@ def learner(job: TrainJob, device: torch.device) -> ImageLearner:
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
     with clear_errors(job):
-        device, train = parallel.device(), cast(ImageTrain, job.train)
+        device, train = distributed.device(), cast(ImageTrain, job.train)
         pupil = learner(job, device)
         checkpoints = for_job(job, data_version(job.batches))
-        writes = parallel.rank() == 0
+        writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
         with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from models.common.initial import fill, load_file
+from models.common.training.weights import fill, load_file
 from models.image_classification import networks
 
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common.found_objects import MAP, MAP50
 from models.common.kind import Example, Expectation, ReportJob, Section, TrainJob, Truth
+from models.common.objects.metrics import MAP, MAP50
 from models.instance_segmentation.params import InstanceData, InstanceTrain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.common.sources import Source
+    from models.common.data.sources import Source
 
 Data = InstanceData
 Train = InstanceTrain
@@ -32,12 +32,12 @@ FIELDS = {"image": "image/*"}
 SERVICE_MODULES = (
     "models",
     "models.common",
-    "models.common.canvas",
+    "models.common.image.letterbox",
     "models.common.errors",
-    "models.common.images",
-    "models.common.masks",
-    "models.common.program",
-    "models.common.serving",
+    "models.common.image.decoding",
+    "models.common.objects.masks",
+    "models.common.program.program",
+    "models.common.program.serving",
     "models.instance_segmentation.agreeing",
     "models.instance_segmentation.objects",
     "models.instance_segmentation.predictor",
@@ -89,9 +89,9 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
 
 def report(job: ReportJob) -> list[Section]:
     """Precision and recall by class, and the worst pictures with their masks, those that are there and those found."""
-    from models.instance_segmentation import pages
+    from models.instance_segmentation import report
 
-    return pages.sections(job)
+    return report.sections(job)
 
 
 def service() -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from models.common.masks import read_rle
+from models.common.objects.masks import read_rle
 
 CLOSE = 10  # tolerances: how near the threshold an object may be in one answer alone, and apart two of equal rank
 PIXELS = 100  # tolerances: share of a mask's pixels that may differ, since each is a question of more or less than half

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.common.augmentation import recoloured
+from models.common.image.augmentation import recoloured
 from models.instance_segmentation.params import Augment
 
 LEAST_SEEN = 0.3  # share of a mask that must still be in the picture; less of an object is not to be found

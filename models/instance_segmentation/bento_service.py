@@ -8,7 +8,7 @@ from typing import Any
 
 import bentoml
 
-from models.common.serving import Answers, Door, Upload, read_settings
+from models.common.program.serving import Answers, Door, Upload, read_settings
 from models.instance_segmentation.agreeing import differs
 from models.instance_segmentation.predictor import Predictor
 

@@ -1,4 +1,4 @@
-"""What learns to find objects pixel by pixel: network, augmentation and losses (models/common/training.py)."""
+"""What learns to find objects pixel by pixel: network, augmentation and losses (models/common/training/loop.py)."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from models.common.annotations import Annotation
-from models.common.canvas import FILL, Canvas
-from models.common.decoded import Decoded
-from models.common.detector_trunks import training_flag
-from models.common.freezing import Group
-from models.common.masks import Rle
+from models.common.data.decoded_cache import Decoded
+from models.common.image.letterbox import FILL, Canvas
+from models.common.objects.annotations import Annotation
+from models.common.objects.backbones import training_flag
+from models.common.objects.masks import Rle
+from models.common.training.freezing import Group
 from models.instance_segmentation.augmentation import LEAST_SIDE, augmented, boxes_around
 from models.instance_segmentation.networks import Segmenter
 from models.instance_segmentation.objects import OUTPUTS, found
@@ -98,7 +98,7 @@ def _learnt(annotation: Annotation, number: dict[str, int], canvas: Canvas) -> l
 
 
 class InstanceLearner:
-    """A Learner (models/common/training.py) of masks."""
+    """A Learner (models/common/training/loop.py) of masks."""
 
     def __init__(
         self,

@@ -17,8 +17,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from models.common import detector_trunks
-from models.common.normalised import Normalised
+from models.common.image.normalisation import Normalised
+from models.common.objects import backbones
 from models.instance_segmentation.params import InstanceData, InstanceTrain
 
 LEAST_SCORE = 0.05  # objects below it are not even evaluated: they cost time and hardly any average precision
@@ -39,12 +39,12 @@ SMALL_SAMPLES: dict[str, Any] = {
 def build(train: InstanceTrain, data: InstanceData, classes: int) -> nn.Module:
     """An untrained Mask R-CNN, its answers limited as `data` says."""
     network = _maskrcnn(train, classes, data)
-    network.transform = detector_trunks.Ready()
-    detector_trunks.rank_finely(network)
+    network.transform = backbones.Ready()
+    backbones.rank_finely(network)
     answering = ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor")
     for name, layer in network.named_modules():
         if name in answering:
-            layer.register_forward_hook(detector_trunks.in_full_precision)
+            layer.register_forward_hook(backbones.in_full_precision)
     if train.dropout:
         box_predictor = network.get_submodule("roi_heads.box_predictor")
         box_predictor.register_forward_pre_hook(functools.partial(_drop, train.dropout))
@@ -53,8 +53,8 @@ def build(train: InstanceTrain, data: InstanceData, classes: int) -> nn.Module:
 
 def class_layers(train: InstanceTrain, data: InstanceData, network: nn.Module) -> list[nn.Module]:
     """The layers whose shape depends on the number of classes."""
-    two, three = (detector_trunks.hollow(lambda count: _maskrcnn(train, count, data), classes) for classes in (2, 3))
-    return detector_trunks.class_layers(network, two, three)
+    two, three = (backbones.hollow(lambda count: _maskrcnn(train, count, data), classes) for classes in (2, 3))
+    return backbones.class_layers(network, two, three)
 
 
 class Segmenter(nn.Module):
@@ -103,7 +103,7 @@ def _maskrcnn(train: InstanceTrain, classes: int, data: InstanceData) -> nn.Modu
     small = train.backbone == "small"
     levels = SMALL_LEVELS if small else LEVELS
     frozen = train.weights != "none" and not small
-    backbone = detector_trunks.pyramid(train.backbone, train.width, levels, LastLevelMaxPool(), frozen_norms=frozen)
+    backbone = backbones.pyramid(train.backbone, train.width, levels, LastLevelMaxPool(), frozen_norms=frozen)
     sizes = tuple((train.anchor * 2**level,) for level in range(len(levels) + 1))
     names = [str(place) for place in range(len(levels))]
     samples = 1 if small else 2  # of a cell, either way: their gradients take most of a step on a CPU
@@ -122,7 +122,7 @@ def _maskrcnn(train: InstanceTrain, classes: int, data: InstanceData) -> nn.Modu
 
 
 def _small_heads(classes: int) -> dict[str, Any]:
-    channels = detector_trunks.SMALL_PYRAMID
+    channels = backbones.SMALL_PYRAMID
     features = 4 * SMALL
     return {
         "box_head": TwoMLPHead(channels * 7**2, features),

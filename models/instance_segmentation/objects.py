@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.canvas import Canvas
-from models.common.masks import Rle, from_crop, outlines, paste
+from models.common.image.letterbox import Canvas
+from models.common.objects.masks import Rle, from_crop, outlines, paste
 
 OUTPUTS = ("boxes", "scores", "labels", "masks")  # of the graph, in order
 PLACES = 4  # digits of what is answered

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from models.common.canvas import Canvas
-from models.common.program import Program
+from models.common.image.letterbox import Canvas
+from models.common.program.program import Program
 from models.instance_segmentation.objects import described, found
 
 

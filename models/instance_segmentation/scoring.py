@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.common.annotated import annotations, canvases
-from models.common.annotations import Annotation
-from models.common.average_precision import Detections, Truth, average_precision, mask_iou, match, row_columns
-from models.common.batches import COMMON_COLUMNS
-from models.common.canvas import Canvas
+from models.common.data.batches import COMMON_COLUMNS
 from models.common.errors import UserError
-from models.common.found_objects import HALF, MAP, MAP50
-from models.common.program import Program
+from models.common.image.letterbox import Canvas
+from models.common.objects.annotations import Annotation
+from models.common.objects.average_precision import Detections, Truth, average_precision, mask_iou, match, row_columns
+from models.common.objects.dataset import annotations, canvases
+from models.common.objects.metrics import MAP, MAP50
+from models.common.objects.thresholds import HALF
+from models.common.program.program import Program
 from models.instance_segmentation import COLUMNS
 from models.instance_segmentation.objects import Found, found
 
@@ -21,7 +22,7 @@ from models.instance_segmentation.objects import Found, found
 def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> pd.DataFrame:
     """One row per row of the manifest, in its order.
 
-    id; classes, those in the picture; what average precision is computed from (models/common/average_precision.py),
+    id; classes, those in the picture; what average precision is computed from (objects/average_precision.py),
     by the overlap of masks in px of the picture; detected_box, x1, y1, x2, y2 of each detection one after another, and
     detected_mask, COCO's run lengths; picture_width, picture_height; threshold, the score from which the service
     answers; split, group, batch, row and the manifest's slice columns. UserError when the program cannot be loaded.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from models.common.detector_trunks import trunk_of
 from models.common.errors import UserError
-from models.common.imagenet import imagenet_weights
-from models.common.initial import read_weights
+from models.common.image.imagenet import imagenet_weights
+from models.common.objects.backbones import trunk_of
+from models.common.training.weights import read_weights
 from models.instance_segmentation.params import InstanceTrain
 
 BACKGROUND = ""

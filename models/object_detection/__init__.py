@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common.found_objects import MAP, MAP50
 from models.common.kind import Example, Expectation, ReportJob, Section, TrainJob, Truth
+from models.common.objects.metrics import MAP, MAP50
 from models.object_detection import agreeing
 from models.object_detection.params import DetectionData, DetectionTrain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.common.sources import Source
+    from models.common.data.sources import Source
 
 Data = DetectionData
 Train = DetectionTrain
@@ -34,11 +34,11 @@ SERVICE_MODULES = (
     "models",
     "models.common",
     "models.common.errors",
-    "models.common.images",
-    "models.common.program",
-    "models.common.serving",
+    "models.common.image.decoding",
+    "models.common.program.program",
+    "models.common.program.serving",
     "models.object_detection.agreeing",
-    "models.common.canvas",
+    "models.common.image.letterbox",
     "models.object_detection.pictures",
     "models.object_detection.predictor",
 )
@@ -89,9 +89,9 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
 
 def report(job: ReportJob) -> list[Section]:
     """Precision and recall by class, what is missed and mistaken, sizes, the worst pictures with their boxes."""
-    from models.object_detection import pages
+    from models.object_detection import report
 
-    return pages.sections(job)
+    return report.sections(job)
 
 
 def service() -> str:

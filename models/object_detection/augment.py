@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.common.augmentation import recoloured
+from models.common.image.augmentation import recoloured
 from models.object_detection.params import Augment
 
 LEAST_SEEN = 0.3  # share of a box that must still be in the picture; less of an object is not to be found

@@ -8,7 +8,7 @@ from typing import Any
 
 import bentoml
 
-from models.common.serving import Answers, Door, Upload, read_settings
+from models.common.program.serving import Answers, Door, Upload, read_settings
 from models.object_detection.agreeing import differs
 from models.object_detection.predictor import Predictor
 

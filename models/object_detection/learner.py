@@ -1,4 +1,4 @@
-"""What learns to find objects: network, augmentation and losses, as models/common/training.py drives them."""
+"""What learns to find objects: network, augmentation and losses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.common.annotations import Annotation
-from models.common.canvas import FILL, Canvas
-from models.common.decoded import Decoded
-from models.common.freezing import Group
+from models.common.data.decoded_cache import Decoded
+from models.common.image.letterbox import FILL, Canvas
+from models.common.objects.annotations import Annotation
+from models.common.training.freezing import Group
 from models.object_detection.augment import augmented
 from models.object_detection.networks import Detector
 from models.object_detection.params import DetectionTrain
@@ -67,7 +67,7 @@ class Scenes:
 
 
 class DetectionLearner:
-    """A Learner (models/common/training.py) of boxes."""
+    """A Learner (models/common/training/loop.py) of boxes."""
 
     def __init__(
         self,

@@ -23,8 +23,8 @@ from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, 
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from models.common import detector_trunks
-from models.common.normalised import Normalised
+from models.common.image.normalisation import Normalised
+from models.common.objects import backbones
 from models.object_detection.params import DetectionData, DetectionTrain
 
 LEAST_SCORE = 0.02  # boxes below it are not even evaluated: they cost time and hardly any average precision
@@ -43,9 +43,9 @@ def build(train: DetectionTrain, data: DetectionData, classes: int) -> nn.Module
     else:
         limits |= {"score_thresh": LEAST_SCORE, "topk_candidates": CANDIDATES}
     network: nn.Module = BUILDERS[train.network](train, classes, limits)
-    network.transform = detector_trunks.Ready()
+    network.transform = backbones.Ready()
     for layer in _answering(network):
-        layer.register_forward_hook(detector_trunks.in_full_precision)
+        layer.register_forward_hook(backbones.in_full_precision)
     if train.dropout:
         for layer in class_layers(train, network):
             layer.register_forward_pre_hook(functools.partial(_drop, train.dropout))
@@ -156,14 +156,14 @@ def _fasterrcnn(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) 
     sizes = [(size,) for size in _sizes(train, train.anchor)]
     further: dict[str, Any] = {"num_classes": classes + 1}
     if train.backbone == "small":
-        features = 4 * detector_trunks.SMALL_PYRAMID
+        features = 4 * backbones.SMALL_PYRAMID
         box_head = TwoMLPHead(backbone.out_channels * 7**2, features)
         further = {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, classes + 1)}
         further |= {"rpn_pre_nms_top_n_train": 500, "rpn_pre_nms_top_n_test": 250, "box_batch_size_per_image": 128}
         further |= {"rpn_post_nms_top_n_train": 500, "rpn_post_nms_top_n_test": 250}
     anchors = AnchorGenerator(tuple(sizes), (RATIOS,) * len(sizes))
     network: nn.Module = FasterRCNN(backbone, rpn_anchor_generator=anchors, **further, **limits)
-    detector_trunks.rank_finely(network)
+    backbones.rank_finely(network)
     return network
 
 
@@ -176,9 +176,9 @@ def _pyramid(train: DetectionTrain, *, from_eighth: bool) -> Any:
     if small or not from_eighth:
         extra: Any = LastLevelMaxPool()
     else:
-        extra = LastLevelP6P7(detector_trunks.PYRAMID, detector_trunks.PYRAMID)
-    levels = range(1 if from_eighth else 0, detector_trunks.LEVELS)
-    return detector_trunks.pyramid(train.backbone, train.width, levels, extra, frozen_norms=train.weights != "none")
+        extra = LastLevelP6P7(backbones.PYRAMID, backbones.PYRAMID)
+    levels = range(1 if from_eighth else 0, backbones.LEVELS)
+    return backbones.pyramid(train.backbone, train.width, levels, extra, frozen_norms=train.weights != "none")
 
 
 def _sizes(train: DetectionTrain, finest: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.canvas import Canvas
+from models.common.image.letterbox import Canvas
 
 Boxes = NDArray[np.float32]
 

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.common.annotations import annotated_pictures, check_objects, parse_target
-from models.common.counts import read_counts, write_counts
-from models.common.drift import batch_drift
+from models.common.data.class_counts import read_counts, write_counts
+from models.common.data.drift import batch_drift
+from models.common.data.sources import Source
 from models.common.errors import BadExampleError
-from models.common.images import EXTENSIONS
+from models.common.image.checks import look, photo_expectations
+from models.common.image.decoding import EXTENSIONS
 from models.common.kind import Example, Expectation
-from models.common.looks import look, photo_expectations
-from models.common.sources import Source
+from models.common.objects.annotations import check_objects, parse_target
+from models.common.objects.reading import annotated_pictures
 from models.object_detection.params import DetectionData
 
 if TYPE_CHECKING:

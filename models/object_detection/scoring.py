@@ -7,21 +7,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.common.annotated import annotations, canvases
-from models.common.annotations import Annotation
-from models.common.average_precision import (
-    Detections,
-    Truth,
-    average_precision,
-    box_iou,
-    match,
-    row_columns,
-)
-from models.common.batches import COMMON_COLUMNS
-from models.common.canvas import Canvas
+from models.common.data.batches import COMMON_COLUMNS
 from models.common.errors import UserError
-from models.common.found_objects import HALF, MAP, MAP50
-from models.common.program import Program
+from models.common.image.letterbox import Canvas
+from models.common.objects.annotations import Annotation
+from models.common.objects.average_precision import Detections, Truth, average_precision, box_iou, match, row_columns
+from models.common.objects.dataset import annotations, canvases
+from models.common.objects.metrics import MAP, MAP50
+from models.common.objects.thresholds import HALF
+from models.common.program.program import Program
 from models.object_detection import COLUMNS
 from models.object_detection.pictures import Found, found
 
@@ -32,7 +26,7 @@ SMALL, LARGE = 32, 96  # px, sides of a square of the area between COCO's small,
 def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> pd.DataFrame:
     """One row per row of the manifest, in its order.
 
-    id; classes, those in the picture; what average precision is computed from (models/common/average_precision.py);
+    id; classes, those in the picture; what average precision is computed from (objects/average_precision.py);
     detected_box, x1, y1, x2, y2 of each detection one after another, in px; threshold, the score from which the service
     answers a box; of each object object_label, object_side (px, square root of its area), object_score (that of the
     surest right detection at an IoU of 0.5, 0 without one), object_taken_for (the class that a surer one says, or "")

@@ -8,21 +8,21 @@ import pandas as pd
 import torch
 from torch import nn
 
-from models.common import parallel
-from models.common.annotated import annotations, canvases, object_labels
-from models.common.annotations import Annotation
-from models.common.average_precision import box_iou
-from models.common.batches import data_version
-from models.common.canvas import Canvas
-from models.common.checkpoints import Checkpoints, for_job
-from models.common.curves import Curves
+from models.common.data.batches import data_version
 from models.common.errors import RatchetError
-from models.common.exporting import export_graph
-from models.common.freezing import layer_groups
+from models.common.image.letterbox import Canvas
 from models.common.kind import TrainJob
-from models.common.program import Program, ProgramSpec
-from models.common.results import clear_errors, fresh_folders, write_results
-from models.common.training import Fitted, fit
+from models.common.objects.annotations import Annotation
+from models.common.objects.average_precision import box_iou
+from models.common.objects.dataset import annotations, canvases, object_labels
+from models.common.program.export import export_graph
+from models.common.program.program import Program, ProgramSpec
+from models.common.training import distributed
+from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.freezing import layer_groups
+from models.common.training.logger import Curves
+from models.common.training.loop import Fitted, fit
+from models.common.training.results import clear_errors, fresh_folders, write_results
 from models.object_detection import networks
 from models.object_detection.learner import DetectionLearner, Goals, Scenes
 from models.object_detection.networks import Detector, Single
@@ -46,7 +46,7 @@ def train(job: TrainJob) -> None:
         object_labels(job.manifest, job.data)
         canvases(job.manifest, job.batches, job.home, canvas_of(_data(job)))  # once, before processes that all would
         fresh_folders(job)
-        parallel.launch(functools.partial(_work, job), parallel.processes(job.train.devices))
+        distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
 def learner(job: TrainJob, device: torch.device) -> DetectionLearner:
@@ -70,10 +70,10 @@ def canvas_of(data: DetectionData) -> Canvas:
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
     with clear_errors(job):
-        device, train = parallel.device(), _train(job)
+        device, train = distributed.device(), _train(job)
         pupil = learner(job, device)
         checkpoints = for_job(job, data_version(job.batches))
-        writes = parallel.rank() == 0
+        writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
         with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)

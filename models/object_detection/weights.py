@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common.errors import UserError
-from models.common.imagenet import imagenet_weights
+from models.common.image.imagenet import imagenet_weights
 from models.object_detection import networks
 from models.object_detection.params import DetectionTrain
 

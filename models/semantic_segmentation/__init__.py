@@ -15,7 +15,7 @@ from models.semantic_segmentation.params import SegmentationData, SegmentationTr
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.common.sources import Source
+    from models.common.data.sources import Source
 
 Data = SegmentationData
 Train = SegmentationTrain
@@ -36,11 +36,11 @@ FIELDS = {"image": "image/*"}
 SERVICE_MODULES = (
     "models",
     "models.common",
-    "models.common.agreement",
+    "models.common.program.answers",
     "models.common.errors",
-    "models.common.images",
-    "models.common.program",
-    "models.common.serving",
+    "models.common.image.decoding",
+    "models.common.program.program",
+    "models.common.program.serving",
     "models.semantic_segmentation.masks",
     "models.semantic_segmentation.pictures",
     "models.semantic_segmentation.predictor",
@@ -92,9 +92,9 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
 
 def report(job: ReportJob) -> list[Section]:
     """IoU by class, what is taken for what, masks over the worst pictures."""
-    from models.semantic_segmentation import pages
+    from models.semantic_segmentation import report
 
-    return pages.sections(job)
+    return report.sections(job)
 
 
 def service() -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.common.augmentation import recoloured
+from models.common.image.augmentation import recoloured
 from models.semantic_segmentation.masks import NO_CLASS
 from models.semantic_segmentation.params import Augment
 

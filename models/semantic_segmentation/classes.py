@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.common.counts import read_counts
+from models.common.data.class_counts import read_counts
 from models.common.errors import UserError
 from models.semantic_segmentation.params import SegmentationData
 

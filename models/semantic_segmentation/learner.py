@@ -1,4 +1,4 @@
-"""What learns to name every pixel: network, augmentation and loss, as models/common/training.py drives them."""
+"""What learns to name every pixel: network, augmentation and loss."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.decoded import Decoded
-from models.common.freezing import Group
-from models.common.normalised import Normalised
+from models.common.data.decoded_cache import Decoded
+from models.common.image.normalisation import Normalised
+from models.common.training.freezing import Group
 from models.semantic_segmentation.augmentation import augmented
 from models.semantic_segmentation.masks import NO_CLASS
 from models.semantic_segmentation.params import SegmentationTrain
@@ -69,7 +69,7 @@ class Scenes:
 
 
 class SegmentationLearner:
-    """A Learner (models/common/training.py) of masks."""
+    """A Learner (models/common/training/loop.py) of masks."""
 
     def __init__(
         self,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.imagenet import imagenet_weights
-from models.common.initial import fill
+from models.common.image.imagenet import imagenet_weights
+from models.common.training.weights import fill
 from models.semantic_segmentation.params import OWN
 
 INTER = 128  # channels between LRASPP's backbone and its classifiers (Howard et al. 2019)

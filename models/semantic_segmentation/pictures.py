@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.images import decode_whole, open_image
+from models.common.image.decoding import decode_whole, open_image
 
 
 def stretched(payload: bytes, width: int, height: int, max_pixels: int) -> NDArray[np.uint8]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from models.common import agreement
-from models.common.images import decode_whole, open_image, shown_size
-from models.common.program import Program
+from models.common.image.decoding import decode_whole, open_image, shown_size
+from models.common.program import answers
+from models.common.program.program import Program
 from models.semantic_segmentation.masks import colours, from_base64, stretched, write_png
 
 DIFFERING = 0.002  # share of pixels that may be of another class: where two classes are as good as equal
@@ -64,8 +64,8 @@ def described(values: Any, labels: tuple[str, ...], shares: list[float], confide
 
 def differs(expected: Mapping[str, Any], answer: Mapping[str, Any], tolerance: float) -> str:
     """How an answer differs from what was expected; "" where it agrees but for DIFFERING of the pixels."""
-    numbers = agreement.differs({"confidence": expected["confidence"]}, answer, tolerance)
-    shares = agreement.differs({"shares": expected["shares"]}, answer, max(tolerance, DIFFERING))
+    numbers = answers.differs({"confidence": expected["confidence"]}, answer, tolerance)
+    shares = answers.differs({"shares": expected["shares"]}, answer, max(tolerance, DIFFERING))
     return numbers or shares or _other_mask(expected["mask"], answer.get("mask"))
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.common.counts import write_counts
-from models.common.drift import stability_index
+from models.common.data.class_counts import write_counts
+from models.common.data.drift import stability_index
+from models.common.data.metadata import NAMES, read_metadata
+from models.common.data.sources import SPLIT_NAMES, Source
 from models.common.errors import BadExampleError, UserError
-from models.common.images import EXTENSIONS
+from models.common.image.checks import look, photo_expectations
+from models.common.image.decoding import EXTENSIONS
 from models.common.kind import Example, Expectation
-from models.common.looks import look, photo_expectations
-from models.common.metadata import NAMES, read_metadata
-from models.common.sources import SPLIT_NAMES, Source
 from models.semantic_segmentation.masks import names_in, read_mask, with_names
 from models.semantic_segmentation.params import SegmentationData
 

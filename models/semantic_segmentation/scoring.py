@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.common.batches import COMMON_COLUMNS, payloads
-from models.common.counts import read_counts
+from models.common.data.batches import COMMON_COLUMNS, payloads
+from models.common.data.class_counts import read_counts
 from models.common.errors import UserError
-from models.common.program import Program
+from models.common.program.program import Program
 from models.semantic_segmentation import COLUMNS
+from models.semantic_segmentation.dataset import photos, places
 from models.semantic_segmentation.masks import NO_CLASS, stretched, write_png
 from models.semantic_segmentation.metrics import BOTH, EITHER, TRUTH_OF, known_classes, mean_of_ratios, pixels
 from models.semantic_segmentation.params import SegmentationData
-from models.semantic_segmentation.pixels import photos, places
 
 PIXELS_AT_ONCE = 2**20  # of all pictures that one call of the graph takes
 CONFUSIONS = 20  # pairs of classes kept of a picture, the commonest

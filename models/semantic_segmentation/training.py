@@ -9,23 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.common import parallel
-from models.common.batches import data_version
-from models.common.checkpoints import Checkpoints, for_job
-from models.common.curves import Curves
+from models.common.data.batches import data_version
 from models.common.errors import RatchetError
-from models.common.exporting import TOLERANCE, export_graph
-from models.common.freezing import layer_groups
-from models.common.initial import load_file
 from models.common.kind import TrainJob
-from models.common.program import Program, ProgramSpec
-from models.common.results import clear_errors, fresh_folders, write_results
-from models.common.training import Fitted, fit
+from models.common.program.export import TOLERANCE, export_graph
+from models.common.program.program import Program, ProgramSpec
+from models.common.training import distributed
+from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.freezing import layer_groups
+from models.common.training.logger import Curves
+from models.common.training.loop import Fitted, fit
+from models.common.training.results import clear_errors, fresh_folders, write_results
+from models.common.training.weights import load_file
 from models.semantic_segmentation import networks
 from models.semantic_segmentation.classes import class_shares, learnt_classes
+from models.semantic_segmentation.dataset import class_maps, photos
 from models.semantic_segmentation.learner import Scenes, SegmentationLearner, Segmenter
 from models.semantic_segmentation.params import SegmentationData, SegmentationTrain
-from models.semantic_segmentation.pixels import class_maps, photos
 
 PROBES = 8  # validation pictures that network and program must agree on
 
@@ -40,7 +40,7 @@ def train(job: TrainJob) -> None:
         labels = learnt_classes(job.manifest, cast(SegmentationData, job.data))
         _scenes(job, "train", labels, torch.device("cpu"))  # decoded before processes that would all do it are started
         fresh_folders(job)
-        parallel.launch(functools.partial(_work, job), parallel.processes(job.train.devices))
+        distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
 def learner(job: TrainJob, device: torch.device) -> SegmentationLearner:
@@ -63,10 +63,10 @@ def learner(job: TrainJob, device: torch.device) -> SegmentationLearner:
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
     with clear_errors(job):
-        device, train = parallel.device(), cast(SegmentationTrain, job.train)
+        device, train = distributed.device(), cast(SegmentationTrain, job.train)
         pupil = learner(job, device)
         checkpoints = for_job(job, data_version(job.batches))
-        writes = parallel.rank() == 0
+        writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
         with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)

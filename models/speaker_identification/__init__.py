@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common import agreement
-from models.common.audio_params import ACCEPT, AUDIO_COLUMNS
+from models.common.audio.params import ACCEPT, AUDIO_COLUMNS
 from models.common.kind import Estimate, Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
+from models.common.program import answers
 from models.speaker_identification.params import SpeakerData, SpeakerTrain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.common.sources import Source
+    from models.common.data.sources import Source
 
 
 def _equal_error_rate(table: "pd.DataFrame") -> Estimate:
@@ -37,11 +37,11 @@ FIELDS = {"audio": ACCEPT}
 SERVICE_MODULES = (
     "models",
     "models.common",
-    "models.common.agreement",
-    "models.common.audio",
+    "models.common.program.answers",
+    "models.common.audio.decoding",
     "models.common.errors",
-    "models.common.program",
-    "models.common.serving",
+    "models.common.program.program",
+    "models.common.program.serving",
     "models.speaker_identification.inputs",
     "models.speaker_identification.predictor",
 )
@@ -57,7 +57,7 @@ def examples(source: "Source", data: SpeakerData) -> Iterator[Example]:
 
 def inspect(example: Example, data: SpeakerData) -> dict[str, Any]:
     """Length, rate, channels, level, clipping and offset of a recording that decodes whole."""
-    from models.common.audio_checks import inspect_sound
+    from models.common.audio.checks import inspect_sound
 
     return inspect_sound(example.payload, data)
 
@@ -92,9 +92,9 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
 
 def report(job: ReportJob) -> list[Section]:
     """Confusions, error rates of verification, the closest pairs of two speakers, a map of the voices."""
-    from models.speaker_identification import pages
+    from models.speaker_identification import report
 
-    return pages.sections(job)
+    return report.sections(job)
 
 
 def service() -> str:
@@ -115,4 +115,4 @@ def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-differs = agreement.differs
+differs = answers.differs

@@ -1,4 +1,4 @@
-"""What learns to tell voices apart: network, random stretches, augmentation, loss, for models/common/training.py."""
+"""What learns to tell voices apart: network, random stretches, augmentation, loss."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio_augmentation import masked, varied
-from models.common.decoded import Ragged
-from models.common.freezing import Group
+from models.common.audio.augmentation import masked, varied
+from models.common.data.decoded_cache import Ragged
+from models.common.training.freezing import Group
 from models.speaker_identification.inputs import padded
 from models.speaker_identification.networks import SpeakerNetwork
 from models.speaker_identification.params import SpeakerTrain

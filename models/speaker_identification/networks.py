@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.masked_backbones import Statistics, backbone
-from models.common.mel import LogMel
+from models.common.audio.backbones import Statistics, backbone
+from models.common.audio.mel import LogMel
 from models.speaker_identification.params import SpeakerTrain
 
 

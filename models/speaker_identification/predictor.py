@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.audio import read_sound
+from models.common.audio.decoding import read_sound
 from models.common.errors import BadExampleError
-from models.common.program import Program, softmax
+from models.common.program.program import Program, softmax
 from models.speaker_identification.inputs import padded
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from models.common.audio import EXTENSIONS
-from models.common.audio_checks import audio_expectations
+from models.common.audio.checks import audio_expectations
+from models.common.audio.decoding import EXTENSIONS
+from models.common.data.sources import Source, labelled_files
 from models.common.kind import Example, Expectation
-from models.common.sources import Source, labelled_files
 from models.speaker_identification.params import SpeakerData
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.common.class_scoring import class_table
-from models.common.decoded import Ragged
+from models.common.audio.cache import sounds
+from models.common.classification.metrics import class_table
+from models.common.data.decoded_cache import Ragged
 from models.common.errors import UserError
-from models.common.program import Program, softmax
-from models.common.sounds import sounds
+from models.common.program.program import Program, softmax
 from models.speaker_identification import COLUMNS
 from models.speaker_identification.inputs import padded
 from models.speaker_identification.verification import equal_error_rate

@@ -8,21 +8,21 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from models.common import parallel
-from models.common.batches import data_version
-from models.common.checkpoints import Checkpoints, for_job
-from models.common.classes import class_labels, class_numbers
-from models.common.curves import Curves
-from models.common.decoded import Ragged
-from models.common.exporting import export_graph
-from models.common.freezing import layer_groups
-from models.common.initial import load_file
+from models.common.audio.cache import sounds
+from models.common.classification.labels import class_labels, class_numbers
+from models.common.data.batches import data_version
+from models.common.data.decoded_cache import Ragged
 from models.common.kind import TrainJob
-from models.common.parity import parity_of
-from models.common.program import Program, ProgramSpec
-from models.common.results import clear_errors, fresh_folders, write_results
-from models.common.sounds import sounds
-from models.common.training import Fitted, fit
+from models.common.program.export import export_graph
+from models.common.program.parity import parity_of
+from models.common.program.program import Program, ProgramSpec
+from models.common.training import distributed
+from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.freezing import layer_groups
+from models.common.training.logger import Curves
+from models.common.training.loop import Fitted, fit
+from models.common.training.results import clear_errors, fresh_folders, write_results
+from models.common.training.weights import load_file
 from models.speaker_identification.inputs import padded
 from models.speaker_identification.learner import SpeakerLearner, Voices
 from models.speaker_identification.networks import SpeakerNetwork
@@ -48,7 +48,7 @@ def train(job: TrainJob) -> None:
         class_labels(job.manifest, job.data)
         _sounds(job, job.manifest)  # decoded before processes that would all do it are started
         fresh_folders(job)
-        parallel.launch(functools.partial(_work, job), parallel.processes(job.train.devices))
+        distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
 def learner(job: TrainJob, device: torch.device) -> SpeakerLearner:
@@ -68,10 +68,10 @@ def learner(job: TrainJob, device: torch.device) -> SpeakerLearner:
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
     with clear_errors(job):
-        device, train = parallel.device(), cast(SpeakerTrain, job.train)
+        device, train = distributed.device(), cast(SpeakerTrain, job.train)
         pupil = learner(job, device)
         checkpoints = for_job(job, data_version(job.batches))
-        writes = parallel.rank() == 0
+        writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
         with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common import agreement
-from models.common.audio_params import ACCEPT, AUDIO_COLUMNS
+from models.common.audio.params import ACCEPT, AUDIO_COLUMNS
 from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
+from models.common.program import answers
 from models.speech_command.params import CommandData, CommandTrain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.common.sources import Source
+    from models.common.data.sources import Source
 
 Data = CommandData
 Train = CommandTrain
@@ -29,11 +29,11 @@ FIELDS = {"audio": ACCEPT}
 SERVICE_MODULES = (
     "models",
     "models.common",
-    "models.common.agreement",
+    "models.common.program.answers",
     "models.common.errors",
-    "models.common.audio",
-    "models.common.program",
-    "models.common.serving",
+    "models.common.audio.decoding",
+    "models.common.program.program",
+    "models.common.program.serving",
     "models.speech_command.predictor",
 )
 SERVICE_PACKAGES = ("onnxruntime", "numpy", "soundfile", "soxr")
@@ -48,7 +48,7 @@ def examples(source: "Source", data: CommandData) -> Iterator[Example]:
 
 def inspect(example: Example, data: CommandData) -> dict[str, Any]:
     """Length, rate, channels, level, clipping and offset of a recording that decodes whole."""
-    from models.common.audio_checks import inspect_sound
+    from models.common.audio.checks import inspect_sound
 
     return inspect_sound(example.payload, data)
 
@@ -76,16 +76,16 @@ def score(program: Path, manifest: "pd.DataFrame", batches: Path, home: Path) ->
 
 def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
     """Accuracy, balanced accuracy, macro F1, log loss, calibration error."""
-    from models.common.class_scoring import class_summary
+    from models.common.classification.metrics import class_summary
 
     return class_summary(table, labels)
 
 
 def report(job: ReportJob) -> list[Section]:
     """Confusion matrix, reliability diagram, worst mistakes."""
-    from models.speech_command import pages
+    from models.speech_command import report
 
-    return pages.sections(job)
+    return report.sections(job)
 
 
 def service() -> str:
@@ -103,4 +103,4 @@ def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
     return {"probabilities": dict(zip(labels, map(float, row["probabilities"]), strict=True))}
 
 
-differs = agreement.differs
+differs = answers.differs

@@ -1,4 +1,4 @@
-"""What learns to tell commands apart: network, augmentation and loss, as models/common/training.py drives them."""
+"""What learns to tell commands apart: network, augmentation and loss."""
 
 import numpy as np
 import torch
@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio import fitted
-from models.common.audio_augmentation import masked, varied
-from models.common.decoded import Ragged
-from models.common.freezing import Group
+from models.common.audio.augmentation import masked, varied
+from models.common.audio.decoding import fitted
+from models.common.data.decoded_cache import Ragged
+from models.common.training.freezing import Group
 from models.speech_command.networks import CommandNetwork
 from models.speech_command.params import CommandTrain
 
@@ -34,7 +34,7 @@ class Clips:
 
 
 class CommandLearner:
-    """A Learner (models/common/training.py) of commands."""
+    """A Learner (models/common/training/loop.py) of commands."""
 
     def __init__(
         self,

@@ -5,9 +5,9 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from models.common.audio_bundles import bundle_model, load_bundle
-from models.common.masked_backbones import CRNN, BCResNet, backbone
-from models.common.mel import INT16, LogMel
+from models.common.audio.backbones import CRNN, BCResNet, backbone
+from models.common.audio.bundles import bundle_model, load_bundle
+from models.common.audio.mel import INT16, LogMel
 from models.speech_command.params import OWN_NETWORKS, CommandTrain
 
 CHANNELS = (32, 48, 96, 128)  # of MelResNet with width 1: its stem and its blocks
@@ -52,7 +52,7 @@ class MelNetwork(CommandNetwork):
 
 class MelResNet(nn.Module):
     """A residual CNN on spectrograms: dense 3 x 3 convolutions, which a CPU is quickest at, each stage at half the
-    resolution of the one before. With the interface of models/common/masked_backbones.py."""
+    resolution of the one before. With the interface of models/common/audio/backbones.py."""
 
     def __init__(self, width: float) -> None:
         super().__init__()

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from models.common.audio import fitted, read_sound
-from models.common.program import Program, softmax
+from models.common.audio.decoding import fitted, read_sound
+from models.common.program.program import Program, softmax
 
 
 class Predictor:

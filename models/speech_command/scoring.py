@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from models.common.audio import fitted
-from models.common.class_scoring import class_table
+from models.common.audio.cache import sounds
+from models.common.audio.decoding import fitted
+from models.common.classification.metrics import class_table
 from models.common.errors import UserError
-from models.common.program import Program, softmax
-from models.common.sounds import sounds
+from models.common.program.program import Program, softmax
 from models.speech_command import COLUMNS
 
 SAMPLES_AT_ONCE = 2**19  # of all clips that one call of the graph takes: 32 of 1 s at 16 kHz
 
 
 def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> pd.DataFrame:
-    """A score table (models/common/class_scoring.py). UserError when the program cannot be loaded."""
+    """A score table (models/common/classification/metrics.py). UserError when the program cannot be loaded."""
     loaded = Program(program)
     given = loaded.spec.input
     if not {"sample_rate", "samples", "max_seconds"} <= set(given):

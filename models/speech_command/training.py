@@ -8,21 +8,21 @@ import pandas as pd
 import torch
 from torch import nn
 
-from models.common import parallel
-from models.common.audio import fitted
-from models.common.batches import data_version
-from models.common.checkpoints import Checkpoints, for_job
-from models.common.classes import class_labels, class_numbers
-from models.common.curves import Curves
-from models.common.decoded import Ragged
-from models.common.exporting import export_graph, parity
-from models.common.freezing import layer_groups
-from models.common.initial import load_file
+from models.common.audio.cache import sounds
+from models.common.audio.decoding import fitted
+from models.common.classification.labels import class_labels, class_numbers
+from models.common.data.batches import data_version
+from models.common.data.decoded_cache import Ragged
 from models.common.kind import TrainJob
-from models.common.program import ProgramSpec
-from models.common.results import clear_errors, fresh_folders, write_results
-from models.common.sounds import sounds
-from models.common.training import Fitted, fit
+from models.common.program.export import export_graph, parity
+from models.common.program.program import ProgramSpec
+from models.common.training import distributed
+from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.freezing import layer_groups
+from models.common.training.logger import Curves
+from models.common.training.loop import Fitted, fit
+from models.common.training.results import clear_errors, fresh_folders, write_results
+from models.common.training.weights import load_file
 from models.speech_command.learner import Clips, CommandLearner
 from models.speech_command.networks import build
 from models.speech_command.params import CommandData, CommandTrain
@@ -41,7 +41,7 @@ def train(job: TrainJob) -> None:
         class_labels(job.manifest, job.data)
         _sounds(job, job.manifest)  # decoded before processes that would all do it are started
         fresh_folders(job)
-        parallel.launch(functools.partial(_work, job), parallel.processes(job.train.devices))
+        distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
 def learner(job: TrainJob, device: torch.device) -> CommandLearner:
@@ -60,10 +60,10 @@ def learner(job: TrainJob, device: torch.device) -> CommandLearner:
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
     with clear_errors(job):
-        device, train = parallel.device(), cast(CommandTrain, job.train)
+        device, train = distributed.device(), cast(CommandTrain, job.train)
         pupil = learner(job, device)
         checkpoints = for_job(job, data_version(job.batches))
-        writes = parallel.rank() == 0
+        writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
         with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted_to = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)

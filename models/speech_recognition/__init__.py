@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common import agreement
-from models.common.audio_params import ACCEPT, AUDIO_COLUMNS
+from models.common.audio.params import ACCEPT, AUDIO_COLUMNS
 from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
+from models.common.program import answers
 from models.speech_recognition.params import SpeechData, SpeechTrain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.common.sources import Source
+    from models.common.data.sources import Source
 
 Data = SpeechData
 Train = SpeechTrain
@@ -29,11 +29,11 @@ FIELDS = {"audio": ACCEPT}
 SERVICE_MODULES = (
     "models",
     "models.common",
-    "models.common.agreement",
-    "models.common.audio",
+    "models.common.program.answers",
+    "models.common.audio.decoding",
     "models.common.errors",
-    "models.common.program",
-    "models.common.serving",
+    "models.common.program.program",
+    "models.common.program.serving",
     "models.speech_recognition.decoding",
     "models.speech_recognition.predictor",
 )
@@ -85,9 +85,9 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
 
 def report(job: ReportJob) -> list[Section]:
     """Words taken for others, error rate by length, the worst transcripts with their sounds."""
-    from models.speech_recognition import pages
+    from models.speech_recognition import report
 
-    return pages.sections(job)
+    return report.sections(job)
 
 
 def service() -> str:
@@ -107,4 +107,4 @@ def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
     return {"text": row["prediction"], "confidence": float(row["confidence"])}
 
 
-differs = agreement.differs
+differs = answers.differs

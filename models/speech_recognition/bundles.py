@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common.errors import UserError
-from models.common.initial import fill
+from models.common.training.weights import fill
 from models.speech_recognition.params import OWN_NETWORKS
 
 

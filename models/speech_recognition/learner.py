@@ -1,4 +1,4 @@
-"""What learns to write down what is said: features, network, CTC, as models/common/training.py drives them."""
+"""What learns to write down what is said: features, network, CTC."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio_augmentation import louder, masked, noisy, stretched
-from models.common.decoded import Ragged
-from models.common.freezing import Group
-from models.common.mel import LogMel
+from models.common.audio.augmentation import louder, masked, noisy, stretched
+from models.common.audio.mel import LogMel
+from models.common.data.decoded_cache import Ragged
+from models.common.training.freezing import Group
 from models.speech_recognition import decoding
 from models.speech_recognition.alignment import distance
 from models.speech_recognition.params import SpeechTrain
@@ -94,7 +94,7 @@ def _lengths(rows: Sequence[NDArray[Any]]) -> Tensor:
 
 
 class SpeechLearner:
-    """A Learner (models/common/training.py) of recordings."""
+    """A Learner (models/common/training/loop.py) of recordings."""
 
     def __init__(
         self, model: Recogniser, groups: list[Group], train: SpeechTrain, sample_rate: int,

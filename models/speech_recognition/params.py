@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.audio_params import AudioAugment, AudioData
+from models.common.audio.params import AudioAugment, AudioData
 from models.common.params import Train
 
 OWN_NETWORKS = ("cnn_bigru", "cnn_bilstm", "conformer")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.audio import read_sound
-from models.common.program import Program
+from models.common.audio.decoding import read_sound
+from models.common.program.program import Program
 from models.speech_recognition import decoding
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from models.common.audio import EXTENSIONS
-from models.common.audio_checks import audio_expectations, inspect_sound
+from models.common.audio.checks import audio_expectations, inspect_sound
+from models.common.audio.decoding import EXTENSIONS
+from models.common.data.sources import SPLIT_NAMES, Source, labelled_files
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example, Expectation
-from models.common.sources import SPLIT_NAMES, Source, labelled_files
 from models.speech_recognition.params import SpeechData
 from models.speech_recognition.text import Spelling, letters_of, unknown_letters
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.common.batches import COMMON_COLUMNS
+from models.common.audio.cache import sounds
+from models.common.data.batches import COMMON_COLUMNS
 from models.common.errors import UserError
-from models.common.program import Program
-from models.common.sounds import sounds
+from models.common.program.program import Program
 from models.speech_recognition import COLUMNS
 from models.speech_recognition.alignment import aligned, counts, distance
 from models.speech_recognition.predictor import Answer, heard, run

@@ -11,22 +11,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.common import parallel
-from models.common.batches import data_version
-from models.common.checkpoints import Checkpoints, for_job
-from models.common.curves import Curves
-from models.common.decoded import Ragged
+from models.common.audio.cache import sounds
+from models.common.audio.mel import HOP, LogMel
+from models.common.data.batches import data_version
+from models.common.data.decoded_cache import Ragged
 from models.common.errors import UserError
-from models.common.exporting import export_graph
-from models.common.freezing import layer_groups
-from models.common.initial import load_file
 from models.common.kind import TrainJob
-from models.common.mel import HOP, LogMel
-from models.common.parity import parity_of
-from models.common.program import ProgramSpec
-from models.common.results import clear_errors, fresh_folders, write_results
-from models.common.sounds import sounds
-from models.common.training import Fitted, fit
+from models.common.program.export import export_graph
+from models.common.program.parity import parity_of
+from models.common.program.program import ProgramSpec
+from models.common.training import distributed
+from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.freezing import layer_groups
+from models.common.training.logger import Curves
+from models.common.training.loop import Fitted, fit
+from models.common.training.results import clear_errors, fresh_folders, write_results
+from models.common.training.weights import load_file
 from models.speech_recognition.bundles import Bundle, load_bundle
 from models.speech_recognition.learner import Recogniser, SpeechLearner, Utterances, fits, padded
 from models.speech_recognition.networks import Conformer, Recurrent
@@ -49,7 +49,7 @@ def train(job: TrainJob) -> None:
         alphabet_of(job)
         _sounds(job, job.manifest)  # decoded before processes that would all do it are started
         fresh_folders(job)
-        parallel.launch(functools.partial(_work, job), parallel.processes(job.train.devices))
+        distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
 def alphabet_of(job: TrainJob) -> tuple[str, ...]:
@@ -95,11 +95,11 @@ def learner(job: TrainJob, device: torch.device) -> SpeechLearner:
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
     with clear_errors(job):
-        device, train = parallel.device(), cast(SpeechTrain, job.train)
+        device, train = distributed.device(), cast(SpeechTrain, job.train)
         pupil = learner(job, device)
         squeezed = _squeezed(pupil, job)
         checkpoints = for_job(job, data_version(job.batches))
-        writes = parallel.rank() == 0
+        writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
         with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)
@@ -118,7 +118,7 @@ def _squeezed(pupil: SpeechLearner, job: TrainJob) -> int:
             f"{short} of {len(letters)} training transcripts have more letters than their recordings have frames of"
             f" {frame_seconds(train)} s; set train.subsampling: 2, or see whether the transcripts are the right ones"
         )
-    if short and parallel.rank() == 0:
+    if short and distributed.rank() == 0:
         sys.stderr.write(
             f"{short} of {len(letters)} training transcripts are too long for their recordings: nothing is"
             " learnt of them\n"

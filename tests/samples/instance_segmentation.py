@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from models.common.masks import encode, outlines
+from models.common.objects.masks import encode, outlines
 
 MODEL = "overlapping_digits"
 SECTION: dict[str, Any] = {

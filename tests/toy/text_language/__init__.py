@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common import agreement
 from models.common.errors import BadExampleError
 from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
 from models.common.params import DataParams, Train
+from models.common.program import answers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.common.sources import Source
+    from models.common.data.sources import Source
 
 Data = DataParams
 TRUTH: Truth = "class"
@@ -20,10 +20,10 @@ METRICS = (Metric("accuracy", numerator="correct", binary=True),)
 COLUMNS = {"letters": "int32"}
 FIELDS = {"text": ".txt"}
 SERVICE_MODULES = (
-    "models.common.agreement",
+    "models.common.program.answers",
     "models.common.errors",
-    "models.common.program",
-    "models.common.serving",
+    "models.common.program.program",
+    "models.common.program.serving",
     "models.text_language.predictor",
 )
 SERVICE_PACKAGES = ("onnxruntime", "numpy")
@@ -33,7 +33,7 @@ __all__ = ["Data", "Train"]
 
 def examples(source: "Source", data: DataParams) -> Iterator[Example]:
     """Text files in class folders, or beside a metadata file."""
-    from models.common.sources import labelled_files
+    from models.common.data.sources import labelled_files
 
     return labelled_files(source, {".txt"}, data.columns)
 
@@ -67,7 +67,7 @@ def train(job: TrainJob) -> None:
 
 def score(program: Path, manifest: "pd.DataFrame", batches: Path, home: Path) -> "pd.DataFrame":
     """One row per text."""
-    from models.common.batches import read_payloads
+    from models.common.data.batches import read_payloads
     from models.text_language.predictor import Predictor
 
     predictor = Predictor(program)
@@ -106,4 +106,4 @@ def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
     return {"probabilities": dict(zip(labels, map(float, row["probabilities"]), strict=True))}
 
 
-differs = agreement.differs
+differs = answers.differs

@@ -6,18 +6,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common import parallel
-from models.common.batches import data_version
-from models.common.checkpoints import for_job
-from models.common.classes import class_labels, class_numbers
-from models.common.curves import Curves
-from models.common.decoded import decoded
-from models.common.exporting import export, parity
-from models.common.freezing import layer_groups
+from models.common.classification.labels import class_labels, class_numbers
+from models.common.data.batches import data_version
+from models.common.data.decoded_cache import decoded
 from models.common.kind import TrainJob
-from models.common.program import ProgramSpec
-from models.common.results import clear_errors, fresh_folders, write_results
-from models.common.training import fit
+from models.common.program.export import export, parity
+from models.common.program.program import ProgramSpec
+from models.common.training import distributed
+from models.common.training.checkpoints import for_job
+from models.common.training.freezing import layer_groups
+from models.common.training.logger import Curves
+from models.common.training.loop import fit
+from models.common.training.results import clear_errors, fresh_folders, write_results
 from models.text_language.predictor import ALPHABET, counts
 
 Batch = tuple[Tensor, Tensor]  # letter counts (N, 34) uint8, languages (N,) int64
@@ -37,7 +37,7 @@ class Net(nn.Module):
 
 
 class Languages:
-    """A Learner (models/common/training.py) of letter counts."""
+    """A Learner (models/common/training/loop.py) of letter counts."""
 
     def __init__(self, job: TrainJob, labels: tuple[str, ...]) -> None:
         torch.manual_seed(job.train.seed)
@@ -76,7 +76,7 @@ def train(job: TrainJob) -> None:
             learner.network.load_state_dict(torch.load(job.initial, weights_only=True)["state"])
         checkpoints = for_job(job, data_version(job.batches))
         with Curves(job.out / "training", job.train.epochs, None) as curves:
-            fitted = fit(learner, job.train, "val_loss", parallel.device(), checkpoints, curves)
+            fitted = fit(learner, job.train, "val_loss", distributed.device(), checkpoints, curves)
         spec = ProgramSpec("text_language", labels, {}, dict(job.provenance))
         probes, _ = learner.fetch(np.arange(min(8, learner.examples)))
         export(learner.network, probes[:2], spec, job.out / "program", "counts")

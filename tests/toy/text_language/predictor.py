@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.common.errors import BadExampleError
-from models.common.program import Program, softmax
+from models.common.program.program import Program, softmax
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyzäöüßéèàñ"
 

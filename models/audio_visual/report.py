@@ -1,0 +1,121 @@
+"""The report's sections on pictures with sound: what each half is worth, what is taken for what, the worst mistakes."""
+
+import base64
+import io
+from dataclasses import replace
+from html import escape
+
+import pandas as pd
+from PIL import ImageOps
+
+from models.audio_visual.inputs import PARTS
+from models.audio_visual.scoring import summary
+from models.common.data.batches import read_payloads
+from models.common.data.packed_files import unpack
+from models.common.errors import UserError
+from models.common.image.decoding import open_image
+from models.common.kind import ReportJob, Section
+from models.common.reporting.audio import player, shown, sound_grid, spectrogram
+from models.common.reporting.confusion import confusions
+
+SHOWN_MISTAKES = 12
+THUMBNAIL = 160  # px, longer side
+TINY = 48  # px; smaller pictures are enlarged without smoothing, as the network sees them
+MAX_PIXELS = 2**29  # the picture was checked when it was added
+ASKED = {"accuracy": "all that each example has", "accuracy_both": "both, where both are there"} | {
+    "accuracy_image_only": "the picture alone",
+    "accuracy_audio_only": "the sound alone",
+}
+
+
+def sections(job: ReportJob) -> list[Section]:
+    """What each half is worth, confusions, and the worst mistakes with their pictures and sounds."""
+    alone = [
+        Section(f"Confusions with the {word} alone", confusions(_asked_with(job, part)))
+        for part, word in zip(PARTS, ("picture", "sound"), strict=True)
+        if (job.candidate[f"has_{part}"] == 1).any()
+    ]
+    return [
+        Section("What each half is worth", _worth(job)),
+        Section("Confusions", confusions(job)),
+        *alone,
+        Section("Worst mistakes", _mistakes(job)),
+    ]
+
+
+def _asked_with(job: ReportJob, part: str) -> ReportJob:
+    """The same exam with one half of each example, where it has that half."""
+
+    def only(table: pd.DataFrame) -> pd.DataFrame:
+        having = table[table[f"has_{part}"] == 1]
+        return having.assign(prediction=having[f"prediction_{part}"], correct=having[f"correct_{part}"])
+
+    champion = None if job.champion is None else only(job.champion)
+    return replace(job, candidate=only(job.candidate), champion=champion)
+
+
+def _worth(job: ReportJob) -> str:
+    ours = summary(job.candidate)
+    theirs = {} if job.champion is None else summary(job.champion)
+    table = job.candidate
+    has = {part: table[f"has_{part}"] == 1 for part in PARTS}
+    counts = {
+        "accuracy": len(table),
+        "accuracy_both": int((has["image"] & has["audio"]).sum()),
+        **{f"accuracy_{part}_only": int(has[part].sum()) for part in PARTS},
+    }
+    rows = []
+    for name, asked in ASKED.items():
+        if name in ours:
+            before = f'<td class="n">{theirs[name]:.3f}</td>' if name in theirs else "<td></td>" if theirs else ""
+            numbers = f'<td class="n"><b>{ours[name]:.3f}</b></td>{before}<td class="n">{counts[name]:,}</td>'
+            rows.append(f"<tr><td>{asked}</td>{numbers}</tr>")
+    head = "<th>accuracy, asked with</th><th class=n>candidate</th>"
+    head += ("<th class=n>champion</th>" if theirs else "") + "<th class=n>test examples</th>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _mistakes(job: ReportJob) -> str:
+    wrong = job.candidate[job.candidate["correct"] == 0].nlargest(SHOWN_MISTAKES, "loss")
+    if wrong.empty:
+        return "<p>None: every test example was answered rightly.</p>"
+    try:
+        payloads = read_payloads(job.batches, wrong)
+    except (OSError, KeyError, UserError):
+        fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
+        return f"<p>The {len(wrong)} examples are not on this machine. Fetch them: <code>{fetch}</code></p>"
+    files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
+    answered = zip(wrong.to_dict("records"), payloads, strict=True)
+    cards = [_card(row, payload, str(files.get(row["id"], ""))) for row, payload in answered]
+    total = int((job.candidate["correct"] == 0).sum())
+    said = f"The {len(cards)} of {total:,} wrong answers that were furthest from the truth, the worst first."
+    return f"<p>{said}</p>{sound_grid(cards)}"
+
+
+def _card(row: dict[str, object], payload: bytes, file: str) -> str:
+    parts = unpack(payload)
+    picture = _picture(parts["image"]) if "image" in parts else ""
+    samples = shown(parts["audio"]) if "audio" in parts else None
+    sound = "" if samples is None else spectrogram(samples) + player(samples)
+    alone = "; ".join(
+        f"{word}: {escape(str(row[f'prediction_{part}']))}"
+        for part, word in zip(PARTS, ("picture alone", "sound alone"), strict=True)
+        if row[f"has_{part}"]
+    )
+    caption = (
+        f"<b>{escape(str(row['label']))}</b> taken for <b>{escape(str(row['prediction']))}</b>"
+        f' <span class="soft">{float(str(row["confidence"])):.2f}<br>{alone}</span>'
+    )
+    where = escape(f"{file} in {row['batch']}", quote=True)
+    return f'<figure title="{where}">{picture}{sound}<figcaption>{caption}</figcaption></figure>'
+
+
+def _picture(payload: bytes) -> str:
+    """The picture as an inline image of at most THUMBNAIL px."""
+    image = ImageOps.exif_transpose(open_image(payload, MAX_PIXELS))
+    tiny = max(image.size) < TINY
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    out, kind = io.BytesIO(), "png" if tiny else "jpeg"
+    (image if tiny and image.mode in ("L", "RGB") else image.convert("RGB")).save(out, kind, quality=82)
+    encoded = base64.b64encode(out.getvalue()).decode()
+    return f'<img class="{"tiny" if tiny else ""}" alt="" src="data:image/{kind};base64,{encoded}">'

@@ -1,0 +1,1 @@
+"""Sounds: decoded, checked, augmented, and the networks that take them."""

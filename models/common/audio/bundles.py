@@ -1,0 +1,64 @@
+"""torchaudio's wav2vec 2.0 and HuBERT bundles: by name, untrained or with the weights that torchaudio fetches."""
+
+import difflib
+import pickle
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.common.errors import UserError
+from models.common.training.weights import fill
+
+
+def find_bundle(name: str, own: Collection[str]) -> Any:
+    """torchaudio's bundle called `name`, in upper or lower case; UserError with the names nearest to it where there is
+    none. `own`: the kind's own networks, for that message."""
+    from torchaudio import pipelines
+
+    bundles = {key: getattr(pipelines, key) for key in dir(pipelines)}
+    bundles = {key: value for key, value in bundles.items() if isinstance(value, pipelines.Wav2Vec2Bundle)}
+    known = [key for key, bundle in bundles.items() if bundle._model_type == "Wav2Vec2"]
+    if name.upper() not in known:
+        near = difflib.get_close_matches(name.upper(), [*known, *(network.upper() for network in own)], 4, 0.4)
+        hint = f" Did you mean: {', '.join(each.lower() for each in near)}?" if near else ""
+        raise UserError(
+            f"Unknown network '{name}'.{hint} Known: {', '.join(own)} and torchaudio's wav2vec 2.0 and HuBERT bundles"
+        )
+    return bundles[name.upper()]
+
+
+def bundle_model(name: str, sample_rate: int, own: Collection[str]) -> tuple[nn.Module, int, bool]:
+    """Untrained: waves (N, T) -> (frames (N, F, size), None); its size; whether it wants waves of zero mean and unit
+    deviation. UserError where there is no such bundle or it takes another sample rate."""
+    from torchaudio.models import wav2vec2_model
+
+    bundle = find_bundle(name, own)
+    if sample_rate != bundle.sample_rate:
+        raise UserError(
+            f"{name} hears {bundle.sample_rate:g} Hz, not {sample_rate}; set data.sample_rate: {bundle.sample_rate:g}"
+        )
+    params = {**bundle._params, "aux_num_out": None}
+    return wav2vec2_model(**params), int(params["encoder_embed_dim"]), bool(bundle._normalize_waveform)
+
+
+def load_bundle(model: nn.Module, name: str, own: Collection[str]) -> None:
+    """Fills a `bundle_model` with torchaudio's weights, but for a head. UserError where they cannot be had."""
+    state = {key: value for key, value in bundle_state(name, own).items() if not key.startswith("aux.")}
+    fill(model, [], state, f"torchaudio's weights of {name}")
+
+
+def bundle_state(name: str, own: Collection[str]) -> dict[str, Tensor]:
+    """torchaudio's weights; UserError saying which file to put where, if they cannot be downloaded."""
+    bundle = find_bundle(name, own)
+    place = f"{torch.hub.get_dir()}/checkpoints/{bundle._path}"
+    try:
+        return dict(bundle._get_state_dict({"progress": False}))
+    except OSError as error:  # URLError, timeouts and refused connections are OSErrors
+        raise UserError(
+            f"Pretrained weights of {name} could not be downloaded ({error});"
+            f" put torchaudio's {bundle._path} at {place}"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{place} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None

@@ -1,0 +1,1 @@
+"""Photos: decoded, checked, laid out, augmented, and the networks that take them."""

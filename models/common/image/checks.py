@@ -1,0 +1,113 @@
+"""What is recorded of photos and checked over all of them, whatever is learnt of them: sizes and how they look."""
+
+import threading
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.common.data.drift import batch_drift
+from models.common.data.near_duplicates import alike
+from models.common.errors import BadExampleError
+from models.common.image.decoding import decode, open_image, shown_size
+from models.common.kind import Expectation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HASH_SIDE = 8  # rows and differences a row of the perceptual hash: 64 bits
+LOOK = 32  # px: what the hash is made from; finer detail never decides
+LARGE = 4_000_000  # pixels; larger ones are decoded one at a time, so that threads do not multiply their memory
+SCALED = 8  # a JPEG is decoded at an eighth of its sides, which takes far less memory
+_one_large = threading.Lock()
+
+
+class Limits(Protocol):
+    """What a `data` section says of photos."""
+
+    @property
+    def max_pixels(self) -> int: ...
+    @property
+    def min_side(self) -> int: ...
+    @property
+    def near_duplicate_bits(self) -> int: ...
+    @property
+    def max_drift(self) -> float: ...
+
+
+def look(payload: bytes, limits: Limits) -> dict[str, Any]:
+    """width and height in px as shown (after EXIF rotation) and the perceptual hash, from decoding it whole.
+
+    Raises BadExampleError with the reason.
+    """
+    image = open_image(payload, limits.max_pixels)
+    width, height = shown_size(image)
+    if min(width, height) < limits.min_side:
+        raise BadExampleError(
+            f"{width} x {height} px; the shorter side must have at least {limits.min_side} (min_side)"
+        )
+    unpacked = width * height // (SCALED if image.format in ("JPEG", "MPO") else 1)
+    with _one_large if unpacked > LARGE else nullcontext():
+        picture = decode(image, LOOK)
+    return {"width": width, "height": height, "phash": difference_hash(picture)}
+
+
+def difference_hash(picture: NDArray[np.uint8]) -> int:
+    """64 bits of an (N, N, 3) uint8 picture: is each of 8 x 9 grey fields brighter than its left neighbour?
+
+    dHash (Krawetz, "Kind of like that", 2013): it survives scaling, recompression and changes of brightness.
+    """
+    grey = Image.fromarray(picture).convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX)
+    fields = np.asarray(grey, dtype=np.int16)
+    return int.from_bytes(np.packbits(fields[:, 1:] > fields[:, :-1]).tobytes(), "big")
+
+
+def photo_expectations(limits: Limits, manifest: "pd.DataFrame") -> list[Expectation]:
+    """Sizes, near-duplicates across splits, drift of sizes. Adds the columns that they look at to `manifest`."""
+    manifest["shorter_side"] = manifest[["width", "height"]].min(axis=1)
+    manifest["pixels"] = manifest["width"].astype("int64") * manifest["height"]
+    manifest["size_drift"] = batch_drift(manifest["batch"], np.log2(manifest["pixels"]).round())
+    manifest["looks_like_training"] = _looks_like_training(manifest, limits.near_duplicate_bits)
+    between = "ExpectColumnValuesToBeBetween"
+    return [
+        Expectation(
+            name="pictures are not too small",
+            expectation=between,
+            kwargs={"column": "shorter_side", "min_value": limits.min_side},
+            severity="block",
+            means=f"no side is under min_side ({limits.min_side} px); remove the batch or lower min_side",
+        ),
+        Expectation(
+            name="pictures are not too large",
+            expectation=between,
+            kwargs={"column": "pixels", "max_value": limits.max_pixels},
+            severity="block",
+            means=f"no picture has over max_pixels ({limits.max_pixels}); remove the batch or raise max_pixels",
+        ),
+        Expectation(
+            name="no near-duplicates across splits",
+            expectation="ExpectColumnValuesToBeInSet",
+            kwargs={"column": "looks_like_training", "value_set": [False]},
+            severity="warn",
+            means="a test or val picture looks like a training picture, so its score may be remembered, not learnt;"
+            " give pictures of one scene one group",
+        ),
+        Expectation(
+            name="picture sizes as before",
+            expectation=between,
+            kwargs={"column": "size_drift", "max_value": limits.max_drift},
+            severity="warn",
+            means=f"no batch moves the spread of picture sizes by over max_drift (PSI {limits.max_drift}) from the data"
+            " version without it; see whether it comes from another camera or was scaled",
+        ),
+    ]
+
+
+def _looks_like_training(manifest: "pd.DataFrame", bits: int) -> NDArray[np.bool_]:
+    hashes = manifest["phash"].to_numpy(np.uint64)
+    training = manifest["split"].to_numpy() == "train"
+    looks = np.zeros(len(manifest), bool)
+    looks[~training] = alike(hashes[~training], hashes[training], bits) >= 0
+    return looks

@@ -1,0 +1,59 @@
+"""How a photo of any size becomes what a detector takes, and boxes in it become boxes in the photo. Torch-free.
+
+Training cache, evaluation and service all call this, so none can differ.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.common.image.decoding import decode_whole, open_image, shown_size
+
+FILL = (124, 116, 104)  # of the edge: the mean of ImageNet's pixels, nothing once it is normalised
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """How pictures are laid on the network's input: `width` x `height` px, the upper left corner theirs."""
+
+    width: int
+    height: int
+    keep_aspect: bool
+    max_pixels: int
+
+    @staticmethod
+    def of(given: dict[str, Any]) -> "Canvas":
+        """From what program.json says of the input. KeyError where it says nothing of a canvas."""
+        return Canvas(int(given["width"]), int(given["height"]), bool(given["keep_aspect"]), int(given["max_pixels"]))
+
+    def inner(self, width: int, height: int) -> tuple[int, int]:
+        """The size, in px of the canvas, of a picture of `width` x `height` px on it."""
+        if not self.keep_aspect:
+            return self.width, self.height
+        scale = min(self.width / width, self.height / height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def scale(self, width: int, height: int) -> NDArray[np.float32]:
+        """(4,): what a box in px of the picture is multiplied with to be in px of the canvas."""
+        across, down = self.inner(width, height)
+        return np.array([across / width, down / height] * 2, np.float32)
+
+    def laid(self, payload: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """(height, width, 3) uint8 RGB of one file's bytes, and the picture's own width and height as shown.
+
+        Raises BadExampleError where it cannot be decoded.
+        """
+        image = open_image(payload, self.max_pixels)
+        width, height = shown_size(image)
+        across, down = self.inner(width, height)
+        canvas = np.empty((self.height, self.width, 3), np.uint8)
+        canvas[:] = FILL
+        canvas[:down, :across] = decode_whole(image, across, down)
+        return canvas, (width, height)
+
+    def lifted(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+        """(N, 4) boxes on the canvas as px of the picture, cut off at its edges."""
+        limit = np.array([width, height] * 2, np.float32)
+        return np.asarray(np.clip(boxes / self.scale(width, height), 0, limit), np.float32)

@@ -1,0 +1,1 @@
+"""Objects in pictures: annotations, masks, matching, average precision."""

@@ -1,0 +1,81 @@
+"""Annotated pictures of a manifest, as detectors learn from them and are judged by them: canvases, truth, classes."""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models.common.data.batches import payloads
+from models.common.data.class_counts import read_counts
+from models.common.data.decoded_cache import Decoded, decoded
+from models.common.errors import UserError
+from models.common.image import decoding
+from models.common.image import letterbox as code_of_canvas
+from models.common.image.letterbox import Canvas
+from models.common.objects.annotations import Annotation, parse_target
+from models.common.params import DataParams
+
+
+def canvases(manifest: pd.DataFrame, batches: Path, home: Path, canvas: Canvas) -> Decoded:
+    """The manifest's pictures, (height, width, 3) uint8 RGB each, by position. UserError where one does not decode."""
+    files = (decoding.__file__, code_of_canvas.__file__)
+    code = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:8]
+    fitted = "whole" if canvas.keep_aspect else "stretched"
+
+    def convert(payload: bytes) -> NDArray[np.uint8]:
+        return canvas.laid(payload)[0]
+
+    name = f"{fitted}{canvas.width}x{canvas.height}-{code}"
+    return decoded(batches, manifest, home, name, (canvas.height, canvas.width, 3), convert)
+
+
+def annotations(manifest: pd.DataFrame, batches: Path) -> list[Annotation]:
+    """What is in the manifest's pictures, in its order."""
+    wanted: dict[tuple[str, int], Annotation] = {}
+    for name, rows in manifest.groupby("batch")["row"]:
+        places = set(rows)
+        for row, target in enumerate(payloads(batches, str(name), "target")):
+            if row in places:
+                wanted[str(name), row] = parse_target(target)
+    return [wanted[batch, row] for batch, row in zip(manifest["batch"], manifest["row"], strict=True)]
+
+
+def object_labels(manifest: pd.DataFrame, data: DataParams) -> tuple[str, ...]:
+    """The classes, in the order of the network's: `data.labels`, or all that the training split holds, sorted.
+
+    Raises UserError where there is none, where one has too few objects, where val holds another one, and where nothing
+    is left to validate with.
+    """
+    splits = {name: _counts(rows) for name, rows in manifest.groupby("split")}
+    learnt, checked = splits.get("train", Counter()), splits.get("val", Counter())
+    labels = data.labels or tuple(sorted(learnt))
+    if not labels:
+        raise UserError("Training needs objects; no training picture has any. Add annotated pictures")
+    scarce = [f"'{label}' has {learnt[label]}" for label in labels if learnt[label] < data.min_per_class]
+    if scarce:
+        raise UserError(
+            f"Too few training objects: {', '.join(scarce[:5])}; data.min_per_class is {data.min_per_class}."
+            " Add more, or remove the class"
+        )
+    strange = (set(learnt) | set(checked)) - set(labels)
+    if strange:
+        raise UserError(
+            f"Class '{min(strange)}' is in the data but has no training object or is not in data.labels"
+            f" ({', '.join(labels)}). Add training pictures of it, or remove it"
+        )
+    if not checked:
+        raise UserError(
+            "No picture of the validation split has an object, so no epoch can be told from another."
+            " Raise data.splits.val before adding data, or add some with --split val"
+        )
+    return labels
+
+
+def _counts(rows: pd.DataFrame) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for text in rows["classes"]:
+        counts.update(read_counts(text))
+    return counts

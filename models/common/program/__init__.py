@@ -1,0 +1,1 @@
+"""The exported program: written, proven, measured, served."""

@@ -1,0 +1,85 @@
+"""What a training leaves in artifacts/<model>/training, the same for every kind."""
+
+import errno
+import json
+import shutil
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.common.errors import RatchetError
+from models.common.kind import TrainJob
+from models.common.training.loop import Fitted
+
+
+def fresh_folders(job: TrainJob) -> tuple[Path, Path]:
+    """job.out/program and job.out/training, emptied."""
+    folders = job.out / "program", job.out / "training"
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    return folders
+
+
+def write_results(
+    job: TrainJob, network: nn.Module, labels: tuple[str, ...], network_name: str, fitted: Fitted, **further: Any
+) -> None:
+    """weights.pt, trained_on.parquet and summary.json; `further` goes into the summary."""
+    folder = job.out / "training"
+    state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    with (folder / "weights.pt").open("wb") as file:
+        torch.save({"network": network_name, "labels": list(labels), "state": state}, file)
+    seen = job.manifest[job.manifest["split"].isin(["train", "val"])]
+    seen[["id", "group"]].to_parquet(folder / "trained_on.parquet", index=False)
+    summary = _summary(network, fitted) | further
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+@contextmanager
+def clear_errors(job: TrainJob) -> Iterator[None]:
+    """A full disk and a full memory, wherever in a training they happen, become one line that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(job, "the GPU") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RatchetError(
+            f"The disk is full (writing under {error.filename or job.out}). Nothing is lost: free some space and run"
+            f" again; training goes on from its last checkpoint in {job.home / 'checkpoints'}"
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
+            raise
+        raise _out_of_memory(job, "this machine") from error
+
+
+def _out_of_memory(job: TrainJob, where: str) -> RatchetError:
+    return RatchetError(
+        f"The memory of {where} is too small for batches of {job.train.batch_size}."
+        f" Lower models.{job.model}.train.batch_size or the size of its input"
+    )
+
+
+def _summary(network: nn.Module, fitted: Fitted) -> dict[str, Any]:
+    parameters = list(network.parameters())
+    history = fitted.history
+    return {
+        "epochs_run": len(history),
+        "best_epoch": fitted.best_epoch,
+        "stopped_early": fitted.stopped_early,
+        "seconds": round(sum(row["seconds"] for row in history), 3),
+        "seconds_per_step": statistics.median(row["seconds_per_step"] for row in history),
+        "peak_memory_mb": round(fitted.peak_memory_mb, 1),
+        "device": fitted.device,
+        "precision": fitted.precision,
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,151 @@
+"""The report's sections on masks: how well each class is found, what is taken for what, the worst pictures."""
+
+import base64
+import io
+from collections import Counter
+from html import escape
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.common.data.batches import read_payloads
+from models.common.errors import UserError
+from models.common.image.decoding import decode_whole, open_image, shown_size
+from models.common.kind import ReportJob, Section
+from models.semantic_segmentation.dataset import places
+from models.semantic_segmentation.masks import NO_CLASS, colours, from_png, stretched
+from models.semantic_segmentation.metrics import TRUTH_OF, known_classes, pixels
+from models.semantic_segmentation.params import SegmentationData
+from models.semantic_segmentation.scoring import class_ious
+
+SHOWN_CONFUSIONS = 15
+SHOWN_PICTURES = 8
+THUMBNAIL = 260  # px, wider side
+OVER = 0.6  # of a mask's colour over the photo
+WRONG, VOID = (214, 39, 40), (128, 128, 128)
+MAX_PIXELS = 2**29  # the picture was checked when it was added
+CSS = "display:inline-block;width:.8em;height:.8em;border-radius:3px;margin-right:.4em;background:"
+Picture = NDArray[np.uint8]
+
+
+def sections(job: ReportJob) -> list[Section]:
+    """IoU by class, pixels confused, and masks over the pictures that came out worst."""
+    return [
+        Section("Classes", _classes(job)),
+        Section("Confused pixels", _confusions(job)),
+        Section("Worst pictures", _worst(job)),
+    ]
+
+
+def _classes(job: ReportJob) -> str:
+    """IoU of each class, with the champion's beside it."""
+    ours = class_ious(job.candidate)
+    theirs = {} if job.champion is None else class_ious(job.champion)
+    labelled = pixels(job.candidate, TRUTH_OF).sum(axis=0)
+    shares = dict(zip(known_classes(job.candidate), labelled / max(labelled.sum(), 1), strict=True))
+    shades = _shades(job.labels)
+    rows = []
+    for name in sorted(ours, key=lambda name: -shares[name]):
+        cells = [f"{shares[name]:.1%}", f"{ours[name]:.3f}"]
+        if job.champion is not None:
+            was = theirs.get(name)
+            cells += ["" if was is None else f"{was:.3f}", "" if was is None else f"{ours[name] - was:+.3f}"]
+        said = "".join(f'<td class="n">{cell}</td>' for cell in cells)
+        rows.append(f"<tr><td>{_swatch(shades.get(name, VOID))}{escape(name)}</td>{said}</tr>")
+    head = ["share of pixels", "candidate", *([] if job.champion is None else ["champion", "gain"])]
+    heads = "".join(f'<th class="n">{name}</th>' for name in head)
+    said = "Intersection over union of each class, over all labelled pixels of the test pictures; void is left out."
+    return f"<p>{said}</p><table><thead><tr><th>class</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _confusions(job: ReportJob) -> str:
+    """The pairs that most pixels are confused between, with the champion's count beside them."""
+    pairs = _pairs(job.candidate)
+    if not pairs:
+        return "<p>No labelled pixel was taken for another class.</p>"
+    before = None if job.champion is None else _pairs(job.champion)
+    total = int(job.candidate["labelled_pixels"].sum())
+    rows = []
+    for name, count in pairs.most_common(SHOWN_CONFUSIONS):
+        was = "" if before is None else f'<td class="n">{before[name] / total:.2%}</td>'
+        rows.append(f'<tr><td>{escape(name)}</td><td class="n">{count / total:.2%}</td>{was}</tr>')
+    head = '<th>is … as …</th><th class="n">candidate</th>'
+    head += "" if before is None else '<th class="n">champion</th>'
+    said = "Shares of all labelled pixels. A pair of classes with a blurred border comes first where borders are long."
+    return f"<p>{said}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _pairs(table: pd.DataFrame) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for names, pixels_of in zip(table["confused"], table["confused_pixels"], strict=True):
+        counts.update(dict(zip(names, map(int, pixels_of), strict=True)))
+    return counts
+
+
+def _worst(job: ReportJob) -> str:
+    worst = job.candidate.nsmallest(SHOWN_PICTURES, "picture_iou")
+    try:
+        photos, targets = (read_payloads(job.batches, worst, column) for column in ("bytes", "target"))
+    except (OSError, KeyError, UserError):
+        fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
+        return f"<p>The {len(worst)} pictures are not on this machine. Fetch them: <code>{fetch}</code></p>"
+    files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
+    before = {} if job.champion is None else dict(zip(job.champion["id"], job.champion["picture_iou"], strict=True))
+    rows = "".join(
+        _row(row, photo, target, str(files.get(row["id"], "")), before.get(row["id"]), job.labels)
+        for row, photo, target in zip(worst.to_dict("records"), photos, targets, strict=True)
+    )
+    legend = " ".join(
+        f'<span style="white-space:nowrap">{_swatch(shade)}{escape(name)}</span>'
+        for name, shade in _shades(job.labels).items()
+    )
+    said = (
+        f"The {len(worst)} pictures of the lowest mean IoU, the worst first: photo, truth, answer, and where the answer"
+        " is wrong (red; grey is void). A mask that is wrong in the data shows up here, too."
+    )
+    return f'<p>{said}</p><p>{legend}</p><div class="figure">{rows}</div>'
+
+
+def _row(
+    row: dict[str, object], photo: bytes, target: bytes, file: str, was: float | None, labels: tuple[str, ...]
+) -> str:
+    image = open_image(photo, MAX_PIXELS)
+    shown = shown_size(image)
+    factor = THUMBNAIL / max(shown)
+    width, height = (max(1, round(side * factor)) for side in shown)
+    picture = decode_whole(image, width, height)
+    data = SegmentationData(max_pixels=MAX_PIXELS, void=())  # what is not among the labels was void
+    truth = stretched(places(target, labels, data), width, height)
+    answer = stretched(from_png(bytes(row["mask"])), width, height)  # type: ignore[call-overload]
+    void = truth == NO_CLASS
+    wrong = np.where(void[..., None], VOID, np.where((truth != answer)[..., None], WRONG, picture // 2 + 100))
+    parts = [picture, over(picture, truth, len(labels)), over(picture, answer, len(labels)), wrong.astype(np.uint8)]
+    images = "".join(f'<img alt="" style="width:24%;margin:0 .5% 0 0" src="{_inline(part)}">' for part in parts)
+    champion = "" if was is None else f", champion {was:.3f}"
+    where = escape(f"{file} in {row['batch']}")
+    told = f"<b>{row['picture_iou']:.3f}</b>{champion} <span class=soft>{where}</span>"
+    return f'<figure style="margin:0 0 1.2em;max-width:none">{images}<figcaption>{told}</figcaption></figure>'
+
+
+def over(picture: Picture, values: Picture, classes: int) -> Picture:
+    """(H, W, 3): class colours over a photo; where void, the photo alone."""
+    table = np.zeros((256, 3), np.uint8)
+    table[:classes] = colours(classes)
+    mixed = (1 - OVER) * picture + OVER * table[values]
+    return np.where((values == NO_CLASS)[..., None], picture, mixed).astype(np.uint8)
+
+
+def _shades(labels: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(shade) for name, shade in zip(labels, colours(len(labels)).tolist(), strict=True)}
+
+
+def _swatch(shade: tuple[int, ...]) -> str:
+    return f'<span style="{CSS}rgb{shade}"></span>'
+
+
+def _inline(picture: Picture) -> str:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "jpeg", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"

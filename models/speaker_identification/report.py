@@ -1,0 +1,167 @@
+"""The report's sections on voices: who is taken for whom, how well voices are verified, what they look like apart."""
+
+from html import escape
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models.common.data.batches import read_payloads
+from models.common.errors import UserError
+from models.common.kind import ReportJob, Section
+from models.common.reporting import svg
+from models.common.reporting.audio import player, shown, sound_card, sound_grid, spectrogram
+from models.common.reporting.confusion import confusions
+from models.speaker_identification.verification import equal_error_rate, error_curve, pairs
+
+SHOWN_PAIRS = 6
+SHOWN_MISTAKES = 8
+LEAST, MOST = 0.001, 0.5  # error rates on the axes of the curve
+DOTS = 1_000  # recordings on the map
+COLOURS = ("#2563a6", "#b0392c", "#2c7a4b", "#99660a", "#6b4a8f", "#118a8a", "#c0568f", "#5d6673")
+
+
+def sections(job: ReportJob) -> list[Section]:
+    """Confusions, error rates, the closest pairs of two speakers, a map of the voices, the worst mistakes."""
+    return [
+        Section("Confusions", confusions(job)),
+        Section("Verification", _verification(job)),
+        Section("Closest voices of two speakers", _closest(job)),
+        Section("A map of the voices", _map(job)),
+        Section("Worst mistakes", _mistakes(job)),
+    ]
+
+
+def _verification(job: ReportJob) -> str:
+    """Detection error trade-off (Martin et al., Eurospeech 1997), on logarithmic axes."""
+    ends = np.log10([LEAST, MOST])
+    frame = svg.Frame(ends[0], ends[1], ends[0], ends[1], width=400, height=340, margins=(14, 20, 36, 56))
+    parts = _rates(frame)
+    told = []
+    for style, table in {"champion": job.champion, "candidate": job.candidate}.items():
+        if table is not None and _has_pairs(table):
+            parts.append(_curve(frame, table, style))
+            rate = float(equal_error_rate(table)(np.ones((1, len(table))))[0])
+            told.append(f"<b class={style}>{style}</b> {rate:.2%}")
+    if not told:
+        return "<p>The test recordings hold no two of one speaker, or of one speaker only.</p>"
+    figure = svg.drawing(frame.width, frame.height, parts, "detection error trade-off")
+    said = (
+        "<p>How often one voice is taken for two, against how often two are taken for one, for every threshold;"
+        " nearer to the lower left is better. On the dashed line both are as frequent.</p>"
+        f"<p>Equal error rate: {', '.join(reversed(told))}, over pairs of test recordings.</p>"
+    )
+    return f'<div class="pair"><div class="figure">{figure}</div><div>{said}</div></div>'
+
+
+def _has_pairs(table: pd.DataFrame) -> bool:
+    same = pairs(table["label"].to_numpy(object)).same
+    return bool(same.any() and not same.all())
+
+
+def _rates(frame: svg.Frame) -> list[str]:
+    low, high = frame.left, frame.right
+    parts = [f'<path d="M{frame.x(low)} {frame.y(low)}L{frame.x(high)} {frame.y(high)}" class="mark"/>']
+    for rate in (0.001, 0.01, 0.1, 0.5):
+        place = float(np.log10(rate))
+        parts.append(svg.text(frame.x(frame.left) - 7, frame.y(place) + 4, f"{rate:.1%}", "", "end"))
+        parts.append(svg.text(frame.x(place), frame.y(frame.bottom) + 17, f"{rate:.1%}", "", "middle"))
+    middle = (frame.x(frame.left) + frame.x(frame.right)) / 2
+    parts.append(svg.text(middle, frame.height - 3, "two voices taken for one", "", "middle"))
+    return [*parts, svg.text(frame.x(frame.left) + 8, frame.y(frame.top) + 12, "one voice taken for two")]
+
+
+def _curve(frame: svg.Frame, table: pd.DataFrame, style: str) -> str:
+    chosen = pairs(table["label"].to_numpy(object))
+    _, rejected, accepted = error_curve(chosen.similarities(_embeddings(table)), chosen.same)
+    across, up = (np.log10(np.clip(rates, LEAST, MOST)) for rates in (accepted, rejected))
+    turns = np.unique(np.linspace(0, len(across) - 1, 400).astype(int))
+    points = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in zip(across[turns], up[turns], strict=True))
+    return f'<polyline points="{points}" class="line {style}"/>'
+
+
+def _closest(job: ReportJob) -> str:
+    """The pairs of two speakers that are most alike, to listen to."""
+    table = job.candidate.reset_index(drop=True)
+    chosen = pairs(table["label"].to_numpy(object))
+    similarity = np.where(chosen.same, -np.inf, chosen.similarities(_embeddings(table)))
+    ranked = np.argsort(-similarity)[: min(SHOWN_PAIRS, int((~chosen.same).sum()))]
+    if not len(ranked):
+        return "<p>The test recordings are of one speaker only.</p>"
+    rows = table.iloc[np.concatenate([chosen.first[ranked], chosen.second[ranked]])]
+    payloads = _payloads(job, rows)
+    if isinstance(payloads, str):
+        return payloads
+    cards = [
+        _pair_card(rows.iloc[[place, place + len(ranked)]], payloads[place :: len(ranked)], similarity[number])
+        for place, number in enumerate(ranked)
+    ]
+    return f"<p>Of {int((~chosen.same).sum()):,} pairs, the most alike first.</p>{sound_grid(cards)}"
+
+
+def _pair_card(rows: pd.DataFrame, payloads: list[bytes], similarity: float) -> str:
+    heard = "".join(spectrogram(samples) + player(samples) for samples in map(shown, payloads))
+    names = " and ".join(f"<b>{escape(str(label))}</b>" for label in rows["label"])
+    return f'<figure>{heard}<figcaption>{names} <span class="soft">{similarity:.3f}</span></figcaption></figure>'
+
+
+def _map(job: ReportJob) -> str:
+    """Embeddings on their two main axes, a colour for each speaker."""
+    table = job.candidate.iloc[:: max(1, len(job.candidate) // DOTS)]
+    flat = _flattened(_embeddings(table))
+    low, high = flat.min(0) - 0.05, flat.max(0) + 0.05
+    frame = svg.Frame(low[0], high[0], low[1], high[1], width=520, height=400, margins=(10, 10, 10, 10))
+    speakers = {label: place for place, label in enumerate(sorted(set(table["label"])))}
+    parts = [
+        f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3.5" fill="{COLOURS[speakers[label] % len(COLOURS)]}"'
+        f' fill-opacity=".7"><title>{escape(label)}</title></circle>'
+        for (x, y), label in zip(flat, table["label"].astype(str), strict=True)
+    ]
+    for label in speakers:
+        x, y = np.median(flat[(table["label"] == label).to_numpy()], axis=0)
+        parts.append(svg.text(frame.x(x), frame.y(y), str(label), "name", "middle"))
+    said = "<p>Embeddings of the test recordings on their two main axes: voices that lie apart are told apart.</p>"
+    return f'{said}<div class="figure">{svg.drawing(frame.width, frame.height, parts, "map of voices")}</div>'
+
+
+def _flattened(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 2): principal components."""
+    centred = embeddings - embeddings.mean(0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    flat = centred @ axes[:2].T
+    return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+
+
+def _mistakes(job: ReportJob) -> str:
+    wrong = job.candidate[job.candidate["correct"] == 0].nlargest(SHOWN_MISTAKES, "loss")
+    if wrong.empty:
+        return "<p>None: every test recording was answered rightly.</p>"
+    payloads = _payloads(job, wrong)
+    if isinstance(payloads, str):
+        return payloads
+    files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
+    cards = [
+        sound_card(payload, _caption(row), f"{files.get(row['id'], '')} in {row['batch']}")
+        for row, payload in zip(wrong.to_dict("records"), payloads, strict=True)
+    ]
+    total = int((job.candidate["correct"] == 0).sum())
+    return f"<p>The {len(cards)} of {total:,} that were furthest from the truth.</p>{sound_grid(cards)}"
+
+
+def _caption(row: object) -> str:
+    told = {name: escape(str(row[name])) for name in ("label", "prediction")}  # type: ignore[index]
+    confidence = f'<span class="soft">{row["confidence"]:.2f}</span>'  # type: ignore[index]
+    return f"<b>{told['label']}</b> taken for <b>{told['prediction']}</b> {confidence}"
+
+
+def _payloads(job: ReportJob, rows: pd.DataFrame) -> list[bytes] | str:
+    """The recordings, or how to fetch them."""
+    try:
+        return read_payloads(job.batches, rows)
+    except (OSError, KeyError, UserError):
+        fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
+        return f"<p>The recordings are not on this machine. Fetch them: <code>{fetch}</code></p>"
+
+
+def _embeddings(table: pd.DataFrame) -> NDArray[np.float64]:
+    return np.stack(table["embedding"].to_list()).astype(float)

@@ -1,0 +1,176 @@
+"""Which examples of a source come in, in which split, and why the others do not: one decision after another.
+
+A split is decided once. It is the one that was given, else the one that the example's group is in already, else a hash
+of the group, else of the content. So no example ever moves, and no group is in two splits.
+"""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from models.common.data.batches import SPLITS
+from models.common.data.class_counts import read_counts
+from models.common.errors import BadExampleError
+from models.common.kind import Example, Truth
+from models.common.params import DataParams, Splits
+
+
+def split_of(group: str, shares: Splits) -> str:
+    """train, val or test by the SHA-256 of a group: the same on every machine and whatever else there is."""
+    point = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    if point < shares.test:
+        return "test"
+    return "val" if point < shares.test + shares.val else "train"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An example that is in the data already, or came earlier in this source (`row` is then its row there)."""
+
+    truth: str  # its label, or the id of its target
+    split: str
+    where: str
+    row: int | None = None
+    classes: Mapping[str, int] = field(default_factory=dict)
+
+
+class Known:
+    """Every example so far by id: of the batches that are there, then of this source."""
+
+    def __init__(self, existing: pa.Table) -> None:
+        self._old = {id: row for row, id in enumerate(existing["id"].to_pylist())}
+        self._columns = [existing[name].to_pylist() for name in ("truth", "split", "batch")]
+        self._new: dict[str, Seen] = {}
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._old or id in self._new
+
+    def find(self, id: str) -> Seen | None:
+        if id not in self._old:
+            return self._new.get(id)
+        truth, split, batch = (column[self._old[id]] for column in self._columns)
+        return Seen(truth, split, f"batch {batch}")
+
+    def add(self, id: str, seen: Seen) -> None:
+        self._new[id] = seen
+
+
+@dataclass
+class Intake:
+    """Judges examples one by one and keeps the account of them."""
+
+    data: DataParams
+    truth: Truth
+    split: str | None  # for all examples, whatever the source says
+    known: Known
+    group_splits: dict[str, str]
+    rows: int = 0
+    duplicates: int = 0
+    kept_elsewhere: int = 0  # duplicates that were asked into another split than they are in
+    overridden: int = 0  # examples whose own split gave way to `split`
+    quarantined: list[tuple[str, str]] = field(default_factory=list)
+    dropped: set[int] = field(default_factory=set)  # accepted rows that a later one of the same bytes contradicts
+    classes: Counter[str] = field(default_factory=Counter)  # of labels; where targets hold them, of all in them
+    splits: Counter[str] = field(default_factory=Counter)
+    _accepted: int = 0
+    _torn: set[str] = field(default_factory=set)  # ids that this source gives two labels
+
+    def accept(self, example: Example, id: str, columns: dict[str, Any] | BadExampleError) -> dict[str, Any] | None:
+        """The row that comes in, or None; `columns` is what the kind's `inspect` gave or raised."""
+        self.rows += 1
+        try:
+            row = self._row(example, id, columns)
+        except BadExampleError as error:
+            self.quarantined.append((example.file_name, str(error)))
+            return None
+        if row is not None:
+            classes = self._classes(row)
+            truth = str(row.get("target_id") or row["label"])
+            seen = Seen(truth, row["split"], f"file {example.file_name}", self._accepted, classes)
+            self.known.add(id, seen)
+            self.classes.update(classes)
+            self.splits[row["split"]] += 1
+            self._accepted += 1
+        return row
+
+    def _classes(self, row: Mapping[str, Any]) -> Mapping[str, int]:
+        if self.truth == "target":
+            return read_counts(row["classes"])
+        return {row["label"]: 1} if self.truth == "class" else {}
+
+    def _row(self, example: Example, id: str, columns: dict[str, Any] | BadExampleError) -> dict[str, Any] | None:
+        label = None if self.truth == "target" else self._label(example)
+        target = {} if label else self._target(example)
+        asked = self._asked(example)
+        if self._is_duplicate(id, label or target["target_id"], asked):
+            return None
+        if isinstance(columns, BadExampleError):
+            raise columns
+        split = self._decide(example.group, id, asked)
+        extra = dict(example.extra or {})
+        common = {"id": id, "file_name": example.file_name, "label": label, "split": split, "group": example.group}
+        return {**extra, **common, **target, **columns, "bytes": example.payload}
+
+    def _target(self, example: Example) -> dict[str, Any]:
+        if example.target is None:
+            raise BadExampleError("nothing says what is to be learnt of it")
+        return {"target": example.target, "target_id": hashlib.sha256(example.target).hexdigest()}
+
+    def _label(self, example: Example) -> str:
+        label = unicodedata.normalize("NFC", example.label or "").strip()
+        if not label:
+            raise BadExampleError("no label")
+        closed = self.data.labels if self.truth == "class" else None
+        if closed is not None and label not in closed:
+            raise BadExampleError(f"label '{label}' is not one of data.labels ({', '.join(closed)})")
+        return label
+
+    def _asked(self, example: Example) -> str | None:
+        if self.split:
+            self.overridden += example.split not in {None, self.split}
+            return self.split
+        if example.split is not None and example.split not in SPLITS:
+            raise BadExampleError(f"split '{example.split}' is none of {', '.join(SPLITS)}")
+        return example.split
+
+    def _is_duplicate(self, id: str, truth: str, asked: str | None) -> bool:
+        before = self.known.find(id)
+        if before is None:
+            return False
+        if before.truth == truth and id not in self._torn:
+            self.duplicates += 1
+            self.kept_elsewhere += asked not in {None, before.split}
+            return True
+        if before.row is not None and id not in self._torn:
+            self._take_back(id, truth, before)
+        raise BadExampleError(f"the same bytes {self._told(before.truth)} in {before.where}")
+
+    def _told(self, truth: str) -> str:
+        if self.truth == "class":
+            return f"have the label '{truth}'"
+        return "have another target" if self.truth == "target" else f"have the text '{truth[:60]}'"
+
+    def _take_back(self, id: str, truth: str, before: Seen) -> None:
+        """Two labels for the same bytes in one source: neither can be trusted, so the first goes, too."""
+        self._torn.add(id)
+        self.dropped.add(before.row or 0)
+        self.classes.subtract(before.classes)
+        self.splits[before.split] -= 1
+        self.quarantined.append(
+            (before.where.removeprefix("file "), f"the same bytes {self._told(truth)} later in this source")
+        )
+
+    def _decide(self, group: str | None, id: str, asked: str | None) -> str:
+        if group is None:
+            return asked or split_of(id, self.data.splits)
+        settled = self.group_splits.get(group)
+        if asked and settled and asked != settled:
+            raise BadExampleError(
+                f"asked into {asked}, but its group '{group}' is in {settled}; a group is in one split"
+            )
+        return self.group_splits.setdefault(group, asked or split_of(group, self.data.splits))

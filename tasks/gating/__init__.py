@@ -1,0 +1,1 @@
+"""The gate: a pure function of scores and a policy. Nothing here touches files."""

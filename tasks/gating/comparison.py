@@ -1,0 +1,196 @@
+"""What the gate looks at: two models' scores on the same test examples, what must hold before they can be compared, and
+the words for a comparison. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models.common.kind import Metric
+from tasks.gating import statistics
+from tasks.gating.verdict import Check
+from tasks.project.policy import Gate
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """A model's results on today's test examples.
+
+    table: one row per test example: id, slice columns, what metrics need, optionally group; `label`, the class it is
+        of, or `classes`, a list of those in it, unless answers are free text.
+    labels: those the model knows; of free text its alphabet, which is not compared.
+    trained_ids, trained_groups: what it has seen, validation included.
+    metrics: its summary, which floors refer to. budget: latency_ms, size_mb, memory_mb.
+    """
+
+    table: pd.DataFrame
+    labels: tuple[str, ...] = ()
+    trained_ids: frozenset[str] = frozenset()
+    trained_groups: frozenset[str] = frozenset()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    budget: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unloadable:
+    """There is a champion, but its files cannot be read or run."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class CannotTell:
+    """Whether there is a champion could not be found out. Never the same as None: "there is none yet"."""
+
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """The metric, the policy, and both models' rows in the same order; `champion` may be a trivial baseline."""
+
+    metric: Metric
+    policy: Gate
+    candidate: pd.DataFrame
+    champion: pd.DataFrame
+
+    def only(self, rows: "pd.Series[bool]") -> "Exam":
+        chosen = rows.to_numpy(bool)
+        return replace(self, candidate=self.candidate[chosen], champion=self.champion[chosen])
+
+    def compare(self) -> statistics.Comparison:
+        if self.metric.estimate:
+            return statistics.compare_estimates(
+                self.metric.estimate(self.candidate),
+                self.metric.estimate(self.champion),
+                group_codes(self.candidate),
+                higher_is_better=self.metric.higher_is_better,
+                resamples=self.policy.resamples,
+            )
+        return statistics.compare(
+            sums(self.candidate, self.metric),
+            sums(self.champion, self.metric),
+            group_codes(self.candidate),
+            higher_is_better=self.metric.higher_is_better,
+            binary=self.metric.binary,
+            resamples=self.policy.resamples,
+        )
+
+    def check(self, about: str, name: str) -> tuple[Check, statistics.Comparison]:
+        """A check with its numbers, still undecided, and the comparison behind it."""
+        found = self.compare()
+        confidence = self.policy.confidence
+        check = Check(about, name, "undecided", "", len(self.candidate))
+        check = replace(check, gain=found.gain, lower=found.lower(confidence), upper=found.upper(confidence))
+        ours, theirs = value_of(self.candidate, self.metric), value_of(self.champion, self.metric)
+        return replace(check, candidate=ours, champion=theirs, method=found.method), found
+
+
+def problems(candidate: Scores, champion: Scores | None, metric: Metric, policy: Gate) -> Iterator[str]:
+    """Why nothing may be decided: one sentence for each thing wrong with the inputs."""
+    sides = {"candidate": candidate} | ({"champion": champion} if champion else {})
+    alone = [problem for side, scores in sides.items() for problem in _side_problems(side, scores, metric)]
+    yield from alone
+    if champion is not None and not alone:
+        ours, theirs = set(candidate.table["id"]), set(champion.table["id"])
+        if ours != theirs:
+            yield f"candidate and champion sat different exams: {len(ours ^ theirs):,} test examples are not in both"
+    for name in policy.floors:
+        if name not in candidate.metrics:
+            yield f"floors name '{name}', which is not measured; there are: {', '.join(sorted(candidate.metrics))}"
+    for name in policy.slices:
+        if name not in candidate.table:
+            yield f"slices name '{name}', which is no column of the test examples; there are: {_columns(candidate)}"
+
+
+def _side_problems(side: str, scores: Scores, metric: Metric) -> Iterator[str]:
+    table = scores.table
+    used = [name for name in (metric.numerator, metric.denominator) if name]
+    missing = [name for name in ("id", *used) if name not in table]
+    if missing or table.empty:
+        yield f"the {side}'s scores have no {' and no '.join(missing) or 'test examples'}"
+        return
+    yield from _value_problems(side, table, metric)
+    for name, value in {**scores.metrics, **scores.budget}.items():
+        if not np.isfinite(value):
+            yield f"{name} of the {side} is {value}, not a finite number"
+    yield from _exam_problems(side, scores)
+
+
+def _value_problems(side: str, table: pd.DataFrame, metric: Metric) -> Iterator[str]:
+    if metric.estimate:
+        value = value_of(table, metric)
+        if not np.isfinite(value):
+            yield f"{metric.name} of the {side} is {value}, not a finite number"
+        return
+    values = table[[name for name in (metric.numerator, metric.denominator) if name]].to_numpy(float)
+    bad = int((~np.isfinite(values)).any(axis=1).sum())
+    if bad:
+        yield f"{metric.name} of the {side} is not a finite number on {bad:,} of {len(table):,} test examples"
+    elif metric.binary and not np.isin(values, (0, 1)).all():
+        yield f"{metric.numerator} of the {side} must be 0 or 1 for each example"
+    elif metric.denominator and (values[:, 1].min() < 0 or values[:, 1].sum() == 0):
+        yield f"{metric.denominator} of the {side} must not be negative, nor 0 on all examples"
+
+
+def _exam_problems(side: str, scores: Scores) -> Iterator[str]:
+    table = scores.table
+    repeated = int(table["id"].duplicated().sum())
+    if repeated:
+        yield f"{repeated:,} test examples of the {side} appear more than once"
+    seen = table["id"].isin(scores.trained_ids)
+    if "group" in table:
+        seen |= table["group"].notna() & table["group"].isin(scores.trained_groups)
+    if seen.any():
+        yield (
+            f"{int(seen.sum()):,} of {len(table):,} test examples are in the {side}'s training data, or of a group that"
+            " is; its score on them proves nothing. Take out the batch that brought them: ratchet remove"
+        )
+
+
+def sums(table: pd.DataFrame, metric: Metric) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    numerator = table[metric.numerator].to_numpy(float)
+    return numerator, table[metric.denominator].to_numpy(float) if metric.denominator else np.ones(len(table))
+
+
+def value_of(table: pd.DataFrame, metric: Metric) -> float:
+    if metric.estimate:
+        return float(metric.estimate(table)(np.ones((1, len(table))))[0])
+    numerator, denominator = sums(table, metric)
+    return float(numerator.sum() / denominator.sum()) if denominator.sum() else 0.0
+
+
+def group_codes(table: pd.DataFrame) -> NDArray[np.int64]:
+    """Integers, equal for examples of one group; an example without a group is one of its own."""
+    own = "example " + table["id"].astype(str)
+    if "group" not in table:
+        return pd.factorize(own)[0]
+    return pd.factorize(("group " + table["group"].astype(str)).where(table["group"].notna(), own))[0]
+
+
+def _columns(scores: Scores) -> str:
+    return ", ".join(sorted(map(str, scores.table.columns)))
+
+
+def percent(policy: Gate) -> str:
+    return f"{policy.confidence * 100:g} %"
+
+
+def number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    return f"{value:+.3f}" if value == 0 or abs(value) >= 0.0005 else f"{value:+.1g}"
+
+
+def change(check: Check, metric: Metric) -> str:
+    less = "" if metric.higher_is_better else ", less is better"
+    values = f"{number(check.champion or 0)} → {number(check.candidate or 0)}"
+    return f"{metric.name} {values}: gain {signed(check.gain or 0)}{less}"
+
+
+def on_examples(check: Check) -> str:
+    return f"on {check.examples:,} test examples"

@@ -1,0 +1,302 @@
+"""The gate: candidate scores, champion scores and a policy go in, a verdict with its reasons comes out.
+
+Pure: no files, no clock, no randomness but what is seeded from the inputs. Same inputs, same verdict.
+docs/gate.md explains each number and shows how often it errs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from models.common.kind import Metric
+from tasks.gating import statistics
+from tasks.gating.comparison import (
+    CannotTell,
+    Exam,
+    Scores,
+    Unloadable,
+    change,
+    group_codes,
+    number,
+    on_examples,
+    percent,
+    problems,
+    signed,
+    value_of,
+)
+from tasks.gating.verdict import Check, Status, Verdict
+from tasks.project.policy import Gate
+
+__all__ = ["CannotTell", "Check", "Scores", "Unloadable", "Verdict", "decide"]
+
+UNITS = {"latency_ms": "ms", "size_mb": "MB", "memory_mb": "MB"}
+TRIVIAL = "trivial_"  # a kind may give the column trivial_<numerator>: what a model that learnt nothing would score
+
+
+def decide(
+    candidate: Scores, champion: Scores | Unloadable | CannotTell | None, policy: Gate, metrics: Sequence[Metric]
+) -> Verdict:
+    """Judges a candidate against the champion (None: there is none yet) by the policy; `metrics` are the kind's."""
+    base = Verdict("ERROR", (), metric=policy.metric, confidence=policy.confidence)
+    metric = next((metric for metric in metrics if metric.name == policy.metric), None)
+    if metric is None:
+        known = ", ".join(metric.name for metric in metrics)
+        return replace(base, reasons=(f"the policy's metric '{policy.metric}' is unknown; there are: {known}",))
+    if isinstance(champion, CannotTell):
+        return replace(base, reasons=(f"which model is in production cannot be told: {champion.reason}",))
+    rival = champion if isinstance(champion, Scores) else None
+    wrong = tuple(problems(candidate, rival, metric, policy))
+    if wrong:
+        return replace(base, reasons=wrong)
+    floors = _floors(candidate, policy, metrics)
+    if isinstance(champion, Unloadable):
+        says = f"the champion cannot be loaded, so nothing can be compared: {champion.reason}"
+        return replace(base, outcome="HOLD", reasons=(says,), checks=floors)
+    checks = floors + _budgets(candidate, rival, policy)
+    if rival is None:
+        return _concluded(replace(base, first=True), (_against_trivial(candidate, metric, policy), *checks))
+    return _concluded(base, (*_against_champion(candidate, rival, metric, policy), *checks))
+
+
+def _concluded(base: Verdict, checks: tuple[Check, ...]) -> Verdict:
+    """What fails comes first in the reasons, then what is undecided, then what was shown, then what is told."""
+    order: tuple[Status, ...] = ("fail", "undecided", "pass", "told")
+    ranked = sorted(checks, key=lambda check: (order.index(check.status), check.about not in {"primary", "baseline"}))
+    worst = ranked[0].status if ranked else "pass"
+    outcome = {"fail": "REJECT", "undecided": "HOLD"}.get(worst, "PROMOTE")
+    spoken = [check.says for check in ranked if check.about not in {"class", "slice"} or check.status == "fail"]
+    first = ["first model: there is no champion to compare with"] if base.first else []
+    spoken = [*first, *spoken] if outcome == "PROMOTE" else [*spoken, *first]  # what it hangs on is said first
+    reasons = (*spoken, *_about_slices(checks))
+    return replace(base, outcome=outcome, reasons=reasons, checks=checks)  # type: ignore[arg-type]
+
+
+# 1. Shared labels, and 3. the primary metric
+
+
+def _against_champion(candidate: Scores, champion: Scores, metric: Metric, policy: Gate) -> tuple[Check, ...]:
+    ours = candidate.table.sort_values("id").reset_index(drop=True)
+    theirs = champion.table.sort_values("id").reset_index(drop=True)
+    exam = Exam(metric, policy, ours, theirs)
+    if "label" not in ours and "classes" not in ours:
+        return (_primary(exam), *_slices(exam, []))
+    shared = sorted(set(candidate.labels) & set(champion.labels))
+    if set(candidate.labels) == set(champion.labels):
+        return (_primary(exam), *_slices(exam, shared))
+    if metric.of_classes and shared:
+        exam = replace(exam.only(_with_any(ours, shared)), metric=metric.of_classes(tuple(shared)))
+    else:
+        exam = exam.only(_with_any(ours, shared))
+    told = (_about_labels(candidate, champion, exam), *_new_classes(ours, candidate, champion, metric, policy))
+    if exam.candidate.empty:
+        says = "no test example has a label that both models know, so nothing can be compared"
+        return (Check("primary", metric.name, "undecided", says, 0), *told)
+    return (_primary(exam), *told, *_slices(exam, shared))
+
+
+def _with_any(table: pd.DataFrame, labels: Sequence[str]) -> "pd.Series[bool]":
+    """Rows of these classes, or with any of them inside."""
+    if "label" in table:
+        return table["label"].isin(labels)
+    wanted = set(labels)
+    return table["classes"].map(lambda inside: not wanted.isdisjoint(inside)).astype(bool)
+
+
+def _about_labels(candidate: Scores, champion: Scores, exam: Exam) -> Check:
+    new = sorted(set(candidate.labels) - set(champion.labels))
+    gone = sorted(set(champion.labels) - set(candidate.labels))
+    parts = [f"{word} {', '.join(names)}" for word, names in (("new:", new), ("gone:", gone)) if names]
+    says = f"the labels changed ({'; '.join(parts)}): compared on the {len(exam.candidate):,} examples of shared labels"
+    return Check("labels", "shared", "told", says, len(exam.candidate))
+
+
+def _new_classes(
+    table: pd.DataFrame, candidate: Scores, champion: Scores, metric: Metric, policy: Gate
+) -> Iterator[Check]:
+    """A new class must be told apart better than by chance: the lower bound of its recall above 1 / classes."""
+    chance = 1 / max(1, len(candidate.labels))
+    for label in sorted(set(candidate.labels) - set(champion.labels)):
+        rows = table[_with_any(table, [label])]
+        check = Check("new class", label, "told", "", len(rows), limit=chance)
+        if len(rows) < policy.slice_min or not metric.binary:
+            why = f"{len(rows)} test examples" if metric.binary else f"{metric.name} has no chance level"
+            yield replace(check, says=f"new class {label}: not judged ({why})")
+            continue
+        recall = value_of(rows, metric)
+        lower, upper = statistics.wilson(recall * len(rows), len(rows), policy.confidence)
+        bound = f"{percent(policy)} lower bound {number(lower)}; chance is {number(chance)}"
+        says = f"new class {label}: {metric.name} {number(recall)} on {len(rows):,} test examples ({bound})"
+        status: Status = "pass" if lower > chance else "fail"
+        yield replace(check, status=status, says=says, candidate=recall, lower=lower, upper=upper)
+
+
+def _primary(exam: Exam, about: str = "primary") -> Check:
+    policy = exam.policy
+    inferior = policy.rule == "non_inferior" and about == "primary"
+    must_exceed, worse_below = (-policy.margin, -policy.margin) if inferior else (policy.min_gain, 0.0)
+    if about == "baseline":
+        must_exceed = 0.0
+    check, found = exam.check(about, exam.metric.name)
+    check = replace(check, p=found.p_above(must_exceed), limit=must_exceed)
+    lower, upper = found.lower(policy.confidence), found.upper(policy.confidence)
+    if lower > must_exceed:
+        bound = f"{percent(policy)} lower bound {signed(lower)}"
+        return replace(check, status="pass", says=f"{change(check, exam.metric)} ({bound}) {on_examples(check)}")
+    if upper < worse_below:
+        bound = f"{percent(policy)} upper bound {signed(upper)}"
+        return replace(check, status="fail", says=f"{change(check, exam.metric)} ({bound}) {on_examples(check)}: worse")
+    bounds = f" ({percent(policy)} bounds {signed(lower)} to {signed(upper)})" if np.isfinite(lower) else ""
+    why = _undecided(check, found, must_exceed, worse_below, policy)
+    return replace(check, says=f"{change(check, exam.metric)}{bounds} {on_examples(check)}: {why}")
+
+
+def _undecided(check: Check, found: statistics.Comparison, must_exceed: float, worse_below: float, policy: Gate) -> str:
+    """Why not, and about how many more test examples would decide."""
+    if isinstance(found, statistics.ResampledComparison) and not np.isfinite(found.lower(policy.confidence)):
+        needed = statistics.fewest_groups(policy.confidence)
+        return (
+            f"the test examples are of {found.groups} group(s), and at least {needed} are needed to be sure of anything"
+        )
+    start = f"not surely above {must_exceed:+g}" if must_exceed else "not surely above 0"
+    if worse_below <= found.gain <= must_exceed:
+        return f"{start}; with this gain, more test examples would not change that"
+    better = found.gain > must_exceed
+    more = statistics.examples_to_decide(
+        found, check.examples or 0, must_exceed if better else worse_below, policy.confidence
+    )
+    if more is None:
+        return start
+    shown = "decide" if better else "show that it is worse"
+    return f"{start}; about {more:,} more test examples would {shown}, if the gain stays as seen"
+
+
+# 2. Floors; for a first model a trivial baseline too
+
+
+def _floors(candidate: Scores, policy: Gate, metrics: Sequence[Metric]) -> tuple[Check, ...]:
+    checks = []
+    for name, floor in policy.floors.items():
+        value = candidate.metrics[name]
+        falls = less_is_better(name, metrics)
+        reached = value <= floor if falls else value >= floor
+        wanted = f"{'at most' if falls else 'at least'} {number(floor)} is asked for"
+        status: Status = "pass" if reached else "fail"
+        checks.append(Check("floor", name, status, f"{name} {number(value)}; {wanted}", candidate=value, limit=floor))
+    return tuple(checks)
+
+
+def less_is_better(name: str, metrics: Sequence[Metric]) -> bool:
+    """By the kind's metrics, else by the name: losses, errors, rates and what a program costs."""
+    known = {metric.name: not metric.higher_is_better for metric in metrics}
+    return known.get(name, name.endswith(("loss", "error", "rate", *UNITS)))
+
+
+def _against_trivial(candidate: Scores, metric: Metric, policy: Gate) -> Check:
+    """Against always answering the most frequent label of the test set, or against the kind's own trivial column."""
+    table = candidate.table.sort_values("id").reset_index(drop=True)
+    given = f"{TRIVIAL}{metric.numerator}"
+    if given in table:
+        trivial, named = table[given], "a model that learnt nothing"
+    elif metric.binary and "label" in table:
+        counts = table["label"].value_counts()
+        majority = min(counts[counts == counts.max()].index)
+        trivial, named = (table["label"] == majority).astype(int), f"always answering {majority}"
+    else:
+        return Check("baseline", metric.name, "told", f"{metric.name} has no trivial baseline to beat")
+    exam = Exam(metric, policy, table, table.assign(**{metric.numerator: trivial}))
+    check = _primary(exam, "baseline")
+    return replace(check, says=f"against {named}: {check.says}")
+
+
+# 4. Classes and slices
+
+
+def _slices(exam: Exam, labels: list[str]) -> tuple[Check, ...]:
+    """Every class and slice; those with enough examples are tested for being worse beyond tolerance, Holm-adjusted."""
+    policy = exam.policy
+    checks = []
+    for about, name, part, own in _slice_exams(exam, labels):
+        if own.empty:
+            checks.append(Check(about, name, "told", f"{about} {name}: no test examples", 0))
+            continue
+        check, found = part.check(about, name)
+        groups = len(np.unique(group_codes(own)))
+        judged = len(own) >= policy.slice_min and groups >= statistics.fewest_groups(policy.confidence)
+        p = found.p_below(-policy.slice_tolerance) if judged else None
+        shown = replace(check, examples=len(own), p=p, limit=-policy.slice_tolerance)
+        checks.append(replace(shown, status="pass" if judged else "told"))
+    return tuple(_adjusted(checks, exam))
+
+
+def _slice_exams(exam: Exam, labels: list[str]) -> Iterator[tuple[str, str, Exam, pd.DataFrame]]:
+    """What it is, its name, the exam on it, and the examples that count as its own.
+
+    A class that is inside examples has a metric of its own over all of them: where it is not, it can be seen wrongly.
+    """
+    for label in labels:
+        part = exam.only(_with_any(exam.candidate, [label]))
+        if exam.metric.of_classes and "label" not in exam.candidate:
+            yield "class", label, replace(exam, metric=exam.metric.of_classes((label,))), part.candidate
+        else:
+            yield "class", label, part, part.candidate
+    for column in exam.policy.slices:
+        for value in sorted(exam.candidate[column].dropna().unique()):
+            part = exam.only(exam.candidate[column] == value)
+            yield "slice", f"{column}={value}", part, part.candidate
+
+
+def _adjusted(checks: list[Check], exam: Exam) -> Iterator[Check]:
+    """The same checks with Holm-adjusted p-values, and what they say."""
+    policy = exam.policy
+    adjusted = iter(statistics.holm([check.p for check in checks if check.p is not None]))
+    for check in checks:
+        if check.p is None:
+            few = f"{check.about} {check.name}: too few test examples to judge ({check.examples})"
+            yield replace(check, says=check.says or few)
+            continue
+        p = next(adjusted)
+        worse = p < 1 - policy.confidence
+        says = f"{check.about} {check.name}: {change(check, exam.metric)} {on_examples(check)}"
+        shown = f"{p:.3f}" if p >= 0.001 else "< 0.001"
+        if worse:
+            says += f": worse by more than the {policy.slice_tolerance:g} tolerated (adjusted p {shown})"
+        yield replace(check, status="fail" if worse else "pass", p=p, says=says)
+
+
+def _about_slices(checks: Sequence[Check]) -> Iterator[str]:
+    """One sentence for all classes and slices that are fine, one for those that could not be judged."""
+    parts = [check for check in checks if check.about in {"class", "slice"}]
+    fine = [check for check in parts if check.status == "pass"]
+    few = [check for check in parts if check.status == "told"]
+    if fine:
+        yield f"{len(fine)} of {len(parts)} classes and slices were compared and are not shown to be worse"
+    if few:
+        names = ", ".join(f"{check.name} ({check.examples})" for check in few[:8]) + (", …" if len(few) > 8 else "")
+        yield f"{len(few)} have too few test examples to be judged: {names}"
+
+
+# 5. Budgets
+
+
+def _budgets(candidate: Scores, champion: Scores | None, policy: Gate) -> tuple[Check, ...]:
+    budgets, checks = policy.budgets, []
+    for name, unit in UNITS.items():
+        value = candidate.budget.get(name)
+        limit: float | None = getattr(budgets, name)
+        if value is None:
+            continue
+        what = f"{name.rsplit('_', 1)[0]} {value:.3g} {unit}"
+        if limit is not None:
+            says = f"{what}; at most {limit:g} {unit} is allowed"
+            checks.append(_budget(name, value, limit, says))
+        theirs = champion.budget.get(name) if champion else None
+        if theirs and budgets.times_champion:
+            says = f"{what}, the champion's {theirs:.3g} {unit}; at most {budgets.times_champion:g} times is allowed"
+            checks.append(replace(_budget(name, value, theirs * budgets.times_champion, says), champion=theirs))
+    return tuple(checks)
+
+
+def _budget(name: str, value: float, limit: float, says: str) -> Check:
+    return Check("budget", name, "pass" if value <= limit else "fail", says, candidate=value, limit=limit)

@@ -1,0 +1,1 @@
+"""Parts of packaging: building a Bento and proving it."""

@@ -1,0 +1,31 @@
+"""The Bento of a version, brought to this machine once."""
+
+from pathlib import Path
+
+from models.common.errors import UserError
+from tasks.project.registry import champion, fetch, versions
+from tasks.project.repository import home
+
+
+def champion_bento(root: Path, model: str, version: str | None = None) -> Path:
+    """The `.bento` file in production, or of the version named. UserError where there is none."""
+    commit, name = _wanted(root, model, version)
+    path = home(root) / "bentos" / "served" / f"{model}-{name}.bento"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        fetch(root, commit, f"artifacts/{model}/{model}.bento", partial)
+        partial.replace(path)
+    return path
+
+
+def _wanted(root: Path, model: str, version: str | None) -> tuple[str, str]:
+    serving = champion(root, model)
+    if version is None:
+        if serving is None:
+            raise UserError(f"{model} has nothing in production yet. Start: ratchet retrain {model}")
+        return serving.commit, serving.version
+    known = {name: commit for commit, name in versions(root, model).items()}
+    name = f"v{version.removeprefix('v')}"
+    if name not in known:
+        raise UserError(f"{model} has no version {name}. Versions: {', '.join(known) or 'none yet'}")
+    return known[name], name

@@ -1,0 +1,1 @@
+"""The project around a model: git, DVC, params, workspaces, the registry."""

@@ -1,0 +1,122 @@
+"""What a model's candidate would be made from, as one number: was this judged before?
+
+Reads git objects only, no file of the checkout and none of the data, so the answer takes a fraction of a second.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.common.errors import RatchetError, UserError
+from tasks.project.repository import git, git_remote
+
+NOT_INPUTS = ("schedule", "serve")  # sections of params.yaml that change neither the candidate nor its verdict
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A model's inputs at one commit."""
+
+    model: str
+    commit: str
+    data_version: str  # as models.common.data.batches.data_version gives it
+    batches: int
+    fingerprint: str  # SHA-256, hex
+
+
+def inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
+    """The inputs of a model at a revision. UserError for an unknown revision or model, or a model without data."""
+    commit = resolve(root, revision)
+    section = _section(root, commit, model)
+    pointers = _pointers(root, commit, model)
+    if not pointers:
+        raise UserError(f"{model} has no data yet at {revision}. Add some: ratchet add {model} SOURCE")
+    stages = yaml.safe_load(git(root, "show", f"{commit}:dvc.yaml"))["stages"]
+    listing = git(root, "ls-tree", commit, "--", "dvc.yaml", *sorted(_dependencies(stages, model, section)))
+    params = {key: value for key, value in section.items() if key not in NOT_INPUTS}
+    content = f"{listing}\n{json.dumps(params, sort_keys=True)}"
+    return Inputs(
+        model=model,
+        commit=commit,
+        data_version=hashlib.sha256("\n".join(sorted(pointers)).encode()).hexdigest()[:12],
+        batches=len(pointers),
+        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+    )
+
+
+def judged(root: Path, model: str, fingerprint: str) -> str | None:
+    """The newest candidate (a commit) that was judged from these very inputs, whatever the verdict, or None."""
+    refs = git(root, "for-each-ref", "--format=%(objectname)", f"{judged_ref(model, fingerprint)}*")
+    return refs.split()[-1] if refs else None
+
+
+def judged_ref(model: str, fingerprint: str, attempt: int = 1) -> str:
+    """The ref that points to the candidate; judging the same inputs again (`--force`) makes a further one."""
+    return f"refs/ratchet/{model}/{fingerprint}" + (f"-{attempt:03d}" if attempt > 1 else "")
+
+
+def attempts(root: Path, model: str, fingerprint: str) -> int:
+    """How often these inputs were judged."""
+    return len(git(root, "for-each-ref", "--format=%(refname)", f"{judged_ref(model, fingerprint)}*").split())
+
+
+def resolve(root: Path, revision: str) -> str:
+    """The commit that a revision names; one on the shared remote (`origin/main`) is fetched first."""
+    remote = git_remote(root)
+    if remote and revision.startswith(f"{remote}/"):
+        git(root, "fetch", "--quiet", "--no-tags", remote)
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    except RatchetError:
+        raise UserError(f"Unknown revision '{revision}'. Name a commit, branch or tag: git log --oneline") from None
+
+
+def models_at(root: Path, commit: str) -> dict[str, Any]:
+    """The sections under `models:` in params.yaml at a commit."""
+    try:
+        content = yaml.safe_load(git(root, "show", f"{commit}:params.yaml"))
+    except RatchetError:
+        raise UserError(f"No params.yaml in commit {commit[:10]}. Run ratchet in a Ratchet project.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"params.yaml is not valid YAML: {' '.join(str(error).split())}") from None
+    models = content.get("models") if isinstance(content, dict) else None
+    return models if isinstance(models, dict) else {}
+
+
+def _section(root: Path, commit: str, model: str) -> dict[str, Any]:
+    models = models_at(root, commit)
+    section = models.get(model)
+    if not isinstance(section, dict) or "kind" not in section:
+        known = ", ".join(map(str, models)) or "none yet"
+        raise UserError(
+            f"Unknown model '{model}'. Models in params.yaml at {commit[:10]}: {known}."
+            f" Add a section models.{model} and commit it to define it."
+        )
+    return section
+
+
+def _pointers(root: Path, commit: str, model: str) -> list[str]:
+    """MD5 of every batch, from the `.dvc` files at the commit."""
+    listing = git(root, "ls-tree", "--format=%(objectname) %(path)", commit, "--", f"data/{model}/")
+    ids = [line.split(" ", 1)[0] for line in listing.splitlines() if line.endswith(".parquet.dvc")]
+    if not ids:
+        return []
+    content = git(root, "cat-file", "--batch=", text="\n".join(ids) + "\n")
+    return re.findall(r"\bmd5: '?([0-9a-f]{32})", content)  # quoted where YAML would read a number
+
+
+def _dependencies(stages: dict[str, Any], model: str, section: dict[str, Any]) -> set[str]:
+    """Paths that the model's stages depend on; outputs of other stages are not in git and drop out by themselves."""
+    found = set()
+    for stage in stages.values():
+        for dependency in stage.get("do", stage).get("deps", []):
+            path = str(dependency).replace("${key}", model)
+            for key, value in section.items():
+                path = path.replace(f"${{item.{key}}}", str(value))
+            found.add(path)
+    return found

@@ -1,0 +1,80 @@
+"""What a candidate's commit points to, brought to a folder: from this machine's DVC cache, else from the DVC remote."""
+
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+
+from models.common.errors import RatchetError, RegistryError
+from tasks.project.repository import dvc, dvc_setting, git, main_checkout
+
+
+def fetch_output(root: Path, commit: str, path: str, into: Path) -> Path:
+    """Copies the output `path` (a file or a folder, relative to the project) of a commit to `into`.
+
+    RegistryError when the commit has no such output, or neither the cache nor a remote has its bytes.
+    """
+    digest = _digest(root, commit, path)
+    into.parent.mkdir(parents=True, exist_ok=True)
+    if not _copy_from_cache(cache(root), digest, into):
+        _remove(into)
+        try:
+            dvc(root, "get", "--quiet", "--force", "--rev", commit, "-o", str(into), str(main_checkout(root)), path)
+        except RatchetError as error:
+            raise RegistryError(
+                f"{path} of candidate {commit[:10]} is neither in the DVC cache nor on a remote: {error}."
+                " If another clone has it: dvc push --all-tags there"
+            ) from None
+    return into
+
+
+def cache(root: Path) -> Path:
+    """The DVC cache that all worktrees of this clone share."""
+    main = main_checkout(root)
+    configured = dvc_setting(main, "cache", "dir")
+    return (main / ".dvc" / configured).resolve() if configured else main / ".dvc/cache"
+
+
+def _digest(root: Path, commit: str, path: str) -> str:
+    """DVC's MD5 of an output, from its `.dvc` file or from `dvc.lock`; a folder's ends in `.dir`."""
+    try:
+        return str(yaml.safe_load(git(root, "show", f"{commit}:{path}.dvc"))["outs"][0]["md5"])
+    except RatchetError:
+        pass  # not tracked by a file of its own: a stage's output
+    try:
+        stages = yaml.safe_load(git(root, "show", f"{commit}:dvc.lock"))["stages"]
+        return next(
+            str(out["md5"]) for stage in stages.values() for out in stage.get("outs", []) if out["path"] == path
+        )
+    except (RatchetError, StopIteration):
+        raise RegistryError(f"Commit {commit[:10]} holds no {path}, so it is no candidate of this project") from None
+
+
+def _copy_from_cache(folder: Path, digest: str, into: Path) -> bool:
+    """Whether every byte was there."""
+    stored = _stored(folder, digest)
+    if not stored.exists():
+        return False
+    if not digest.endswith(".dir"):
+        shutil.copyfile(stored, into)
+        return True
+    entries = json.loads(stored.read_text())
+    if not all(_stored(folder, entry["md5"]).exists() for entry in entries):
+        return False
+    for entry in entries:
+        target = into / entry["relpath"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_stored(folder, entry["md5"]), target)
+    return True
+
+
+def _stored(folder: Path, digest: str) -> Path:
+    return folder / "files/md5" / digest[:2] / digest[2:]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,284 @@
+"""The registry: git tags in GTO's format. `digits@v1.2.0` is a version, `digits#production#7` puts one in production.
+
+Anyone with git, GTO or DVC reads it without Ratchet. Each promotion also tags `<model>-program`, the bare program, so
+`dvc artifacts get REPO digits --stage production` gives the Bento and `… digits-program …` the ONNX file. Tags made
+with GTO's own command count the same, its cancelling ones (`!`) too.
+
+In a shared project the git remote is the registry and this clone a copy. Tags are created, never moved, so creating
+the next stage tag is the compare-and-swap: whoever creates number N + 1 first has promoted.
+"""
+
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.common.errors import PublishError, RatchetError, RegistryError, UserError
+from tasks.project.outputs import fetch_output
+from tasks.project.repository import check_identity, git, git_remote, shared
+
+STAGE = "production"
+EXISTS = ("already exists", "stale info", "cannot lock ref", "failed to update ref", "incorrect old value")
+SEMVER = r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:[-+][0-9A-Za-z.+-]+)?"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What is in production."""
+
+    model: str
+    version: str  # "v1.2.0"; the commit where a person put an unregistered one in production
+    commit: str  # the candidate
+    number: int  # counter of its stage tag
+    since: int = 0  # Unix time of that tag, s
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One annotated tag of a model. `version` and `stage` exclude each other; neither: the model is deprecated."""
+
+    name: str
+    commit: str
+    time: int  # Unix time, s
+    counter: int = 0
+    version: str | None = None
+    stage: str | None = None
+    cancels: bool = False
+
+
+def champion(root: Path, model: str) -> Champion | None:
+    """What is in production, None where nothing ever was or all was withdrawn. RegistryError when it cannot be told.
+
+    In a shared project the remote is asked. Read as `gto show` reads: the newest assignment that was not taken back,
+    of a version that was not deregistered.
+    """
+    synchronise(root, model)
+    return champion_among(tags(root, model), model)
+
+
+def champion_among(found: Sequence[Tag], model: str) -> Champion | None:
+    """The champion by these tags, oldest first."""
+    if found and not (found[-1].version or found[-1].stage):  # deprecated
+        return None
+    registered = _versions(found)
+    withdrawn = {commit for commit, version in registered.items() if version is None}
+    assigned = {tag.commit: tag for tag in found if tag.stage == STAGE}  # the last one of each commit counts
+    alive = [tag for commit, tag in assigned.items() if not tag.cancels and commit not in withdrawn]
+    if not alive:
+        return None
+    newest = max(alive, key=_order)
+    return Champion(model, registered.get(newest.commit) or newest.commit, newest.commit, newest.counter, newest.time)
+
+
+def tags(root: Path, model: str) -> list[Tag]:
+    """The model's annotated tags in this clone, oldest first. RegistryError when they cannot be read."""
+    layout = "%(objecttype)%09%(*objectname)%09%(taggerdate:unix)%09%(refname:lstrip=2)"
+    try:
+        listing = git(root, "for-each-ref", f"--format={layout}", *_patterns(model))
+    except RatchetError as error:
+        raise RegistryError(f"The registry's tags cannot be read: {error}") from None
+    rows = [line.split("\t") for line in listing.splitlines()]
+    parsed = [_parse(model, name, commit, int(when)) for kind, commit, when, name in rows if kind == "tag"]
+    return sorted((tag for tag in parsed if tag), key=_order)
+
+
+def versions(root: Path, model: str) -> dict[str, str]:
+    """Version of each candidate (by commit) that was ever promoted in this clone, also of one withdrawn since."""
+    return {tag.commit: tag.version for tag in tags(root, model) if tag.version and not tag.cancels}
+
+
+def synchronise(root: Path, model: str) -> None:
+    """Brings the remote registry's tags and verdicts of a model here; nothing to do where nothing is shared.
+
+    RegistryError when the remote cannot be reached, or this clone has tags that the remote has not.
+    """
+    if not shared(root):
+        return
+    remote = str(git_remote(root))
+    patterns = [*(pattern for name in _names(model) for pattern in _patterns(name)), f"refs/ratchet/{model}/*"]
+    try:
+        theirs = _refs(git(root, "ls-remote", "--refs", remote, *patterns))
+        mine = _refs(git(root, "for-each-ref", "--format=%(objectname)%09%(refname)", *patterns))
+        missing = [ref for ref in theirs if ref not in mine]
+        if missing:
+            git(root, "fetch", "--quiet", "--no-tags", remote, *(f"{ref}:{ref}" for ref in missing))
+    except RatchetError as error:
+        raise RegistryError(f"The registry on '{remote}' cannot be read, so the champion is unknown: {error}") from None
+    odd = [ref for ref in mine if ref.startswith("refs/tags/") and theirs.get(ref) != mine[ref]]
+    if odd:
+        name = odd[0].removeprefix("refs/tags/")
+        raise RegistryError(
+            f"Tag {name} of this clone is not the one on '{remote}', so the champion is unknown."
+            f" Publish it: git push {remote} 'refs/tags/{name}'; or drop it: git tag --delete '{name}'"
+        )
+
+
+def next_version(root: Path, model: str) -> str:
+    """The version that the next promotion gets: a minor step up from the highest there ever was."""
+    numbers = [_number(tag.version) for tag in tags(root, model) if tag.version]
+    if not numbers:
+        return "v1.0.0"
+    major, minor, _ = max(numbers)
+    return f"v{major}.{minor + 1}.0"
+
+
+def register_and_assign(
+    root: Path,
+    model: str,
+    commit: str,
+    judged_against: Champion | None,
+    also: Mapping[str, str] | None = None,
+) -> Champion:
+    """Puts a candidate in production as the next version, if the champion is still the one it was judged against.
+
+    `also` (ref: commit) is created in the same transaction. RegistryError when another promotion came first, or the
+    remote cannot be reached; nothing is changed then, here or there.
+    """
+    _still(champion(root, model), judged_against, model)
+    known = tags(root, model)
+    version = _versions(known).get(commit) or next_version(root, model)
+    number = 1 + max((tag.counter for name in _names(model) for tag in tags(root, name)), default=0)
+    moment = max([int(time.time()) - 1, *(tag.time + 1 for tag in known)])
+    new: dict[str, str] = dict(also or {})
+    for name in _names(model):
+        if not any(tag.version and tag.commit == commit for tag in tags(root, name)):
+            new |= _new_tag(root, f"{name}@{version}", commit, moment, f"{name} {version}")
+        # a second later: GTO and DVC sort by tag time, and the version must exist before its stage
+        new |= _new_tag(root, f"{name}#{STAGE}#{number}", commit, moment + 1, f"{name} {version} to {STAGE}")
+    create_refs(root, new, f"{model} was promoted by someone else in the meantime. Retrain: ratchet retrain {model}")
+    return Champion(model, version, commit, number, moment + 1)
+
+
+def rollback(root: Path, model: str, to_version: str | None = None) -> Champion:
+    """Puts an earlier version back in production, or the one named (also a later one), by a new stage tag.
+
+    Without `to_version`: the highest version below today's. UserError where there is none such.
+    """
+    current = champion(root, model)
+    if current is None:
+        raise UserError(
+            f"{model} has nothing in production yet, so nothing to go back to. Start: ratchet retrain {model}"
+        )
+    alive = {version: commit for commit, version in _versions(tags(root, model)).items() if version}
+    target = _earlier(current, alive) if to_version is None else f"v{to_version.removeprefix('v')}"
+    if target not in alive:
+        raise UserError(f"{model} has no version {target}. Versions: {', '.join(sorted(alive, key=_number))}")
+    if target == current.version:
+        raise UserError(f"{model} {target} is already in production")
+    return register_and_assign(root, model, alive[target], current)
+
+
+def create_refs(root: Path, new: Mapping[str, str], conflict: str) -> None:
+    """Creates refs, all or none: on the remote first where the project is shared, then here.
+
+    RegistryError with `conflict` when one exists already; PublishError when the remote refuses for another reason.
+    """
+    if shared(root):
+        _push_refs(root, str(git_remote(root)), new, conflict)
+    commands = "".join(f"create {ref} {object_id}\n" for ref, object_id in new.items())
+    try:
+        git(root, "update-ref", "--stdin", text=commands)
+    except RatchetError as error:
+        if any(word in str(error) for word in EXISTS):
+            raise RegistryError(conflict) from None
+        raise RegistryError(f"The registry cannot be written: {error}") from None
+
+
+def fetch(root: Path, commit: str, path: str, into: Path) -> Path:
+    """Brings one DVC-tracked output of a candidate (`artifacts/digits/program`) to `into`; see outputs.py."""
+    return fetch_output(root, commit, path, into)
+
+
+def fetch_champion(root: Path, model: str, into: Path) -> Champion | None:
+    """The champion, its program and training brought into `into/program` and `into/training`; None: no champion yet."""
+    found = champion(root, model)
+    if found is None:
+        return None
+    shutil.rmtree(into, ignore_errors=True)
+    for part in ("program", "training"):
+        fetch(root, found.commit, f"artifacts/{model}/{part}", into / part)
+    return found
+
+
+def _push_refs(root: Path, remote: str, new: Mapping[str, str], conflict: str) -> None:
+    leases = [f"--force-with-lease={ref}:" for ref in new]  # an empty expectation: it must not exist yet
+    try:
+        git(root, "push", "--quiet", "--atomic", *leases, remote, *(f"{value}:{ref}" for ref, value in new.items()))
+    except RatchetError as error:
+        if any(word in str(error) for word in EXISTS):
+            raise RegistryError(conflict) from None
+        raise PublishError(
+            f"'{remote}' did not take {', '.join(ref.split('/', 2)[2] for ref in new)}, so nothing changed: {error}."
+            f" Check your rights there (git push --dry-run {remote}) and run it again"
+        ) from None
+
+
+def _still(now: Champion | None, judged_against: Champion | None, model: str) -> None:
+    if (now and (now.commit, now.number)) != (judged_against and (judged_against.commit, judged_against.number)):
+        was, is_now = (judged_against.version if judged_against else "none", now.version if now else "none")
+        raise RegistryError(
+            f"{model}'s champion changed from {was} to {is_now} while the candidate was judged, so it was not promoted."
+            f" Judge it against the new one: ratchet retrain {model}"
+        )
+
+
+def _new_tag(root: Path, name: str, commit: str, moment: int, message: str) -> dict[str, str]:
+    """An annotated tag object that no ref points to yet: {ref: object}. `moment`: Unix time, s."""
+    check_identity(root)
+    who = git(root, "var", "GIT_COMMITTER_IDENT").rsplit(" ", 2)[0]
+    content = f"object {commit}\ntype commit\ntag {name}\ntagger {who} {moment} +0000\n\n{message}\n"
+    return {f"refs/tags/{name}": git(root, "mktag", text=content)}
+
+
+def _parse(model: str, name: str, commit: str, when: int) -> Tag | None:
+    action = rf"@(?P<version>{SEMVER})(?P<gone>!?)|@deprecated|#(?P<stage>[\w/-]+)(?P<off>!?)"
+    match = re.fullmatch(rf"{re.escape(model)}(?:{action})(?:#(?P<n>\d+))?", name)
+    if not match:
+        return None
+    return Tag(
+        name,
+        commit,
+        when,
+        counter=int(match["n"] or 0),
+        version=match["version"],
+        stage=match["stage"],
+        cancels=bool(match["gone"] or match["off"]),
+    )
+
+
+def _order(tag: Tag) -> tuple[int, int, str]:
+    """By time; within one second (GTO's tags know no less) a version before its stage, then by counter."""
+    return (tag.time, tag.counter, tag.name)
+
+
+def _versions(found: Sequence[Tag]) -> dict[str, str | None]:
+    """Version of each registered commit; None where it was deregistered."""
+    return {tag.commit: None if tag.cancels else tag.version for tag in found if tag.version}
+
+
+def _earlier(current: Champion, alive: Mapping[str, str]) -> str:
+    below = [version for version in alive if _number(version) < _number(current.version)]
+    if not below:
+        others = ", ".join(sorted(set(alive) - {current.version}, key=_number))
+        hint = f" Others: {others}; choose with --to" if others else ""
+        raise UserError(f"{current.model} {current.version} has no version before it to go back to.{hint}")
+    return max(below, key=_number)
+
+
+def _number(version: str | None) -> tuple[int, int, int]:
+    match = re.match(SEMVER, version or "")
+    return (int(match[1]), int(match[2]), int(match[3])) if match else (0, 0, 0)
+
+
+def _names(model: str) -> tuple[str, str]:
+    return (model, f"{model}-program")
+
+
+def _patterns(model: str) -> list[str]:
+    return [f"refs/tags/{model}@*", f"refs/tags/{model}#*"]
+
+
+def _refs(listing: str) -> dict[str, str]:
+    return {line.split("\t")[1]: line.split("\t")[0] for line in listing.splitlines()}

@@ -1,0 +1,114 @@
+"""A place to retrain in: a git worktree of one commit, sharing the DVC cache. The user's working tree is never touched.
+
+One run per model at a time, held by a lock that ends with its process; different models retrain side by side.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from models.common.errors import RatchetError, UserError
+from tasks.project.outputs import cache
+from tasks.project.repository import dvc_setting, git, home, main_checkout
+
+MARK = "RATCHET_WORKSPACE"  # environment variable of every process that a run starts: whose it is
+
+
+@contextmanager
+def workspace(root: Path, model: str, commit: str) -> Iterator[Path]:
+    """A worktree of the commit; removed afterwards, with everything still running in it.
+
+    What a killed run left behind is removed first. UserError when this model is retraining already.
+    """
+    with model_lock(root, model):
+        work = home(root) / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        for stale in work.glob(f"{model}@*"):
+            _remove(root, stale)
+        tree = Path(tempfile.mkdtemp(prefix=f"{model}@", dir=work))
+        try:
+            git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
+            _share_cache(main_checkout(root), tree)
+            yield tree
+        finally:
+            _remove(root, tree)
+
+
+@contextmanager
+def model_lock(root: Path, model: str) -> Iterator[None]:
+    """Held by one process at a time per model; freed by the system when that process dies."""
+    with _locked(root, model, blocking=False):
+        yield
+
+
+@contextmanager
+def project_lock(root: Path) -> Iterator[None]:
+    """For what DVC keeps in refs that all worktrees share; waits for its turn."""
+    with _locked(root, "project.all", blocking=True):
+        yield
+
+
+@contextmanager
+def _locked(root: Path, name: str, blocking: bool) -> Iterator[None]:
+    path = home(root) / "locks" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(f"{name} is being retrained already ({_holder(path)}). Wait for it, or stop it") from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def _holder(path: Path) -> str:
+    return f"process {path.read_text().strip() or 'unknown'}"
+
+
+def _share_cache(main: Path, tree: Path) -> None:
+    """Points the worktree's DVC at the main checkout's cache, with its local settings (remotes, credentials) kept."""
+    local = main / ".dvc/config.local"
+    config = local.read_text() if local.exists() else ""
+    kind = dvc_setting(main, "cache", "type") or "reflink,hardlink,symlink,copy"  # batches are linked, not copied
+    settings = f"\n[cache]\n    dir = {cache(main)}\n    type = {_quoted(kind)}\n"
+    (tree / ".dvc/config.local").write_text(_without_section(config, "cache") + settings)
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.strip("\"'") + '"'
+
+
+def _without_section(config: str, name: str) -> str:
+    kept, inside = [], False
+    for line in config.splitlines():
+        if line.lstrip().startswith("["):
+            inside = line.strip() == f"[{name}]"
+        if not inside:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def _remove(root: Path, tree: Path) -> None:
+    _end_processes(tree)
+    with suppress(RatchetError):  # a run killed early: git does not know this folder yet
+        git(root, "worktree", "remove", "--force", "--force", str(tree))
+    shutil.rmtree(tree, ignore_errors=True)
+    git(root, "worktree", "prune")
+
+
+def _end_processes(tree: Path) -> None:
+    """Ends what a run started in this worktree and left running (a training whose parent was killed)."""
+    wanted = f"{MARK}={tree}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(process.name) != os.getpid() and wanted in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+        except (OSError, ValueError):
+            continue  # someone else's, or gone already

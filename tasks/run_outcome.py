@@ -1,0 +1,112 @@
+"""What a person wants to look at after a run, copied out of the workspace before it is removed.
+
+artifacts/<model>/runs/<candidate>/{report.html, verdict.json, data_docs/}     git-ignored, in the main checkout
+artifacts/<model>/runs/latest -> <candidate>
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.gating.verdict import Verdict
+from tasks.project.fingerprint import Inputs
+from tasks.project.registry import Champion, champion_among, tags
+from tasks.project.repository import git, main_checkout
+
+if TYPE_CHECKING:
+    from tasks.promote import Candidate
+
+STATES = {"PROMOTE": "PROMOTED", "HOLD": "HELD", "REJECT": "REJECTED"}  # verdict: how the run ends
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `state`: PROMOTED, HELD, REJECTED, UNCHANGED; BLOCKED and ERROR are failures."""
+
+    model: str
+    state: str
+    reasons: tuple[str, ...] = ()
+    version: str | None = None  # in production after the run
+    previous: str | None = None  # in production before it
+    data_version: str | None = None
+    candidate: str | None = None  # name of the DVC experiment
+    commit: str | None = None  # of the candidate
+    report: Path | None = None
+    data_docs: Path | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for json.dumps."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+
+def outcome(
+    made_from: Inputs,
+    candidate: "Candidate",
+    verdict: Verdict,
+    folder: Path,
+    old: Champion | None,
+    new: Champion | None,
+) -> Outcome:
+    """How a run that reached a verdict ended."""
+    return Outcome(
+        model=made_from.model,
+        state=STATES[verdict.outcome],
+        reasons=verdict.reasons,
+        version=new.version if new else None,
+        previous=old.version if old else None,
+        data_version=made_from.data_version,
+        candidate=candidate.name,
+        commit=candidate.commit,
+        report=folder / "report.html",
+        data_docs=folder / "data_docs/index.html",
+    )
+
+
+def unchanged(root: Path, made_from: Inputs, candidate: str) -> Outcome:
+    """How a run ends whose inputs were judged before, into this candidate (a commit)."""
+    serving = champion_among(tags(root, made_from.model), made_from.model)
+    said = git(root, "log", "-1", "--format=%(trailers:key=Verdict,valueonly)%x00%ar", candidate)
+    verdict, when = (part.strip() for part in said.split("\0"))
+    was = STATES.get(verdict, verdict)
+    return Outcome(
+        model=made_from.model,
+        state="UNCHANGED",
+        reasons=(f"nothing new since {when}: the same data, code and params were {was} then; --force judges again",),
+        version=serving.version if serving else None,
+        previous=serving.version if serving else None,
+        data_version=made_from.data_version,
+        commit=candidate,
+    )
+
+
+def hand_over(tree: Path, model: str, name: str) -> Path:
+    """Copies what there is of report, verdict and Data Docs to the main checkout; gives that folder."""
+    source = tree / "artifacts" / model
+    runs = main_checkout(tree) / "artifacts" / model / "runs"
+    target = runs / name
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for file in ("report.html", "verdict.json", "training/history.csv", "training/summary.json"):
+        if (source / file).exists():
+            shutil.copyfile(source / file, target / Path(file).name)
+    if (source / "validation/data_docs").exists():
+        shutil.copytree(source / "validation/data_docs", target / "data_docs")
+    _point_latest(runs, name)
+    return target
+
+
+def measured(folder: Path) -> dict[str, dict[str, float] | None]:
+    """The metrics of candidate and champion in a verdict.json that was handed over."""
+    metrics: dict[str, dict[str, float] | None] = json.loads((folder / "verdict.json").read_text())["metrics"]
+    return metrics
+
+
+def _point_latest(runs: Path, name: str) -> None:
+    fresh = runs / f".latest-{name}"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(name)
+    fresh.replace(runs / "latest")

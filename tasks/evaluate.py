@@ -12,6 +12,7 @@ import pandas as pd
 
 from models.common.data.batches import data_version, read_manifest
 from models.common.errors import UserError
+from models.common.kind import ScoreJob
 from models.common.program.cost import measure
 from models.common.program.program import ProgramSpec
 from tasks.project.command import run
@@ -37,7 +38,7 @@ def evaluate(root: Path, model: str) -> None:
 def score(root: Path, params: Model, program: Path) -> pd.DataFrame:
     """The per-example score table of a program, the candidate's or the champion's, over today's test split."""
     batches = root / "data" / params.name
-    return params.kind.score(program, exam(batches, params), batches, home(root))  # type: ignore[no-any-return]
+    return params.kind.score(ScoreJob(program, exam(batches, params), batches, home(root)))
 
 
 def exam(batches: Path, params: Model) -> pd.DataFrame:

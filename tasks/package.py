@@ -3,8 +3,6 @@
 Its answers must be those of the evaluation: same bytes in, same answer out.
 """
 
-import functools
-import importlib.util
 import json
 import os
 import shutil
@@ -26,6 +24,7 @@ from packaging.utils import canonicalize_name
 from models.common.errors import RatchetError, UserError
 from models.common.program.program import ProgramSpec
 from tasks.packaging.smoke_test import Question, prove
+from tasks.project.imports import closure, distributions, source_of, without_packages
 from tasks.project.params import Model, load_model
 from tasks.project.repository import home
 from tasks.serve import free_port, running, unpack
@@ -35,7 +34,14 @@ if TYPE_CHECKING:
 
 ASKED = 32  # test examples that the Bento must answer like the evaluation
 GOLDEN = 8  # of them travel in the Bento; it answers them on every start before it serves
-TOLERANCE = 1e-4  # of a probability or any other number: evaluation ran in batches, the service one by one
+SERVICE = """# Made by Ratchet. curl -F FIELD=@FILE http://127.0.0.1:3000/predict
+from pathlib import Path
+
+from models.common.program.bento_service import bento_service
+from models.{kind}.predictor import SERVICE
+
+service = bento_service(SERVICE, Path(__file__).parent)
+"""
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,9 @@ def package(root: Path, model: str, version: str) -> PackageReport:
         started = time.perf_counter()
         with running(unpack(built, work), "127.0.0.1", port := free_port(), log=work / "serve.log"):
             ready = time.perf_counter() - started
-            differs = functools.partial(params.kind.differs, tolerance=TOLERANCE)
-            proof = prove(f"http://127.0.0.1:{port}", version, questions, params.serve.max_body_mb, differs)
+            proof = prove(
+                f"http://127.0.0.1:{port}", version, questions, params.serve.max_body_mb, params.kind.SERVICE.differs
+            )
         shutil.copyfile(built, work / "proven")
         (work / "proven").replace(bento)
     size = bento.stat().st_size / 1e6
@@ -89,7 +96,8 @@ def read_questions(root: Path, params: Model) -> list[Question]:
         raise UserError(f"no batch with test examples is at hand in {folder}. Fetch them: dvc pull -R {folder}")
     answers = cast(list[dict[str, Any]], rows.to_dict("records"))
     answered = zip(read_payloads(folder, rows), answers, strict=True)
-    return [Question(kind.form(payload), kind.expected(row, labels)) for payload, row in answered]
+    service = kind.SERVICE
+    return [Question(service.form(payload), service.expected(row, labels)) for payload, row in answered]
 
 
 def _spread(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -122,9 +130,9 @@ def _build(params: Model, version: str, program: Path, golden: Sequence[Question
 
 def lay_out(params: Model, version: str, program: Path, golden: Sequence[Question], into: Path) -> None:
     """All that a Bento carries, as its service will find it."""
-    for name in params.kind.SERVICE_MODULES:
+    for name in carried_modules(params.kind_name):
         _copy_module(name, into)
-    (into / "service.py").write_text(params.kind.service())
+    (into / "service.py").write_text(SERVICE.format(kind=params.kind_name))
     shutil.copytree(program, into / "program")
     _write_golden(golden, into / "golden")
     settings = {
@@ -137,21 +145,21 @@ def lay_out(params: Model, version: str, program: Path, golden: Sequence[Questio
     (into / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
+def carried_modules(kind: str) -> list[str]:
+    """What the service of a kind imports, directly or through other modules of ours."""
+    return sorted(without_packages(closure([f"models.{kind}.predictor", "models.common.program.bento_service"])))
+
+
 def _copy_module(name: str, into: Path) -> None:
-    """One module, and the page of the same name beside it; packages above it that are not listed come empty."""
-    found = importlib.util.find_spec(name)
-    if found is None or found.origin is None:
-        raise UserError(f"SERVICE_MODULES names {name}, which does not exist")
-    parts = name.split(".")
+    """One module with the pages beside it; the packages around it come empty."""
+    source, parts = source_of(name), name.split(".")
+    assert source, name
     for depth in range(1, len(parts)):
         (into / Path(*parts[:depth])).mkdir(parents=True, exist_ok=True)
         (into / Path(*parts[:depth], "__init__.py")).touch()
-    source = Path(found.origin)
-    folder = into / Path(*parts) if found.submodule_search_locations else into / Path(*parts[:-1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in (source, source.with_suffix(".html")):
-        if path.exists():
-            shutil.copyfile(path, folder / path.name)
+    folder = into / Path(*parts[:-1])
+    for path in (source, *source.parent.glob("*.html")):
+        shutil.copyfile(path, folder / path.name)
 
 
 def _write_golden(questions: Sequence[Question], folder: Path) -> None:
@@ -168,13 +176,17 @@ def _write_golden(questions: Sequence[Question], folder: Path) -> None:
 def _options(params: Model, version: str, spec: ProgramSpec) -> dict[str, Any]:
     """What bentoml.build is told; packages are pinned to what the candidate was evaluated with."""
     origin = {key: str(value) for key, value in spec.provenance.items() if isinstance(value, (str, int))}
+    needed = ("bentoml", *distributions(carried_modules(params.kind_name)))
     return {
         "name": params.name,
         "version": version,
         "description": _description(params, version, origin),
         "labels": {"model": params.name, "kind": params.kind_name, **origin},
         "include": ["*"],
-        "python": {"packages": _pinned(("bentoml", *params.kind.SERVICE_PACKAGES)), "lock_packages": False},
+        "python": {
+            "packages": _pinned(needed),
+            "lock_packages": False,
+        },
         "docker": {"python_version": f"{sys.version_info.major}.{sys.version_info.minor}"},
     }
 

@@ -38,7 +38,7 @@ def serve(bento: Path, home: Path, host: str = "127.0.0.1", port: int = 3000) ->
     log = {"RATCHET_PREDICTION_LOG": str(home / "predictions")}
     print(f"Starting {about['name']} {about['version']} …", flush=True)
     with running(folder, address, port, extra=log) as process:
-        form = " ".join(f"-F {name}=@FILE" for name in load_kind(about["labels"]["kind"]).FIELDS)
+        form = " ".join(f"-F {name}=@FILE" for name in load_kind(about["labels"]["kind"]).SERVICE.fields)
         url = f"http://{'127.0.0.1' if address == '0.0.0.0' else address}:{port}"
         print(f"{about['name']} {about['version']} is ready: curl {form} {url}/predict", flush=True)
         _wait(process)

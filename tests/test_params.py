@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from models.common.errors import UserError
 from models.common.kind import known_kinds, load_kind
-from models.common.params import DataParams, Train
+from models.common.params import DataParams, TrainParams
 from models.image_classification.params import ImageData, ImageTrain
 from tasks.project.params import load_model
 from tasks.project.policy import Gate, Schedule, Serve
@@ -91,7 +91,7 @@ def test_the_docs_name_every_key_with_its_default(schema: type[BaseModel]) -> No
 @pytest.mark.parametrize("name", [name for name in known_kinds() if name != "image_classification"])
 def test_the_docs_name_every_key_of_a_kind_with_its_default(name: str) -> None:
     kind = load_kind(name)
-    shared = {*_rows(DataParams), *_rows(Train)}
+    shared = {*_rows(DataParams), *_rows(TrainParams)}
     own = (CODE / "docs/params-of-kinds.md").read_text().split(f"\n## {name}\n")[1].split("\n## ")[0]
     missing = [row for row in [*_rows(kind.Data), *_rows(kind.Train)] if row not in shared and row not in own]
     assert missing == []

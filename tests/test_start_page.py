@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.common.program.serving import Settings, start_page
+from models.common.program.middleware import start_page
+from models.common.program.settings import Settings
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here to look at the page with")

@@ -5,13 +5,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from models.common.kind import known_kinds, load_kind
+from models.common.kind import known_kinds
+from tasks.package import carried_modules
+from tasks.project.imports import closure, imports
 from tests.conftest import CODE
 
 HEAVY = ("torch", "torchvision", "prefect", "dvc", "great_expectations", "bentoml", "pandas", "numpy", "onnxruntime")
@@ -28,37 +30,6 @@ def modules(package: str) -> dict[str, Path]:
 
 
 OURS = {name: path for package in ("flows", "tasks", "models") for name, path in modules(package).items()}
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, also inside functions; not those for type checkers only."""
-    tree = ast.parse(path.read_text())
-    skipped = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in skipped:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{name.name}" for name in node.names)
-
-
-def closure(start: Iterable[str]) -> set[str]:
-    """Our modules that these ones import, directly or through others."""
-    todo, found = list(start), set()
-    while todo:
-        name = todo.pop()
-        if name in OURS and name not in found:
-            found.add(name)
-            todo += imports(OURS[name])
-            todo.append(name.rpartition(".")[0])
-    return found
 
 
 def stage_dependencies(stage: str, kind: str) -> list[str]:
@@ -84,8 +55,7 @@ def test_imports_go_one_way(package: str, forbidden: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("kind", known_kinds())
 def test_what_serves_a_kind_needs_no_torch(kind: str) -> None:
-    carried = load_kind(kind).SERVICE_MODULES
-    used = {name.split(".")[0] for module in carried for name in imports(OURS[module])}
+    used = {name.split(".")[0] for module in carried_modules(kind) for name in imports(OURS[module])}
     assert not used & {"torch", "torchvision", "prefect", "dvc", "great_expectations", "pandas"}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.audio_visual.params import AudioVisualData, AudioVisualTrain
 from models.common.audio.params import ACCEPT, AUDIO_COLUMNS
-from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
+from models.common.kind import Example, Expectation, Metric, ReportJob, ReportSection, TrainJob, Truth
 from models.common.program import answers
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
     return scoring.summary(table)
 
 
-def report(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """What each half is worth, confusions, worst mistakes with picture, player and spectrogram."""
     from models.audio_visual import report
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from models.common.audio.params import AudioAugment, AudioData
-from models.common.params import Section, Share, Train
+from models.common.params import Section, Share, TrainParams
 
 OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
 
@@ -39,7 +39,7 @@ class ImageAugment(Section):
     erase: float = Field(default=0.0, ge=0, le=1)  # share of pictures that lose a random rectangle
 
 
-class AudioVisualTrain(Train):
+class AudioVisualTrain(TrainParams):
     """The `train` section."""
 
     OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)  # of the image network; the rest starts from nothing

@@ -14,7 +14,7 @@ from models.common.data.batches import read_payloads
 from models.common.data.packed_files import unpack
 from models.common.errors import UserError
 from models.common.image.decoding import open_image
-from models.common.kind import ReportJob, Section
+from models.common.kind import ReportJob, ReportSection
 from models.common.reporting.audio import player, shown, sound_grid, spectrogram
 from models.common.reporting.confusion import confusions
 
@@ -28,18 +28,18 @@ ASKED = {"accuracy": "all that each example has", "accuracy_both": "both, where 
 }
 
 
-def sections(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """What each half is worth, confusions, and the worst mistakes with their pictures and sounds."""
     alone = [
-        Section(f"Confusions with the {word} alone", confusions(_asked_with(job, part)))
+        ReportSection(f"Confusions with the {word} alone", confusions(_asked_with(job, part)))
         for part, word in zip(PARTS, ("picture", "sound"), strict=True)
         if (job.candidate[f"has_{part}"] == 1).any()
     ]
     return [
-        Section("What each half is worth", _worth(job)),
-        Section("Confusions", confusions(job)),
+        ReportSection("What each half is worth", _worth(job)),
+        ReportSection("Confusions", confusions(job)),
         *alone,
-        Section("Worst mistakes", _mistakes(job)),
+        ReportSection("Worst mistakes", _mistakes(job)),
     ]
 
 

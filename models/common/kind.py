@@ -1,26 +1,33 @@
-"""The contract between Ratchet and a kind of learning: what `models/<kind>/__init__.py` offers.
+"""The contract between Ratchet and a kind of learning: which names the files in `models/<kind>/` offer.
 
-A kind is a module, not a subclass. Its heavy halves (torch, torchvision, matplotlib) are imported inside the
-functions that need them, so that looking a kind up costs milliseconds.
+A kind is a folder of plain functions, found by the names of its files and imported when they are used: looking a kind
+up costs milliseconds, and what serves never imports what trains. Nothing is inherited.
 """
 
+import ast
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import models
+from models.common import params
 from models.common.errors import UserError
-from models.common.params import DataParams, Train
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
+    from models.common.data.sources import Source
+    from models.common.program.service import Service
+
 Truth = Literal["class", "text", "target"]
+D_co = TypeVar("D_co", bound=params.DataParams, covariant=True)
+T_co = TypeVar("T_co", bound=params.TrainParams, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -69,90 +76,179 @@ class Metric:
     denominator: str | None = None  # column; None: the number of examples
     higher_is_better: bool = True
     binary: bool = False  # every numerator is 0 or 1, no denominator: McNemar's test applies
-    estimate: Callable[[Any], Estimate] | None = None  # of a score table (pandas.DataFrame)
+    estimate: "Callable[[pd.DataFrame], Estimate] | None" = None
     of_classes: "Callable[[tuple[str, ...]], Metric] | None" = None  # the same of some classes alone: its class slices
+
+    def sums(self, table: "pd.DataFrame") -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+        """Numerator and denominator of each example, of a metric that has them."""
+        import numpy as np
+
+        numerator = table[self.numerator].to_numpy(float)
+        return numerator, table[self.denominator].to_numpy(float) if self.denominator else np.ones(len(table))
+
+    def value(self, table: "pd.DataFrame") -> float:
+        """The metric of a whole score table; 0 where nothing is to be counted."""
+        import numpy as np
+
+        if self.estimate:
+            return float(self.estimate(table)(np.ones((1, len(table))))[0])
+        numerator, denominator = self.sums(table)
+        return float(numerator.sum() / denominator.sum()) if denominator.sum() else 0.0
 
 
 @dataclass(frozen=True)
-class TrainJob:
+class TrainJob(Generic[D_co, T_co]):
     """All that a kind trains on; `manifest` has the rows of every batch (see models/common/data/batches.py)."""
 
     model: str
-    data: DataParams
-    train: Train
-    manifest: Any  # pandas.DataFrame: id, label, split, group, batch, row, …
+    data: D_co
+    train: T_co
+    manifest: "pd.DataFrame"  # id, label, split, group, batch, row, …
     batches: Path  # data/<model>: where <batch>.parquet lie
     out: Path  # artifacts/<model>: `program/` and `training/` are written into it
     home: Path  # .ratchet: `decoded/` and `checkpoints/` outlive the run
     initial: Path | None  # weights.pt to start from, for `weights: champion` or a path
     provenance: Mapping[str, Any]
 
+    def rows(self, split: str) -> "pd.DataFrame":
+        """The manifest's rows of one split."""
+        return self.manifest[self.manifest["split"] == split]
+
+
+AnyTrainJob = TrainJob[Any, Any]
+
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the report: a heading and self-contained HTML."""
+class ScoreJob:
+    """A program, the candidate's or the champion's, and the examples to score it on."""
 
-    title: str
-    html: str
+    program: Path  # folder with program.onnx and program.json
+    manifest: "pd.DataFrame"
+    batches: Path
+    home: Path
 
 
 @dataclass(frozen=True)
 class ReportJob:
     """What a kind's report sections are made from. `champion` is None for a first model."""
 
-    candidate: Any  # pandas.DataFrame, the score table
-    champion: Any  # pandas.DataFrame | None
+    candidate: "pd.DataFrame"  # the score table
+    champion: "pd.DataFrame | None"
     labels: tuple[str, ...]
-    manifest: Any
+    manifest: "pd.DataFrame"
     batches: Path
 
 
-class Kind(Protocol):
-    """What `models/<kind>/__init__.py` offers."""
+@dataclass(frozen=True)
+class ReportSection:
+    """A part of the report: a heading and self-contained HTML."""
 
-    Data: type[DataParams]
-    Train: type[Train]
-    TRUTH: Truth  # what is learnt: one of a set of classes (label), free text (label), or what `target` holds
-    METRICS: tuple[Metric, ...]  # the first is the default; the gate can decide on any of them
-    COLUMNS: Mapping[str, str]  # column of a batch beyond the common ones -> pyarrow type name; where TRUTH is
-    #                             "target", `classes` is one of them (models/common/classification/labels.py)
-    FIELDS: Mapping[str, str]  # field of the service's form -> the files it takes, as in HTML: "image/*", ".wav,.flac"
-    SERVICE_MODULES: tuple[str, ...]  # torch-free modules that the Bento carries, "models.common.image.decoding", …
-    SERVICE_PACKAGES: tuple[str, ...]  # what they need installed: "onnxruntime", "numpy", …
+    title: str
+    html: str
 
-    def examples(self, source: Any, data: DataParams) -> Iterator[Example]:
+
+MEMBERS = {  # what a kind offers -> the file that offers it, and how many arguments it takes where it is a function
+    "TRUTH": ("__init__", None),
+    "COLUMNS": ("__init__", None),
+    "METRICS": ("__init__", None),
+    "Data": ("params", None),
+    "Train": ("params", None),
+    "examples": ("reading", 2),
+    "inspect": ("reading", 2),
+    "expectations": ("reading", 2),
+    "train": ("training", 1),
+    "score": ("scoring", 1),
+    "summary": ("scoring", 2),
+    "report": ("report", 1),
+    "SERVICE": ("predictor", None),
+}
+OPTIONAL = ("expectations", "summary")
+FILES = ("params", "reading", "preprocessing", "dataset", "networks", "learner", "training", "scoring", "report",
+         "predictor")  # fmt: skip  # every kind has all of them: the stages in dvc.yaml depend on some each
+
+
+class Kind:
+    """One kind: what each of its files offers, imported at first use."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def TRUTH(self) -> Truth:  # noqa: N802
+        """What is learnt: one of a set of classes (label), free text (label), or what `target` holds."""
+        found: Truth = self._member("TRUTH")
+        return found
+
+    @property
+    def COLUMNS(self) -> Mapping[str, str]:  # noqa: N802
+        """Column of a batch beyond the common ones -> pyarrow type name; where TRUTH is "target", `classes` is one."""
+        found: Mapping[str, str] = self._member("COLUMNS")
+        return found
+
+    @property
+    def METRICS(self) -> tuple[Metric, ...]:  # noqa: N802
+        """The first is the default; the gate can decide on any of them."""
+        found: tuple[Metric, ...] = self._member("METRICS")
+        return found
+
+    @property
+    def Data(self) -> type[params.DataParams]:  # noqa: N802
+        """The `data` section of params.yaml."""
+        found: type[params.DataParams] = self._member("Data")
+        return found
+
+    @property
+    def Train(self) -> type[params.TrainParams]:  # noqa: N802
+        """The `train` section of params.yaml: what the kind really uses, so that all else is refused as unknown."""
+        found: type[params.TrainParams] = self._member("Train")
+        return found
+
+    def examples(self, source: "Source", data: params.DataParams) -> Iterator[Example]:
         """Examples in a source (models/common/data/sources.py), in any layout that this kind's people use."""
+        found: Iterator[Example] = self._member("examples")(source, data)
+        return found
 
-    def inspect(self, example: Example, data: DataParams) -> dict[str, Any]:
+    def inspect(self, example: Example, data: params.DataParams) -> dict[str, Any]:
         """COLUMNS of one example, decoding it whole, its target too. Raises BadExampleError with the reason."""
+        found: dict[str, Any] = self._member("inspect")(example, data)
+        return found
 
-    def expectations(self, data: DataParams, manifest: Any) -> list[Expectation]:
-        """Checks on the manifest beyond those that hold for every kind."""
+    def expectations(self, data: params.DataParams, manifest: "pd.DataFrame") -> list[Expectation]:
+        """Checks on the manifest beyond those that hold for every kind; none where the kind offers none."""
+        found: list[Expectation] = self._member("expectations", lambda *_: [])(data, manifest)
+        return found
 
-    def train(self, job: TrainJob) -> None:
+    def train(self, job: AnyTrainJob) -> None:
         """Trains, and writes job.out/program and job.out/training."""
+        self._member("train")(job)
 
-    def score(self, program: Path, manifest: Any, batches: Path, home: Path) -> Any:
-        """Per-example score table (pandas.DataFrame) of a program over the manifest's rows, in their order."""
+    def score(self, job: ScoreJob) -> "pd.DataFrame":
+        """Per-example score table of a program over the manifest's rows, in their order."""
+        found: pd.DataFrame = self._member("score")(job)
+        return found
 
-    def summary(self, table: Any, labels: tuple[str, ...]) -> dict[str, float]:
-        """Every metric of a score table worth showing, METRICS among them."""
+    def summary(self, table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
+        """Every number of a score table worth showing: METRICS, and what the kind adds to them."""
+        own: dict[str, float] = self._member("summary", lambda *_: {})(table, labels)
+        return {metric.name: own.get(metric.name, metric.value(table)) for metric in self.METRICS} | own
 
-    def report(self, job: ReportJob) -> list[Section]:
+    def report(self, job: ReportJob) -> list[ReportSection]:
         """The kind's own sections of the report."""
+        found: list[ReportSection] = self._member("report")(job)
+        return found
 
-    def service(self) -> str:
-        """Source of the Bento's `service.py`."""
+    @property
+    def SERVICE(self) -> "Service":  # noqa: N802
+        """What the service is asked and must answer."""
+        found: Service = self._member("SERVICE")
+        return found
 
-    def form(self, payload: bytes) -> dict[str, bytes]:
-        """The form that asks the service about an example: field -> file."""
-
-    def expected(self, row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
-        """What the service must answer to the example of this row of the score table, as far as it can be told."""
-
-    def differs(self, expected: Mapping[str, Any], answer: Mapping[str, Any], tolerance: float) -> str:
-        """How an answer differs from what was expected, in a few words; "" where it agrees. See
-        models/common/program/answers.py, which most kinds use as it is."""
+    def _member(self, name: str, default: Any = None) -> Any:
+        file, _ = MEMBERS[name]
+        module = f"models.{self.name}" + ("" if file == "__init__" else f".{file}")
+        found = getattr(importlib.import_module(module), name, default)
+        assert found is not None, name  # load_kind has seen it there
+        return found
 
 
 def known_kinds() -> list[str]:
@@ -163,10 +259,50 @@ def known_kinds() -> list[str]:
 
 
 def load_kind(name: str) -> Kind:
-    """The kind called `name`, or UserError naming those there are."""
+    """The kind called `name`, or UserError naming those there are, or what its files lack. Imports none of them."""
     if name not in known_kinds():
         raise UserError(
             f"Unknown kind '{name}'. Known kinds: {', '.join(known_kinds())}. Add models/{name}/ to define it."
         )
-    module: ModuleType = importlib.import_module(f"models.{name}")
-    return cast(Kind, module)
+    _check(Path(models.__path__[0]) / name)
+    return Kind(name)
+
+
+@functools.cache
+def _check(folder: Path) -> None:
+    """UserError naming the first thing that a kind's files must offer and do not."""
+    names = {file: _top_level(folder / f"{file}.py") for file in ("__init__", *FILES)}
+    for member, (file, arguments) in MEMBERS.items():
+        where = f"models/{folder.name}/{file}.py"
+        if member not in names[file]:
+            if member in OPTIONAL:
+                continue
+            raise UserError(f"{where} has no {member}. docs/adding-a-kind.md says what each file of a kind offers")
+        found = names[file][member]
+        if arguments is not None and found not in (None, arguments):
+            raise UserError(f"{where}: {member} takes {found} arguments; it must take {arguments}")
+
+
+def _top_level(path: Path) -> dict[str, int | None]:
+    """Name -> its number of arguments where it is a function defined here. UserError where the file is missing."""
+    try:
+        tree = ast.parse(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"The kind '{path.parent.name}' has no file {path.name}. Every kind has: __init__.py, "
+            + ", ".join(f"{name}.py" for name in FILES)
+        ) from None
+    except SyntaxError as error:
+        raise UserError(f"models/{path.parent.name}/{path.name} line {error.lineno}: {error.msg}") from None
+    found: dict[str, int | None] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = len(node.args.posonlyargs + node.args.args)
+        elif isinstance(node, ast.ClassDef):
+            found[node.name] = None
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= dict.fromkeys(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= dict.fromkeys(target.id for target in targets if isinstance(target, ast.Name))
+    return found

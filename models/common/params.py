@@ -5,6 +5,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]  # before the head
+LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
+Mixup = Annotated[float, Field(ge=0)]  # alpha of the beta distribution; 0: off
 
 
 class Section(BaseModel):
@@ -39,8 +42,9 @@ class DataParams(Section):
     min_per_class: int = Field(default=2, ge=1)  # training examples a class needs; fewer blocks
 
 
-class Train(Section):
-    """How a network is trained; a kind adds its own keys (network, augmentation, input) to these.
+class TrainParams(Section):
+    """How a network is trained: what the loop does for every kind. A kind adds the keys that it uses itself (network,
+    dropout, augmentation, …); a key of another kind is refused as unknown.
 
     OWN_WEIGHTS: sources of weights, beside none, champion and a path, that the kind sees to itself.
     """
@@ -57,15 +61,11 @@ class Train(Section):
     weight_decay: float = Field(default=0.05, ge=0)  # not on norms and biases
     momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd only
     warmup_epochs: float = Field(default=0.5, ge=0)  # the rate rises from nothing over these, then falls by a cosine
-    dropout: float = Field(default=0.0, ge=0, lt=1)  # before the head
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    mixup: float = Field(default=0.0, ge=0)  # alpha of the beta distribution; 0: off
-    early_stopping: int = Field(default=5, ge=0)  # epochs without a better validation loss; 0: off
+    metric: str = "loss"  # on validation: which epoch is kept, when to stop; a kind names those that it has
+    early_stopping: int = Field(default=5, ge=0)  # epochs without a better `metric`; 0: off
     ema_decay: float = Field(default=0.0, ge=0, lt=1)  # 0: off
     max_grad_norm: float = Field(default=1.0, ge=0)  # 0: off
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where hardware multiplies it, else fp32
-    compile: bool = False
-    channels_last: bool = True
     devices: int = Field(default=1, ge=1)  # GPUs to use; 1 also where there is none
     seed: int = 0
     wandb: bool = False

@@ -4,12 +4,11 @@ import functools
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from models.common.data.decoded_cache import Decoded, decoded
 from models.common.image import decoding
+from models.image_classification.preprocessing import square
 
 
 def pixels(manifest: pd.DataFrame, batches: Path, home: Path, size: int, max_pixels: int) -> Decoded:
@@ -17,8 +16,3 @@ def pixels(manifest: pd.DataFrame, batches: Path, home: Path, size: int, max_pix
     code = hashlib.sha256(Path(decoding.__file__).read_bytes()).hexdigest()[:8]  # another decoder: another cache
     convert = functools.partial(square, size=size, max_pixels=max_pixels)
     return decoded(batches, manifest, home, f"rgb{size}-{code}", (size, size, 3), convert)
-
-
-def square(payload: bytes, size: int, max_pixels: int) -> NDArray[np.uint8]:
-    """(size, size, 3) uint8 RGB of one file's bytes: exactly what the service makes of them."""
-    return decoding.decode(decoding.open_image(payload, max_pixels), size)

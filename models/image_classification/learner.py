@@ -97,6 +97,11 @@ class ImageLearner:
         loss, correct = (total / len(self._val)).tolist()
         return {"val_loss": loss, "val_accuracy": correct}
 
+    def exportable(self) -> nn.Module:
+        """The network behind its own normalisation, on the CPU: uint8 pictures in, logits out."""
+        self.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return Normalised(self.network).eval()
+
     def _prepared(self, pictures: Tensor) -> Tensor:
         augment = self._train.augment
         batch = moved(pictures, augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()

@@ -6,6 +6,7 @@ while they train. `head` finds the layers that make the logits, whatever their f
 
 import difflib
 import functools
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
 from models.common.image.small_cnn import SmallCNN
-from models.image_classification.params import OWN_NETWORKS
+from models.common.training.weights import fill, load_file
+from models.image_classification.params import OWN_NETWORKS, ImageTrain
 
 SIZE_ARGUMENT = {"vit_": "image_size", "maxvit": "input_size"}  # families that are built for one picture size
 AUXILIARY = ("googlenet", "inception")  # families with further heads halfway, to train with
@@ -39,6 +41,19 @@ def head(name: str, network: nn.Module, size: int, width: int) -> list[nn.Module
     two, three = (_hollow(name, classes, size, width).state_dict() for classes in (2, 3))
     owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
     return [network.get_submodule(owner) for owner in owners]
+
+
+def load_initial(
+    network: nn.Module, head: list[nn.Module], train: ImageTrain, labels: tuple[str, ...], initial: Path | None
+) -> None:
+    """Fills `network` from ImageNet's weights or from the file `initial`; leaves it as it is without either.
+
+    Raises UserError where the weights cannot be had or are another network's.
+    """
+    if train.weights == "imagenet":
+        fill(network, head, imagenet_state(train.network, network), f"ImageNet's weights of {train.network}")
+    elif initial:
+        load_file(network, head, train.network, labels, initial)
 
 
 def imagenet_state(name: str, network: nn.Module) -> dict[str, Tensor]:

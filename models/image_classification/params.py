@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.params import DataParams, Section, Train
+from models.common.params import DataParams, Dropout, LabelSmoothing, Mixup, Section, TrainParams
 
 
 class ImageData(DataParams):
@@ -31,14 +31,19 @@ class Augment(Section):
 OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
 
 
-class ImageTrain(Train):
+class ImageTrain(TrainParams):
     """The `train` section."""
 
     OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)
 
     network: str = "small_cnn"  # one of OWN_NETWORKS, or any torchvision classification model by name
     width: int = Field(default=32, ge=4)  # channels of the stem of our own networks
+    dropout: Dropout = 0.0  # before the head
+    label_smoothing: LabelSmoothing = 0.0
+    mixup: Mixup = 0.0
     augment: Augment = Augment()
+    channels_last: bool = True
+    compile: bool = False
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
 
     @model_validator(mode="after")
@@ -48,3 +53,7 @@ class ImageTrain(Train):
                 f"network: {self.network} has no imagenet weights; name a torchvision network or set weights: none"
             )
         return self
+
+
+Data = ImageData
+Train = ImageTrain

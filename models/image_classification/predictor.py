@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from models.common.image.decoding import decode, open_image
-from models.common.program.program import Program, softmax
+from models.common.classification.answers import class_answer
+from models.common.program.program import Program
+from models.common.program.service import Service, one_file
+from models.image_classification.preprocessing import square
 
 
 class Predictor:
@@ -21,13 +23,12 @@ class Predictor:
         self._max_pixels = int(self._program.spec.input["max_pixels"])
 
     def predict(self, image: bytes) -> dict[str, Any]:
-        """`label`, `confidence` (its probability) and `probabilities` by label, the most likely first.
+        """Label, confidence and probabilities of one photo (JPEG, PNG, WebP, BMP, TIFF, GIF), the likeliest first.
 
         Raises BadExampleError saying why the bytes cannot be used as a picture.
         """
-        pixels = decode(open_image(image, self._max_pixels), self._size)
-        logits = self._program.run(images=pixels[None])["logits"]
-        chances = zip(self.labels, softmax(logits)[0].tolist(), strict=True)
-        ranked = {label: round(chance, 6) for label, chance in sorted(chances, key=lambda pair: -pair[1])}
-        label = next(iter(ranked))
-        return {"label": label, "confidence": ranked[label], "probabilities": ranked}
+        pixels = square(image, self._size, self._max_pixels)
+        return class_answer(self.labels, self._program.run(images=pixels[None])["logits"][0])
+
+
+SERVICE = Service(Predictor, {"image": "image/*"}, one_file("image"))

@@ -18,12 +18,12 @@ def examples(source: Source, data: ImageData) -> Iterator[Example]:
     return labelled_files(source, EXTENSIONS, data.columns)
 
 
-def inspect(payload: bytes, data: ImageData) -> dict[str, Any]:
+def inspect(example: Example, data: ImageData) -> dict[str, Any]:
     """width and height in px as shown (after EXIF rotation) and the perceptual hash, from decoding it whole.
 
     Raises BadExampleError with the reason.
     """
-    return look(payload, data)
+    return look(example.payload, data)
 
 
 def expectations(data: ImageData, manifest: "pd.DataFrame") -> list[Expectation]:

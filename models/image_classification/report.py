@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from models.common.image.decoding import open_image
-from models.common.kind import ReportJob, Section
+from models.common.kind import ReportJob, ReportSection
 from models.common.reporting.classification import confidence, mistakes
 from models.common.reporting.confusion import confusions
 
@@ -17,12 +17,12 @@ TINY = 48  # px; smaller pictures are enlarged without smoothing, as the network
 MAX_PIXELS = 2**29  # the picture was checked when it was added
 
 
-def sections(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """Confusions, reliability, and the worst mistakes with their pictures."""
     return [
-        Section("Confusions", confusions(job)),
-        Section("Confidence", confidence(job)),
-        Section("Worst mistakes", mistakes(job, "pictures", _card, _grid)),
+        ReportSection("Confusions", confusions(job)),
+        ReportSection("Confidence", confidence(job)),
+        ReportSection("Worst mistakes", mistakes(job, "pictures", _card, _grid)),
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common.kind import Example, Expectation, ReportJob, Section, TrainJob, Truth
+from models.common.kind import Example, Expectation, ReportJob, ReportSection, TrainJob, Truth
 from models.common.objects.metrics import MAP, MAP50
 from models.instance_segmentation.params import InstanceData, InstanceTrain
 
@@ -87,7 +87,7 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
     return scoring.summary(table, labels)
 
 
-def report(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """Precision and recall by class, and the worst pictures with their masks, those that are there and those found."""
     from models.instance_segmentation import report
 

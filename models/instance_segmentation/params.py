@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.params import DataParams, Section, Share, Train
+from models.common.params import DataParams, Section, Share, TrainParams
 
 STRIDE = 32  # px: how far the trunks shrink a picture; sides that are no multiple would shift the grid of answers
 Side = Annotated[int, Field(ge=32, le=2048, multiple_of=STRIDE)]
@@ -40,7 +40,7 @@ class Augment(Section):
     contrast: float = Field(default=0.2, ge=0, le=1)
 
 
-class InstanceTrain(Train):
+class InstanceTrain(TrainParams):
     """The `train` section: Mask R-CNN (He et al. 2017) on a choice of backbones."""
 
     network: Literal["maskrcnn"] = "maskrcnn"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.common.data.batches import read_payloads
 from models.common.errors import UserError
-from models.common.kind import ReportJob, Section
+from models.common.kind import ReportJob, ReportSection
 from models.common.objects.annotations import Annotation, parse_target
 from models.common.objects.average_precision import average_precision
 from models.common.objects.masks import Rle, outlines
@@ -21,12 +21,12 @@ SHOWN = 8  # pictures
 TRUE, RIGHT, WRONG = "#f5c542", "#39c0a0", "#ff5a4d"  # over any photo: what is there, found, found wrongly
 
 
-def sections(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """Curves, average precision of each class, and the worst pictures."""
     return [
-        Section("Precision and recall", curves(job, "mask")),
-        Section("Objects by class", _classes(job)),
-        Section("Worst pictures", _worst(job)),
+        ReportSection("Precision and recall", curves(job, "mask")),
+        ReportSection("Objects by class", _classes(job)),
+        ReportSection("Worst pictures", _worst(job)),
     ]
 
 

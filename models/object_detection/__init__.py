@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common.kind import Example, Expectation, ReportJob, Section, TrainJob, Truth
+from models.common.kind import Example, Expectation, ReportJob, ReportSection, TrainJob, Truth
 from models.common.objects.metrics import MAP, MAP50
 from models.object_detection import agreeing
 from models.object_detection.params import DetectionData, DetectionTrain
@@ -87,7 +87,7 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
     return scoring.summary(table, labels)
 
 
-def report(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """Precision and recall by class, what is missed and mistaken, sizes, the worst pictures with their boxes."""
     from models.object_detection import report
 

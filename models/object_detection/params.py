@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.params import DataParams, Section, Share, Train
+from models.common.params import DataParams, Section, Share, TrainParams
 
 STRIDE = 32  # px: how far the trunks shrink a picture; sides that are no multiple would shift the grid of answers
 Side = Annotated[int, Field(ge=32, le=2048, multiple_of=STRIDE)]
@@ -45,7 +45,7 @@ BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "mobilenet_v3_large")
 COCO = ("ssdlite", "retinanet-resnet50", "fcos-resnet50", "fasterrcnn-resnet50")  # designs that torchvision trained
 
 
-class DetectionTrain(Train):
+class DetectionTrain(TrainParams):
     """The `train` section."""
 
     network: Literal["ssdlite", "retinanet", "fcos", "fasterrcnn"] = "fcos"

@@ -13,7 +13,7 @@ from PIL import Image
 from models.common.data.batches import read_payloads
 from models.common.errors import UserError
 from models.common.image.decoding import decode_whole, open_image
-from models.common.kind import ReportJob, Section
+from models.common.kind import ReportJob, ReportSection
 from models.common.objects.annotations import Annotation, parse_target
 from models.common.objects.average_precision import precision_recall
 from models.common.reporting import svg
@@ -28,13 +28,13 @@ SIZES = (0, 8, 16, SMALL, 64, LARGE, 192, 384, np.inf)  # px, sides of a square 
 TRUE, RIGHT, WRONG = "#f5c542", "#39c0a0", "#ff5a4d"  # over any photo: what is there, found, found wrongly
 
 
-def sections(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """Curves, objects by class and by size, and the worst pictures."""
     return [
-        Section("Precision and recall", _curves(job)),
-        Section("Objects by class", _classes(job)),
-        Section("Objects by size", _sizes(job)),
-        Section("Worst pictures", _worst(job)),
+        ReportSection("Precision and recall", _curves(job)),
+        ReportSection("Objects by class", _classes(job)),
+        ReportSection("Objects by size", _sizes(job)),
+        ReportSection("Worst pictures", _worst(job)),
     ]
 
 

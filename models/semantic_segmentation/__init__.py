@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
+from models.common.kind import Example, Expectation, Metric, ReportJob, ReportSection, TrainJob, Truth
 from models.semantic_segmentation.metrics import mean_iou
 from models.semantic_segmentation.params import SegmentationData, SegmentationTrain
 
@@ -90,7 +90,7 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
     return scoring.summary(table, labels)
 
 
-def report(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """IoU by class, what is taken for what, masks over the worst pictures."""
     from models.semantic_segmentation import report
 

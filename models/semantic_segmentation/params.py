@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.params import DataParams, Section, Train
+from models.common.params import DataParams, Section, TrainParams
 
 Side = Annotated[int, Field(ge=16, le=2048)]  # px
 VOID = ("void", "unlabelled", "unlabeled", "ignore", 255)
@@ -57,7 +57,7 @@ class Augment(Section):
     tint: float = Field(default=0.0, ge=0, le=1)  # each colour lightened or darkened by itself
 
 
-class SegmentationTrain(Train):
+class SegmentationTrain(TrainParams):
     """The `train` section."""
 
     network: str = OWN  # our own, or <head>_<backbone> of torchvision: lraspp_mobilenet_v3_large, deeplabv3_resnet50

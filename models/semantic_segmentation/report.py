@@ -13,7 +13,7 @@ from PIL import Image
 from models.common.data.batches import read_payloads
 from models.common.errors import UserError
 from models.common.image.decoding import decode_whole, open_image, shown_size
-from models.common.kind import ReportJob, Section
+from models.common.kind import ReportJob, ReportSection
 from models.semantic_segmentation.dataset import places
 from models.semantic_segmentation.masks import NO_CLASS, colours, from_png, stretched
 from models.semantic_segmentation.metrics import TRUTH_OF, known_classes, pixels
@@ -30,12 +30,12 @@ CSS = "display:inline-block;width:.8em;height:.8em;border-radius:3px;margin-righ
 Picture = NDArray[np.uint8]
 
 
-def sections(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """IoU by class, pixels confused, and masks over the pictures that came out worst."""
     return [
-        Section("Classes", _classes(job)),
-        Section("Confused pixels", _confusions(job)),
-        Section("Worst pictures", _worst(job)),
+        ReportSection("Classes", _classes(job)),
+        ReportSection("Confused pixels", _confusions(job)),
+        ReportSection("Worst pictures", _worst(job)),
     ]
 
 

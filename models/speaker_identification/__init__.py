@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.common.audio.params import ACCEPT, AUDIO_COLUMNS
-from models.common.kind import Estimate, Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
+from models.common.kind import Estimate, Example, Expectation, Metric, ReportJob, ReportSection, TrainJob, Truth
 from models.common.program import answers
 from models.speaker_identification.params import SpeakerData, SpeakerTrain
 
@@ -90,7 +90,7 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
     return scoring.summary(table)
 
 
-def report(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """Confusions, error rates of verification, the closest pairs of two speakers, a map of the voices."""
     from models.speaker_identification import report
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from models.common.audio.params import AudioAugment, AudioData
-from models.common.params import Train
+from models.common.params import TrainParams
 
 
 class SpeakerData(AudioData):
@@ -21,7 +21,7 @@ class VoiceAugment(AudioAugment):
     speed: float = Field(default=0.0, ge=0, lt=0.5)  # off: another speed is another pitch, so another voice
 
 
-class SpeakerTrain(Train):
+class SpeakerTrain(TrainParams):
     """The `train` section."""
 
     OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ()

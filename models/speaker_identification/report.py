@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.common.data.batches import read_payloads
 from models.common.errors import UserError
-from models.common.kind import ReportJob, Section
+from models.common.kind import ReportJob, ReportSection
 from models.common.reporting import svg
 from models.common.reporting.audio import player, shown, sound_card, sound_grid, spectrogram
 from models.common.reporting.confusion import confusions
@@ -21,14 +21,14 @@ DOTS = 1_000  # recordings on the map
 COLOURS = ("#2563a6", "#b0392c", "#2c7a4b", "#99660a", "#6b4a8f", "#118a8a", "#c0568f", "#5d6673")
 
 
-def sections(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """Confusions, error rates, the closest pairs of two speakers, a map of the voices, the worst mistakes."""
     return [
-        Section("Confusions", confusions(job)),
-        Section("Verification", _verification(job)),
-        Section("Closest voices of two speakers", _closest(job)),
-        Section("A map of the voices", _map(job)),
-        Section("Worst mistakes", _mistakes(job)),
+        ReportSection("Confusions", confusions(job)),
+        ReportSection("Verification", _verification(job)),
+        ReportSection("Closest voices of two speakers", _closest(job)),
+        ReportSection("A map of the voices", _map(job)),
+        ReportSection("Worst mistakes", _mistakes(job)),
     ]
 
 

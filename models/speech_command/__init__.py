@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.common.audio.params import ACCEPT, AUDIO_COLUMNS
-from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
+from models.common.kind import Example, Expectation, Metric, ReportJob, ReportSection, TrainJob, Truth
 from models.common.program import answers
 from models.speech_command.params import CommandData, CommandTrain
 
@@ -81,7 +81,7 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
     return class_summary(table, labels)
 
 
-def report(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """Confusion matrix, reliability diagram, worst mistakes."""
     from models.speech_command import report
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from models.common.audio.params import AudioAugment, AudioData
-from models.common.params import Train
+from models.common.params import TrainParams
 
 OWN_NETWORKS = ("mel_resnet", "bc_resnet", "crnn")  # the fastest to train first
 
@@ -17,7 +17,7 @@ class CommandData(AudioData):
     # them, of longer ones the stretch with the most energy is taken
 
 
-class CommandTrain(Train):
+class CommandTrain(TrainParams):
     """The `train` section."""
 
     OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("pretrained",)  # of torchaudio's bundles

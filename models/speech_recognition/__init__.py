@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.common.audio.params import ACCEPT, AUDIO_COLUMNS
-from models.common.kind import Example, Expectation, Metric, ReportJob, Section, TrainJob, Truth
+from models.common.kind import Example, Expectation, Metric, ReportJob, ReportSection, TrainJob, Truth
 from models.common.program import answers
 from models.speech_recognition.params import SpeechData, SpeechTrain
 
@@ -83,7 +83,7 @@ def summary(table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
     return scoring.summary(table, labels)
 
 
-def report(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """Words taken for others, error rate by length, the worst transcripts with their sounds."""
     from models.speech_recognition import report
 

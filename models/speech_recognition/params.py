@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from models.common.audio.params import AudioAugment, AudioData
-from models.common.params import Train
+from models.common.params import TrainParams
 
 OWN_NETWORKS = ("cnn_bigru", "cnn_bilstm", "conformer")
 
@@ -27,7 +27,7 @@ class SpeechData(AudioData):
         return self
 
 
-class SpeechTrain(Train):
+class SpeechTrain(TrainParams):
     """The `train` section."""
 
     network: str = "cnn_bigru"  # one of OWN_NETWORKS, or a torchaudio bundle by name: WAV2VEC2_BASE, HUBERT_BASE, …

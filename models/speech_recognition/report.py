@@ -8,7 +8,7 @@ import pandas as pd
 
 from models.common.data.batches import read_payloads
 from models.common.errors import UserError
-from models.common.kind import ReportJob, Section
+from models.common.kind import ReportJob, ReportSection
 from models.common.reporting import svg
 from models.common.reporting.audio import SHOWN_SECONDS, sound_card, sound_grid
 from models.speech_recognition.alignment import Pair, aligned
@@ -19,12 +19,12 @@ LENGTHS = (1, 3, 5, 8, 12, 20, 40)  # words: where a group of lengths begins
 WIDTH = 300  # units of the drawn word times, however wide they are shown
 
 
-def sections(job: ReportJob) -> list[Section]:
+def report(job: ReportJob) -> list[ReportSection]:
     """Words, lengths, and the worst transcripts."""
     return [
-        Section("Words that go wrong", _words(job)),
-        Section("Errors by length", _lengths(job)),
-        Section("Worst transcripts", _worst(job)),
+        ReportSection("Words that go wrong", _words(job)),
+        ReportSection("Errors by length", _lengths(job)),
+        ReportSection("Worst transcripts", _worst(job)),
     ]
 
 

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,9 @@ from models.common.errors import RatchetError
 
 if TYPE_CHECKING:
     import httpx
+
+Differs = Callable[[Mapping[str, Any], Mapping[str, Any], float], str]
+TOLERANCE = 1e-4  # of a probability or any other number: evaluation ran in batches, the service one by one
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,10 @@ class BadRequest:
     request: dict[str, Any]  # arguments of httpx.Client.request
 
 
-def prove(
-    url: str, version: str, questions: Sequence[Question], max_body_mb: float, differs: Callable[[Any, Any], str]
-) -> Proof:
+def prove(url: str, version: str, questions: Sequence[Question], max_body_mb: float, differs: Differs) -> Proof:
     """Real examples, requests that must be refused, and real examples again. RatchetError at the first wrong answer.
 
-    `differs` tells how an answer differs from what was expected; "" where it agrees.
+    `differs`: see models/common/program/service.py.
     """
     import httpx
 
@@ -83,7 +84,7 @@ def _chunks(field: str, size: int) -> Iterator[bytes]:
         yield bytes(2**16)
 
 
-def _ask(client: "httpx.Client", question: Question, version: str, differs: Callable[[Any, Any], str]) -> float:
+def _ask(client: "httpx.Client", question: Question, version: str, differs: Differs) -> float:
     """Seconds that the right answer took."""
     start = time.perf_counter()
     reply = client.post("/predict", files={name: ("example", file) for name, file in question.form.items()})
@@ -93,7 +94,7 @@ def _ask(client: "httpx.Client", question: Question, version: str, differs: Call
     answer = reply.json()
     if answer["version"] != version:
         raise RatchetError(f"The service calls itself {answer['version']}; it was packaged as {version}")
-    if found := differs(question.expected, answer):
+    if found := differs(question.expected, answer, TOLERANCE):
         raise RatchetError(f"The service answers otherwise than the evaluation: {found}. Nothing was promoted")
     return took
 

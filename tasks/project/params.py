@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from models.common.errors import UserError
 from models.common.kind import Kind, load_kind
-from models.common.params import DataParams, Train
+from models.common.params import DataParams, TrainParams
 from tasks.project.policy import Gate, Schedule, Serve
 
 MODEL_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")  # also a git tag, a DVC stage and a folder
@@ -27,7 +27,7 @@ class Model:
     kind_name: str
     kind: Kind
     data: DataParams
-    train: Train
+    train: TrainParams
     gate: Gate
     serve: Serve
     schedule: Schedule

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from models.common.kind import TrainJob
+from models.common.kind import AnyTrainJob
 
 KEPT = 8  # interrupted runs whose checkpoints stay; the oldest go first
 
@@ -49,7 +49,7 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def for_job(job: TrainJob, data_version: str) -> Checkpoints:
+def for_job(job: AnyTrainJob, data_version: str) -> Checkpoints:
     """The checkpoints of exactly this training: its params, its data, its starting weights and the code."""
     parent = job.home / "checkpoints"
     key = hashlib.sha256()

@@ -1,7 +1,8 @@
 """Training on several GPUs: one process each, which share gradients. With one process nothing here does anything."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 
+from models.common import errors
 from models.common.errors import RatchetError, UserError
 
 
@@ -26,6 +28,16 @@ def wait() -> None:
     """Until every process is here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """Process 0 goes through the block alone, then all the others at once."""
+    if rank():
+        wait()
+    yield
+    if not rank():
+        wait()
 
 
 def device() -> torch.device:
@@ -81,8 +93,14 @@ def launch(work: Callable[[], None], count: int) -> None:
         try:
             spawn(_join, (count, str(Path(folder) / "store"), work), nprocs=count)  # type: ignore[no-untyped-call]
         except ProcessRaisedException as error:  # its text ends with the process's own error
-            line = str(error).strip().splitlines()[-1]
-            raise RatchetError(line.partition(": ")[2] or line) from error
+            raise _of_process(str(error).strip().splitlines()[-1]) from error
+
+
+def _of_process(line: str) -> RatchetError:
+    """The error that a process ended with, of its own class where that is one of ours: `module.Class: message`."""
+    name, _, message = line.partition(": ")
+    kind = getattr(errors, name.rpartition(".")[2], RatchetError)
+    return kind(message or line) if issubclass(kind, RatchetError) else RatchetError(line)
 
 
 def _join(number: int, count: int, store: str, work: Callable[[], None]) -> None:

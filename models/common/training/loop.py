@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.common.errors import RatchetError
-from models.common.params import Train
+from models.common.params import TrainParams
 from models.common.training import distributed
 from models.common.training.checkpoints import Checkpoints
 from models.common.training.freezing import Group, freeze, trainable_groups
@@ -62,7 +62,7 @@ class Fitted:
 
 def fit(
     learner: Learner,
-    train: Train,
+    train: TrainParams,
     monitor: str,
     device: torch.device,
     checkpoints: Checkpoints,
@@ -111,7 +111,7 @@ def step(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Op
     optimizer.step()
 
 
-def precision(train: Train, device: torch.device) -> str:
+def precision(train: TrainParams, device: torch.device) -> str:
     """`train.precision`, with auto resolved: bf16 where the hardware multiplies it natively, else fp32.
 
     On a CPU that means AMX, measured 1.2 to 2.6 times faster than fp32 from 16 px up; without it bf16 can be slower.
@@ -127,7 +127,7 @@ class _Run:
     def __init__(
         self,
         learner: Learner,
-        train: Train,
+        train: TrainParams,
         monitor: str,
         device: torch.device,
         checkpoints: Checkpoints,

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.common.params import Train
+from models.common.params import TrainParams
 from models.common.training.freezing import Group
 
 
-def optimizer(groups: list[Group], train: Train) -> torch.optim.Optimizer:
+def optimizer(groups: list[Group], train: TrainParams) -> torch.optim.Optimizer:
     """AdamW or SGD with Nesterov momentum, fused, over parameter groups that carry their own `peak` learning rate.
 
     The head learns at `learning_rate`, each group before it at `layer_decay` times the next one's. Norms and biases
@@ -32,7 +32,7 @@ def optimizer(groups: list[Group], train: Train) -> torch.optim.Optimizer:
     return torch.optim.AdamW(options, lr=train.learning_rate, fused=True)
 
 
-def rate(step: float, steps_per_epoch: int, train: Train) -> float:
+def rate(step: float, steps_per_epoch: int, train: TrainParams) -> float:
     """Share of the peak learning rate at `step` (from 0): linear warm-up, then half a cosine down to 0 at the end.
 
     Loshchilov & Hutter 2017 (SGDR), with the warm-up of Goyal et al. 2017.

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from models.common.errors import RatchetError
-from models.common.kind import TrainJob
+from models.common.kind import AnyTrainJob
 from models.common.training.loop import Fitted
 
 
-def fresh_folders(job: TrainJob) -> tuple[Path, Path]:
+def fresh_folders(job: AnyTrainJob) -> tuple[Path, Path]:
     """job.out/program and job.out/training, emptied."""
     folders = job.out / "program", job.out / "training"
     for folder in folders:
@@ -27,7 +27,7 @@ def fresh_folders(job: TrainJob) -> tuple[Path, Path]:
 
 
 def write_results(
-    job: TrainJob, network: nn.Module, labels: tuple[str, ...], network_name: str, fitted: Fitted, **further: Any
+    job: AnyTrainJob, network: nn.Module, labels: tuple[str, ...], network_name: str, fitted: Fitted, **further: Any
 ) -> None:
     """weights.pt, trained_on.parquet and summary.json; `further` goes into the summary."""
     folder = job.out / "training"
@@ -41,7 +41,7 @@ def write_results(
 
 
 @contextmanager
-def clear_errors(job: TrainJob) -> Iterator[None]:
+def clear_errors(job: AnyTrainJob) -> Iterator[None]:
     """A full disk and a full memory, wherever in a training they happen, become one line that says what to do."""
     try:
         yield
@@ -60,7 +60,7 @@ def clear_errors(job: TrainJob) -> Iterator[None]:
         raise _out_of_memory(job, "this machine") from error
 
 
-def _out_of_memory(job: TrainJob, where: str) -> RatchetError:
+def _out_of_memory(job: AnyTrainJob, where: str) -> RatchetError:
     return RatchetError(
         f"The memory of {where} is too small for batches of {job.train.batch_size}."
         f" Lower models.{job.model}.train.batch_size or the size of its input"

@@ -1,0 +1,63 @@
+"""A training from start to finish, whatever the kind: build, learn, export, and what is left on disk."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from models.common.data.batches import data_version
+from models.common.kind import AnyTrainJob
+from models.common.training import distributed
+from models.common.training.checkpoints import for_job
+from models.common.training.logger import Curves
+from models.common.training.loop import Learner, fit
+from models.common.training.results import clear_errors, fresh_folders, write_results
+
+Job = TypeVar("Job", bound=AnyTrainJob)
+L = TypeVar("L", bound=Learner)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became the program, and what summary.json says of it beside the training."""
+
+    network: nn.Module  # whose weights are kept, to start from again
+    name: str  # of the network; weights of another one are refused
+    labels: tuple[str, ...]
+    details: Mapping[str, Any] = field(default_factory=dict)  # how closely program and network agree, …
+
+
+def run_training(job: Job, build: Callable[[Job, torch.device], L], export: Callable[[Job, L], Exported]) -> None:
+    """Trains on `job.manifest`, on every GPU asked for, and writes job.out/program and job.out/training.
+
+    build: the learner, with its network's starting weights loaded, on the device. Called with the seed set.
+    export: writes job.out/program from the learner, which has the best epoch's weights, and proves that both agree.
+    Both must be functions of a module, as they go to other processes where there are several GPUs.
+
+    Raises UserError for data or params that cannot be trained with, RatchetError where the training itself fails;
+    its checkpoints stay, and the same training run again goes on from them.
+    """
+    with clear_errors(job):
+        distributed.launch(functools.partial(_train, job, build, export), distributed.processes(job.train.devices))
+
+
+def _train(job: Job, build: Callable[[Job, torch.device], L], export: Callable[[Job, L], Exported]) -> None:
+    """What each process does; the first one writes."""
+    with clear_errors(job):
+        train, device, first = job.train, distributed.device(), distributed.rank() == 0
+        with distributed.first_before_others():  # what the first one decodes, the others find in the cache
+            torch.manual_seed(train.seed)
+            learner = build(job, device)
+        if first:
+            fresh_folders(job)
+        checkpoints = for_job(job, data_version(job.batches))
+        config = {"model": job.model, **train.model_dump()} if train.wandb else None
+        with Curves(job.out / "training" if first else None, train.epochs, config) as curves:
+            result = fit(learner, train, f"val_{train.metric}", device, checkpoints, curves)
+        if first:
+            exported = export(job, learner)
+            write_results(job, exported.network, exported.labels, exported.name, result, **exported.details)
+            checkpoints.clear()

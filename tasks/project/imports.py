@@ -1,0 +1,64 @@
+"""Which modules of ours a module imports, directly or through others, by reading and not by running them."""
+
+import ast
+import functools
+import sys
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import models
+
+ROOT = Path(models.__path__[0]).parent
+OURS = ("flows", "tasks", "models")
+
+
+def source_of(module: str) -> Path | None:
+    """The file of a module of ours; None where there is none of that name."""
+    path = ROOT.joinpath(*module.split("."))
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if module.split(".", maxsplit=1)[0] in OURS and file.is_file()), None)
+
+
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Every module that a file imports, also inside functions; not those for type checkers only.
+
+    `from a import b` gives `a` and `a.b`, as b may be a module.
+    """
+    tree = ast.parse(path.read_text())
+    typing = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    skipped = {inner for node in typing for inner in ast.walk(node)}
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(found)
+
+
+def closure(start: Iterable[str]) -> set[str]:
+    """Modules of ours that these ones import, themselves and the packages around them included."""
+    waiting, found = list(start), set[str]()
+    while waiting:
+        name = waiting.pop()
+        path = source_of(name)
+        if path and name not in found:
+            found.add(name)
+            waiting += [*imports(path), name.rpartition(".")[0]]
+    return found
+
+
+def without_packages(modules: Iterable[str]) -> set[str]:
+    """Those that are files and not folders."""
+    return {name for name in modules if (path := source_of(name)) and path.name != "__init__.py"}
+
+
+def distributions(modules: Iterable[str]) -> set[str]:
+    """What must be installed for modules of ours: names as in a requirements file."""
+    known = packages_distributions()
+    tops = {name.split(".")[0] for module in modules if (path := source_of(module)) for name in imports(path)}
+    return {known[top][0] for top in tops - set(sys.stdlib_module_names) - set(OURS) if top in known}

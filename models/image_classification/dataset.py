@@ -1,7 +1,6 @@
 """Pictures of a manifest as uint8 squares, decoded once; training and evaluation both take them from here."""
 
 import functools
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ from models.common.image import decoding
 
 def pixels(manifest: pd.DataFrame, batches: Path, home: Path, size: int, max_pixels: int) -> Decoded:
     """The manifest's pictures, (size, size, 3) uint8 RGB each, by position. UserError where one does not decode."""
-    code = hashlib.sha256(Path(decoding.__file__).read_bytes()).hexdigest()[:8]  # another decoder: another cache
     convert = functools.partial(square, size=size, max_pixels=max_pixels)
-    return decoded(batches, manifest, home, f"rgb{size}-{code}", (size, size, 3), convert)
+    return decoded(batches, manifest, home, f"rgb{size}", (size, size, 3), convert)
 
 
 def square(payload: bytes, size: int, max_pixels: int) -> NDArray[np.uint8]:

@@ -195,7 +195,7 @@ def test_a_full_disk_is_one_line_and_loses_no_checkpoint(tmp_path, batches) -> N
 def test_a_full_disk_while_decoding_is_one_line_too(tmp_path, batches) -> None:
     job = digits_job(tmp_path, batches)
     cache = job.home / "decoded"
-    pixels(job.manifest, batches, job.home, 8, 64_000)
+    pixels(job.manifest, batches, job.home, 8, job.data.max_pixels)
     made = next(cache.rglob("*.npy"))
     made.unlink()
     made.with_suffix(f".{os.getpid()}.partial").symlink_to("/dev/full")

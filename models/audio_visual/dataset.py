@@ -1,20 +1,15 @@
 """Both halves of a manifest's examples, decoded once; training and evaluation take them from here."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.audio_visual import inputs
 from models.audio_visual.inputs import PARTS, Sizes, clip, picture, sound
-from models.common.audio import decoding as audio
 from models.common.data.decoded_cache import decoded, ragged
 from models.common.data.packed_files import unpack
-from models.common.image import decoding as images
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Media:
     def __init__(self, manifest: pd.DataFrame, batches: Path, home: Path, sizes: Sizes) -> None:
         """UserError where a half does not decode."""
         side = sizes.image_size
-        seen, heard = f"pair-rgb{side}-{_code(images)}", f"pair-mono{sizes.sample_rate}-{_code(audio)}"
+        seen, heard = f"pair-rgb{side}", f"pair-mono{sizes.sample_rate}"
         self._pictures = decoded(
             batches, manifest, home, seen, (side, side, 3), lambda payload: picture(unpack(payload).get("image"), sizes)
         )
@@ -53,9 +48,3 @@ class Media:
         return Inputs(
             self._pictures.take(positions), np.stack(clips), self.has_image[positions], self.has_audio[positions]
         )
-
-
-def _code(decoder: Any) -> str:
-    """Of the code that decodes: another decoder, another cache."""
-    sources = [Path(str(module.__file__)).read_bytes() for module in (decoder, inputs)]
-    return hashlib.sha256(b"".join(sources)).hexdigest()[:8]

@@ -1,7 +1,6 @@
 """Pictures and masks of a manifest as uint8 arrays of one size, decoded once, for training and evaluation."""
 
 import functools
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.common.data.decoded_cache import Decoded, decoded
-from models.common.image import decoding
 from models.semantic_segmentation import masks, pictures
 from models.semantic_segmentation.params import SegmentationData
 
@@ -17,9 +15,8 @@ from models.semantic_segmentation.params import SegmentationData
 def photos(manifest: pd.DataFrame, batches: Path, home: Path, size: tuple[int, int], max_pixels: int) -> Decoded:
     """The manifest's pictures, (height, width, 3) uint8 RGB each, by position. UserError where one does not decode."""
     width, height = size
-    code = _code(decoding.__file__, pictures.__file__)
     convert = functools.partial(pictures.stretched, width=width, height=height, max_pixels=max_pixels)
-    return decoded(batches, manifest, home, f"stretched{width}x{height}-{code}", (height, width, 3), convert)
+    return decoded(batches, manifest, home, f"stretched{width}x{height}", (height, width, 3), convert)
 
 
 def class_maps(
@@ -27,9 +24,8 @@ def class_maps(
 ) -> Decoded:
     """The manifest's masks, (height, width) uint8 places among `labels` each, NO_CLASS where void, by position."""
     width, height = data.size
-    code = _code(masks.__file__, __file__, *labels, "", *(repr(each) for each in data.void))
     convert = functools.partial(class_map, labels=labels, data=data)
-    return decoded(batches, manifest, home, f"mask{width}x{height}-{code}", (height, width), convert, "target")
+    return decoded(batches, manifest, home, f"mask{width}x{height}", (height, width), convert, "target")
 
 
 def class_map(target: bytes, labels: tuple[str, ...], data: SegmentationData) -> NDArray[np.uint8]:
@@ -42,11 +38,3 @@ def places(target: bytes, labels: tuple[str, ...], data: SegmentationData) -> ND
     names = masks.names_in(target)
     void = [data.is_void(names[number] if number < len(names) else "", number) for number in range(256)]
     return masks.place_table(names, labels, void)[masks.read_mask(target, data.max_pixels)]
-
-
-def _code(*parts: str) -> str:
-    """Eight hex digits: files by what is in them, anything else by its name. Another conversion, another cache."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(Path(part).read_bytes() if part.endswith(".py") else part.encode() + b"\0")
-    return digest.hexdigest()[:8]

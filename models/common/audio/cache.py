@@ -1,7 +1,6 @@
 """Sounds of a manifest as int16 samples, decoded once; training and evaluation both take them from here."""
 
 import functools
-import hashlib
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +11,5 @@ from models.common.data.decoded_cache import Ragged, ragged
 
 def sounds(manifest: pd.DataFrame, batches: Path, home: Path, sample_rate: int, max_seconds: float) -> Ragged:
     """The manifest's sounds, int16 mono at `sample_rate` Hz, by position. UserError where one does not decode."""
-    code = hashlib.sha256(Path(decoding.__file__).read_bytes()).hexdigest()[:8]  # another decoder: another cache
     convert = functools.partial(decoding.read_sound, sample_rate=sample_rate, max_seconds=max_seconds)
-    return ragged(batches, manifest, home, f"mono{sample_rate}-{code}", convert)
+    return ragged(batches, manifest, home, f"mono{sample_rate}", convert)

@@ -20,6 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from models.common.data.batches import payloads, read_index
+from models.common.data.conversion_digest import conversion_digest
 from models.common.errors import BadExampleError, UserError
 
 Convert = Callable[[bytes], NDArray[Any]]
@@ -91,13 +92,14 @@ def decoded(
     convert: Convert,
     column: str = "bytes",
 ) -> Decoded:
-    """The manifest's rows through `convert` (bytes -> uint8 of `shape`); `name` names the conversion in the cache.
+    """The manifest's rows through `convert` (bytes -> uint8 of `shape`); `name` is what a person reads in the cache.
 
-    `column`: what is converted, the bytes or the "target". Raises UserError where `convert` refuses an example; a
-    half-written file is never left under its final name.
+    The cache tells converters apart itself (conversion_digest.py): one that was changed, or is bound to other values,
+    converts anew. `column`: what is converted, the bytes or the "target". Raises UserError where `convert` refuses an
+    example; a half-written file is never left under its final name.
     """
     names = sorted(set(manifest["batch"]))
-    cache = home / "decoded" / name
+    cache = home / "decoded" / f"{name}-{conversion_digest(convert, shape, column)}"
     header = {"descr": "|u1", "fortran_order": False}
     arrays = {}
     for batch in names:
@@ -117,7 +119,7 @@ def ragged(
     batches: Path, manifest: pd.DataFrame, home: Path, name: str, convert: Convert, column: str = "bytes"
 ) -> Ragged:
     """The manifest's rows through `convert` (bytes -> int16 of any length); as `decoded` otherwise."""
-    cache = home / "decoded" / name
+    cache = home / "decoded" / f"{name}-{conversion_digest(convert, column)}"
     arrays = {}
     for batch in sorted(set(manifest["batch"])):
         path = cache / f"{batch}-{_content(batches, batch)}.i16"

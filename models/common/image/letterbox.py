@@ -53,6 +53,10 @@ class Canvas:
         canvas[:down, :across] = decode_whole(image, across, down)
         return canvas, (width, height)
 
+    def pixels(self, payload: bytes) -> NDArray[np.uint8]:
+        """(height, width, 3) uint8 RGB of one file's bytes. BadExampleError where it cannot be decoded."""
+        return self.laid(payload)[0]
+
     def lifted(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
         """(N, 4) boxes on the canvas as px of the picture, cut off at its edges."""
         limit = np.array([width, height] * 2, np.float32)

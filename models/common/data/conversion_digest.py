@@ -1,0 +1,148 @@
+"""What a conversion does, as eight hex digits: its source, that of our modules it imports, the values it is bound to.
+
+Sources are read from their files, so a changed converter has another digest, without anyone having to think of it.
+"""
+
+import ast
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+import models
+
+PLAIN = (str, bytes, bool, int, float, complex, type(None), type(...), Path, np.generic)  # a repr says all of them
+
+
+def conversion_digest(convert: Callable[..., Any], *settings: object) -> str:
+    """Of the function, be it a partial, a bound method, a closure or a callable object, and of further settings.
+
+    Raises TypeError where a value that it is bound to cannot be told from another one of its class.
+    """
+    digest = hashlib.sha256()
+    for part in _Description().of((convert, *settings)):
+        digest.update(hashlib.sha256(part).digest())  # each of one length, so that no two lists of parts look the same
+    return digest.hexdigest()[:8]
+
+
+class _Description:
+    """Walks through a value. Functions may hold themselves in their closures, so each is described once."""
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+
+    def of(self, value: Any) -> Iterator[bytes]:
+        """Parts that are the same in another process exactly where the value is."""
+        if isinstance(value, PLAIN):
+            yield f"{type(value).__name__} {value!r}".encode()
+        elif isinstance(value, functools.partial):
+            yield from self.of((value.func, value.args, value.keywords))
+        elif isinstance(value, MethodType):
+            yield from self.of((value.__func__, value.__self__))
+        elif isinstance(value, ModuleType):
+            yield from _sources(value.__name__, getattr(value, "__file__", None))
+        elif isinstance(value, type):
+            yield from self._class(value)
+        elif isinstance(value, FunctionType) or hasattr(value, "__wrapped__"):
+            yield from self._function(value)
+        else:
+            yield from self._object(value)
+
+    def _function(self, function: Any) -> Iterator[bytes]:
+        yield function.__qualname__.encode()
+        if id(function) in self._known:
+            return
+        self._known.add(id(function))
+        if hasattr(function, "__wrapped__"):  # by functools.wraps or functools.cache
+            yield from self.of(function.__wrapped__)
+        if isinstance(function, FunctionType):
+            yield from _sources(function.__globals__["__name__"], function.__globals__.get("__file__"))
+            yield repr(tuple(function.__code__.co_positions())).encode()  # tells the lambdas of one file apart
+            cells = [cell.cell_contents for cell in function.__closure__ or ()]
+            yield from self.of((function.__defaults__, function.__kwdefaults__, cells))
+
+    def _class(self, kind: type) -> Iterator[bytes]:
+        yield f"{kind.__module__}.{kind.__qualname__}".encode()
+        if kind.__module__.startswith("models."):
+            yield from _sources(kind.__module__, _file(kind.__module__))
+
+    def _object(self, value: Any) -> Iterator[bytes]:
+        yield from self._class(type(value))
+        if isinstance(value, np.ndarray):
+            yield f"{value.dtype} {value.shape}".encode()
+            yield value.tobytes()
+        elif isinstance(value, Mapping):
+            for pair in value.items():
+                yield from self.of(pair)
+        elif isinstance(value, set | frozenset):
+            yield from sorted(b"".join(self.of(item)) for item in value)
+        elif isinstance(value, list | tuple):
+            yield str(len(value)).encode()
+            for item in value:
+                yield from self.of(item)
+        elif dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                yield from self.of((field.name, getattr(value, field.name)))
+        elif isinstance(value, BaseModel):
+            yield from self.of(dict(value))
+        else:
+            yield _repr(value)
+
+
+def _repr(value: object) -> bytes:
+    if " at 0x" in repr(value):
+        raise TypeError(
+            f"A converter is bound to a {type(value).__qualname__}, whose repr does not say what is in it, so its"
+            " results cannot be cached. Bind plain values, arrays, functions or a dataclass of them"
+        )
+    return repr(value).encode()
+
+
+def _sources(module: str, file: str | Path | None) -> Iterator[bytes]:
+    """The source of a module, and of each module of ours that it imports, directly or through others."""
+    found: dict[str, bytes] = {}
+    waiting = [(module, Path(file) if file else None)]
+    while waiting:
+        name, path = waiting.pop()
+        if name in found or path is None or path.suffix != ".py":
+            continue
+        found[name] = path.read_bytes()
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        waiting += [(imported, _file(imported)) for imported in _imports(found[name], package)]
+    yield module.encode()  # all there is to say of a module without source
+    for name in sorted(found):
+        yield found[name]
+
+
+@functools.lru_cache(maxsize=1024)
+def _imports(source: bytes, package: str) -> frozenset[str]:
+    """Our modules that a source imports, also inside functions. `from package import module` counts as the module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            origin = ".".join(part for part in (base, node.module) if part)
+            members = {f"{origin}.{alias.name}" for alias in node.names}
+            found.update(name if _file(name) else origin for name in members)
+    return frozenset(name for name in found if name.startswith("models."))
+
+
+def _file(module: str) -> Path | None:
+    """Where the source of one of our modules is; None for any other module."""
+    top, *rest = module.split(".")
+    if top != models.__name__ or not rest:
+        return None
+    for folder in models.__path__:
+        place = Path(folder, *rest)
+        for path in (place.with_suffix(".py"), place / "__init__.py"):
+            if path.is_file():
+                return path
+    return None

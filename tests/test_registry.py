@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from models.common.errors import PublishError, RegistryError, UserError
+from models.common.errors import LostRaceError, PublishError, RegistryError, UserError
 from tasks.project.registry import Champion, champion, next_version, register_and_assign, rollback, tags
+from tasks.promote import Candidate, settle
 from tests.conftest import git
 from tests.test_repository import clone, share
 
@@ -127,7 +128,7 @@ def test_a_candidate_judged_against_a_champion_that_changed_is_not_promoted(proj
     judged_against = promote(project, first)
     promote(project, second)
     before = git(project, "for-each-ref")
-    with pytest.raises(RegistryError, match=r"changed from v1\.0\.0 to v1\.1\.0"):
+    with pytest.raises(LostRaceError, match=r"changed from v1\.0\.0 to v1\.1\.0"):
         register_and_assign(project, "digits", third, judged_against, {f"refs/ratchet/digits/{'0' * 64}": third})
     assert git(project, "for-each-ref") == before
 
@@ -144,13 +145,30 @@ def test_of_two_clones_that_promote_at_once_one_wins(
         "tasks.project.registry.synchronise", lambda *_: None
     )  # `other` looked just before `project` pushed
     before = git(other, "for-each-ref")
-    with pytest.raises(RegistryError, match="promoted by someone else"):
+    with pytest.raises(LostRaceError, match="promoted by someone else"):
         register_and_assign(other, "digits", theirs, None)
     monkeypatch.undo()
     assert git(other, "for-each-ref") == before
     found = champion(other, "digits")
     assert found is not None
     assert (found.commit, len(tags(other, "digits"))) == (mine, 2)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_of_two_candidates_judged_from_the_same_inputs_the_second_has_lost_a_race(
+    project: Path, tmp_path: Path, is_shared: bool
+) -> None:
+    if is_shared:
+        share(project, tmp_path)
+    first, second = (
+        Candidate("digits", f"digits-{n}", commit, f"refs/ratchet/digits/{'0' * 64}", ())
+        for n, commit in enumerate(candidates(project, 2))
+    )
+    settle(project, first)
+    with pytest.raises(LostRaceError, match="judged from the same inputs by someone else") as lost:
+        settle(project, second)
+    assert lost.value.exit_code == RegistryError.exit_code
+    assert git(project, "rev-parse", first.judged_ref) == first.commit
 
 
 def test_an_unreachable_registry_is_an_error_and_never_no_champion(project: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.common.errors import PublishError, RatchetError, RegistryError, UserError
+from models.common.errors import LostRaceError, PublishError, RatchetError, RegistryError, UserError
 from tasks.project.outputs import fetch_output
 from tasks.project.repository import check_identity, git, git_remote, shared
 
@@ -133,8 +133,8 @@ def register_and_assign(
 ) -> Champion:
     """Puts a candidate in production as the next version, if the champion is still the one it was judged against.
 
-    `also` (ref: commit) is created in the same transaction. RegistryError when another promotion came first, or the
-    remote cannot be reached; nothing is changed then, here or there.
+    `also` (ref: commit) is created in the same transaction. LostRaceError when another promotion came first,
+    RegistryError when the remote cannot be reached; nothing is changed then, here or there.
     """
     _still(champion(root, model), judged_against, model)
     known = tags(root, model)
@@ -173,7 +173,7 @@ def rollback(root: Path, model: str, to_version: str | None = None) -> Champion:
 def create_refs(root: Path, new: Mapping[str, str], conflict: str) -> None:
     """Creates refs, all or none: on the remote first where the project is shared, then here.
 
-    RegistryError with `conflict` when one exists already; PublishError when the remote refuses for another reason.
+    LostRaceError with `conflict` when one exists already; PublishError when the remote refuses for another reason.
     """
     if shared(root):
         _push_refs(root, str(git_remote(root)), new, conflict)
@@ -182,7 +182,7 @@ def create_refs(root: Path, new: Mapping[str, str], conflict: str) -> None:
         git(root, "update-ref", "--stdin", text=commands)
     except RatchetError as error:
         if any(word in str(error) for word in EXISTS):
-            raise RegistryError(conflict) from None
+            raise LostRaceError(conflict) from None
         raise RegistryError(f"The registry cannot be written: {error}") from None
 
 
@@ -208,7 +208,7 @@ def _push_refs(root: Path, remote: str, new: Mapping[str, str], conflict: str) -
         git(root, "push", "--quiet", "--atomic", *leases, remote, *(f"{value}:{ref}" for ref, value in new.items()))
     except RatchetError as error:
         if any(word in str(error) for word in EXISTS):
-            raise RegistryError(conflict) from None
+            raise LostRaceError(conflict) from None
         raise PublishError(
             f"'{remote}' did not take {', '.join(ref.split('/', 2)[2] for ref in new)}, so nothing changed: {error}."
             f" Check your rights there (git push --dry-run {remote}) and run it again"
@@ -218,7 +218,7 @@ def _push_refs(root: Path, remote: str, new: Mapping[str, str], conflict: str) -
 def _still(now: Champion | None, judged_against: Champion | None, model: str) -> None:
     if (now and (now.commit, now.number)) != (judged_against and (judged_against.commit, judged_against.number)):
         was, is_now = (judged_against.version if judged_against else "none", now.version if now else "none")
-        raise RegistryError(
+        raise LostRaceError(
             f"{model}'s champion changed from {was} to {is_now} while the candidate was judged, so it was not promoted."
             f" Judge it against the new one: ratchet retrain {model}"
         )

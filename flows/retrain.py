@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows import show
-from models.common.errors import DataBlockedError, PublishError, RatchetError, RegistryError
+from models.common.errors import DataBlockedError, LostRaceError, PublishError, RatchetError, RegistryError
 from tasks import judge as judging
 from tasks import package as packaging
 from tasks import promote as promotion
@@ -84,7 +84,7 @@ def _candidate(tree: Path, made_from: Inputs) -> Outcome:
 def _worth_another_try(_task: Any, _run: Any, state: State[Any]) -> bool:
     """A remote that could not be reached may be there in a moment; a lost race or a wrong answer stays one."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, (RegistryError, PublishError)) and "meantime" not in str(error)
+    return isinstance(error, (RegistryError, PublishError)) and not isinstance(error, LostRaceError)
 
 
 @task(

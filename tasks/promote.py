@@ -86,14 +86,14 @@ def publish_candidate(tree: Path, candidate: Candidate) -> bool:
 
 
 def settle(root: Path, candidate: Candidate) -> None:
-    """Records a candidate as judged and not promoted."""
+    """Records a candidate as judged and not promoted. LostRaceError when someone else judged the same inputs first."""
     create_refs(root, {candidate.judged_ref: candidate.commit}, _judged_meanwhile(candidate))
 
 
 def promote(root: Path, candidate: Candidate, judged_against: Champion | None) -> Champion:
     """Records a candidate as judged and puts it in production, in one transaction.
 
-    RegistryError when the champion is no longer the one it was judged against; nothing is recorded then, so that the
+    LostRaceError when the champion is no longer the one it was judged against; nothing is recorded then, so that the
     next run judges it against the new one.
     """
     also = {candidate.judged_ref: candidate.commit}

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from models.common.errors import PublishError, RegistryError, UserError
-from tasks.project.registry import Champion, champion, next_version, register_and_assign, rollback, tags
+from models.common.errors import LostRaceError, PublishError, RegistryError, UserError
+from tasks.project import repository
+from tasks.project.registry import (
+    Champion,
+    champion,
+    next_version,
+    register_and_assign,
+    rollback,
+    synchronise,
+    tags,
+)
+from tasks.promote import Candidate, settle
 from tests.conftest import git
 from tests.test_repository import clone, share
 
@@ -127,7 +137,7 @@ def test_a_candidate_judged_against_a_champion_that_changed_is_not_promoted(proj
     judged_against = promote(project, first)
     promote(project, second)
     before = git(project, "for-each-ref")
-    with pytest.raises(RegistryError, match=r"changed from v1\.0\.0 to v1\.1\.0"):
+    with pytest.raises(LostRaceError, match=r"changed from v1\.0\.0 to v1\.1\.0"):
         register_and_assign(project, "digits", third, judged_against, {f"refs/ratchet/digits/{'0' * 64}": third})
     assert git(project, "for-each-ref") == before
 
@@ -144,13 +154,90 @@ def test_of_two_clones_that_promote_at_once_one_wins(
         "tasks.project.registry.synchronise", lambda *_: None
     )  # `other` looked just before `project` pushed
     before = git(other, "for-each-ref")
-    with pytest.raises(RegistryError, match="promoted by someone else"):
+    with pytest.raises(LostRaceError, match="promoted by someone else"):
         register_and_assign(other, "digits", theirs, None)
     monkeypatch.undo()
     assert git(other, "for-each-ref") == before
     found = champion(other, "digits")
     assert found is not None
     assert (found.commit, len(tags(other, "digits"))) == (mine, 2)
+
+
+def after_a_push(origin: Path, *commands: str) -> None:
+    """What the remote does once it has taken a push and before it answers."""
+    hook = origin / "hooks/post-receive"
+    hook.write_text("\n".join(["#!/bin/sh", "unset GIT_DIR", *commands]))
+    hook.chmod(0o755)
+
+
+@pytest.mark.parametrize("fetched", ["refs/tags/digits@*", "refs/tags/*"])
+def test_a_promotion_that_was_pushed_is_not_called_lost(project: Path, tmp_path: Path, fetched: str) -> None:
+    origin = share(project, tmp_path)
+    first, second = candidates(project, 2)
+    after_a_push(origin, f"git -C '{project}' fetch --quiet --no-tags origin '{fetched}:{fetched}'")
+    also = {f"refs/ratchet/digits/{'0' * 64}": first}
+    promoted = register_and_assign(project, "digits", first, None, also)
+    assert champion(project, "digits") == promoted
+    assert promote(project, second).version == "v1.1.0"
+    assert git(project, "show-ref", "--tags") == git(origin, "show-ref", "--tags")
+    assert git(project, "rev-parse", *also) == first
+
+
+def test_a_promotion_whose_answer_was_lost_is_a_promotion(project: Path, tmp_path: Path) -> None:
+    origin = share(project, tmp_path)
+    after_a_push(origin, "kill -9 $PPID")
+    promoted = promote(project, candidates(project, 1)[0])
+    assert champion(project, "digits") == promoted
+
+
+def test_a_promotion_tried_again_after_its_answer_was_lost_is_made_once(project: Path, tmp_path: Path) -> None:
+    origin = share(project, tmp_path)
+    commit = candidates(project, 1)[0]
+    also = {f"refs/ratchet/digits/{'0' * 64}": commit}
+    after_a_push(origin, f"mv '{origin}' '{tmp_path}/away'", "kill -9 $PPID")
+    with pytest.raises(PublishError):
+        register_and_assign(project, "digits", commit, None, also)
+    (tmp_path / "away").rename(origin)
+    promoted = register_and_assign(project, "digits", commit, None, also)
+    assert (promoted.version, champion(project, "digits")) == ("v1.0.0", promoted)
+    assert len(git(origin, "tag").splitlines()) == 4
+
+
+def test_who_synchronises_while_the_same_clone_promotes_finds_nothing_odd(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(project, tmp_path)
+    commit = candidates(project, 1)[0]
+
+    def promoted_meanwhile(root: Path, *args: str) -> str:
+        answer = repository.git(root, *args)
+        if args[0] == "ls-remote":
+            monkeypatch.undo()
+            promote(project, commit)
+        return answer
+
+    monkeypatch.setattr("tasks.project.registry.git", promoted_meanwhile)
+    synchronise(project, "digits")
+    found = champion(project, "digits")
+    assert found is not None
+    assert found.commit == commit
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_of_two_candidates_judged_from_the_same_inputs_the_second_has_lost_a_race(
+    project: Path, tmp_path: Path, is_shared: bool
+) -> None:
+    if is_shared:
+        share(project, tmp_path)
+    first, second = (
+        Candidate("digits", f"digits-{n}", commit, f"refs/ratchet/digits/{'0' * 64}", ())
+        for n, commit in enumerate(candidates(project, 2))
+    )
+    settle(project, first)
+    with pytest.raises(LostRaceError, match="judged from the same inputs by someone else") as lost:
+        settle(project, second)
+    assert lost.value.exit_code == RegistryError.exit_code
+    assert git(project, "rev-parse", first.judged_ref) == first.commit
 
 
 def test_an_unreachable_registry_is_an_error_and_never_no_champion(project: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.common.errors import LostRaceError, PublishError, RatchetError, RegistryError
 from tests.conftest import git
 from tests.digits import write_digits
 from tests.test_repository import clone
@@ -124,6 +125,23 @@ def test_a_candidate_that_lost_the_race_is_not_promoted_and_is_judged_again(worl
     assert (answer.code, "while the candidate was judged" in answer.error) == (4, True)
     assert world.status()["version"] == "v1.1.0"
     assert world.status()["waiting"] == "something new to judge"
+
+
+def test_a_remote_that_did_not_answer_is_tried_again_and_a_lost_race_is_not() -> None:
+    from prefect.states import Failed
+
+    from flows.retrain import promote
+
+    again = promote.retry_condition_fn
+    assert again is not None
+
+    def tried_again(error: RatchetError) -> bool:
+        return bool(again(promote, None, Failed(data=error)))
+
+    assert tried_again(RegistryError("the remote cannot be read"))
+    assert tried_again(PublishError("the remote did not take it"))
+    assert not tried_again(LostRaceError("the champion changed"))
+    assert not tried_again(RatchetError("anything else"))
 
 
 def test_a_rollback_is_not_undone_by_the_next_run_and_can_go_forth(world: World) -> None:

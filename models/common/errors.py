@@ -28,6 +28,10 @@ class RegistryError(RatchetError):
     exit_code = 4
 
 
+class LostRaceError(RegistryError):
+    """Someone else promoted or judged first, so this was not recorded; trying the same once more cannot help."""
+
+
 class PublishError(RatchetError):
     """Done here, but a remote refused or could not be reached; what to run to publish is in the message."""
 

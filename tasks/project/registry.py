@@ -11,11 +11,11 @@ the next stage tag is the compare-and-swap: whoever creates number N + 1 first h
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.common.errors import PublishError, RatchetError, RegistryError, UserError
+from models.common.errors import LostRaceError, PublishError, RatchetError, RegistryError, UserError
 from tasks.project.outputs import fetch_output
 from tasks.project.repository import check_identity, git, git_remote, shared
 
@@ -99,8 +99,8 @@ def synchronise(root: Path, model: str) -> None:
     remote = str(git_remote(root))
     patterns = [*(pattern for name in _names(model) for pattern in _patterns(name)), f"refs/ratchet/{model}/*"]
     try:
+        mine = _refs_here(root, patterns)  # before theirs: what is pushed and written meanwhile is not odd
         theirs = _refs(git(root, "ls-remote", "--refs", remote, *patterns))
-        mine = _refs(git(root, "for-each-ref", "--format=%(objectname)%09%(refname)", *patterns))
         missing = [ref for ref in theirs if ref not in mine]
         if missing:
             git(root, "fetch", "--quiet", "--no-tags", remote, *(f"{ref}:{ref}" for ref in missing))
@@ -133,11 +133,15 @@ def register_and_assign(
 ) -> Champion:
     """Puts a candidate in production as the next version, if the champion is still the one it was judged against.
 
-    `also` (ref: commit) is created in the same transaction. RegistryError when another promotion came first, or the
-    remote cannot be reached; nothing is changed then, here or there.
+    `also` (ref: commit) is created in the same transaction. LostRaceError when another promotion came first,
+    RegistryError when the remote cannot be reached; nothing is changed then, here or there.
     """
-    _still(champion(root, model), judged_against, model)
+    now = champion(root, model)
     known = tags(root, model)
+    promoted = champion_among([tag for tag in known if tag.commit == commit], model)
+    if promoted and also and _refs_here(root, also) == also:
+        return promoted  # an earlier try was taken, and only the answer to it was lost
+    _still(now, judged_against, model)
     version = _versions(known).get(commit) or next_version(root, model)
     number = 1 + max((tag.counter for name in _names(model) for tag in tags(root, name)), default=0)
     moment = max([int(time.time()) - 1, *(tag.time + 1 for tag in known)])
@@ -173,17 +177,12 @@ def rollback(root: Path, model: str, to_version: str | None = None) -> Champion:
 def create_refs(root: Path, new: Mapping[str, str], conflict: str) -> None:
     """Creates refs, all or none: on the remote first where the project is shared, then here.
 
-    RegistryError with `conflict` when one exists already; PublishError when the remote refuses for another reason.
+    A ref that exists already with this very value is success. LostRaceError with `conflict` when one has another
+    value; PublishError when the remote refuses for another reason.
     """
     if shared(root):
         _push_refs(root, str(git_remote(root)), new, conflict)
-    commands = "".join(f"create {ref} {object_id}\n" for ref, object_id in new.items())
-    try:
-        git(root, "update-ref", "--stdin", text=commands)
-    except RatchetError as error:
-        if any(word in str(error) for word in EXISTS):
-            raise RegistryError(conflict) from None
-        raise RegistryError(f"The registry cannot be written: {error}") from None
+    _write_refs(root, new, conflict)
 
 
 def fetch(root: Path, commit: str, path: str, into: Path) -> Path:
@@ -207,18 +206,45 @@ def _push_refs(root: Path, remote: str, new: Mapping[str, str], conflict: str) -
     try:
         git(root, "push", "--quiet", "--atomic", *leases, remote, *(f"{value}:{ref}" for ref, value in new.items()))
     except RatchetError as error:
+        if _taken(root, remote, new):
+            return
         if any(word in str(error) for word in EXISTS):
-            raise RegistryError(conflict) from None
+            raise LostRaceError(conflict) from None
         raise PublishError(
             f"'{remote}' did not take {', '.join(ref.split('/', 2)[2] for ref in new)}, so nothing changed: {error}."
             f" Check your rights there (git push --dry-run {remote}) and run it again"
         ) from None
 
 
+def _write_refs(root: Path, new: Mapping[str, str], conflict: str) -> None:
+    """Creates those that are not here yet; whatever synchronises this clone meanwhile fetches what was pushed too."""
+    problem: RatchetError | None = None
+    for _ in range(len(new) + 1):  # a fetch writes ref by ref: each round finds at least one more of them here
+        here = _refs_here(root, new)
+        if any(new[ref] != value for ref, value in here.items()):
+            raise LostRaceError(conflict)
+        try:
+            git(root, "update-ref", "--stdin", text="".join(f"create {ref} {new[ref]}\n" for ref in new.keys() - here))
+            return
+        except RatchetError as error:
+            problem = error
+            if not any(word in str(error) for word in EXISTS):
+                break
+    raise RegistryError(f"The registry cannot be written: {problem}")
+
+
+def _taken(root: Path, remote: str, new: Mapping[str, str]) -> bool:
+    """Whether the remote has all these refs although a push of them failed: only its answer was lost."""
+    try:
+        return _refs(git(root, "ls-remote", "--refs", remote, *new)) == new
+    except RatchetError:
+        return False
+
+
 def _still(now: Champion | None, judged_against: Champion | None, model: str) -> None:
     if (now and (now.commit, now.number)) != (judged_against and (judged_against.commit, judged_against.number)):
         was, is_now = (judged_against.version if judged_against else "none", now.version if now else "none")
-        raise RegistryError(
+        raise LostRaceError(
             f"{model}'s champion changed from {was} to {is_now} while the candidate was judged, so it was not promoted."
             f" Judge it against the new one: ratchet retrain {model}"
         )
@@ -278,6 +304,11 @@ def _names(model: str) -> tuple[str, str]:
 
 def _patterns(model: str) -> list[str]:
     return [f"refs/tags/{model}@*", f"refs/tags/{model}#*"]
+
+
+def _refs_here(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """Those of these refs, or of refs that match these patterns, that this clone has: {ref: object}."""
+    return _refs(git(root, "for-each-ref", "--format=%(objectname)%09%(refname)", *names))
 
 
 def _refs(listing: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from http import HTTPStatus
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -49,9 +49,6 @@ class Settings:
         """What `@bentoml.service` takes."""
         traffic = {"timeout": self.timeout_s, "max_concurrency": self.max_waiting}
         return {"name": self.model, "traffic": traffic, "threads": self.threads}
-
-    def save(self, folder: Path) -> None:
-        (folder / "settings.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
 def read_settings(folder: Path) -> Settings:

@@ -24,8 +24,9 @@ from tasks.adding.batch_file import BatchFile, content_hash, write_index
 from tasks.adding.inspection import inspected
 from tasks.adding.intake import Intake, Known
 from tasks.adding.quarantine import share_of_bad, write_quarantine
-from tasks.adding.staging import disk_full_is_told, finish_interrupted, only_one, spool
+from tasks.adding.staging import disk_full_is_told, finish_interrupted
 from tasks.project import repository
+from tasks.project.locks import lock, temporary_folder
 from tasks.project.params import Model, load_model
 
 Progress = Callable[[int, int], None]  # (examples read so far, examples in the source or 0 while that is unknown)
@@ -92,9 +93,9 @@ def add(root: Path, model: str, source: Path, split: str | None = None, progress
     repository.branch(root)
     repository.check_identity(root)
     home, folder = repository.home(root), root / "data" / model
-    with only_one(home, f"add-{model}"), disk_full_is_told(source):
+    with lock(home, f"add/{model}"), disk_full_is_told(source):
         recovered = finish_interrupted(root, folder)
-        with spool(home) as place:
+        with temporary_folder(home / "adding") as place:
             taken = _take_in(params, folder, Source(source), split, place, progress or _silent)
             quarantine = _quarantine(home, params, taken)
             batch = _keep(root, folder, taken, place) if len(taken.index) else None

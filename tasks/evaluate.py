@@ -4,9 +4,7 @@ Run: python -m tasks.evaluate MODEL. Reads artifacts/<model>/program; writes art
 """
 
 import json
-import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,6 +14,7 @@ from models.common.kind import ScoreJob
 from models.common.program.cost import measure
 from models.common.program.program import ProgramSpec
 from tasks.project.command import run
+from tasks.project.finite_json import finite_json
 from tasks.project.params import Model, load_model
 from tasks.project.repository import home
 
@@ -30,7 +29,8 @@ def evaluate(root: Path, model: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     table.to_parquet(out / "examples.parquet", index=False)
     content = {"examples": len(table), **metrics, "data_version": data_version(root / "data" / model)}
-    (out / "metrics.json").write_text(json.dumps(_plain(content), indent=2) + "\n")
+    # a NaN is written as null; the gate sees it in the table itself
+    (out / "metrics.json").write_text(json.dumps(finite_json(content), indent=2) + "\n")
     shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in list(metrics)[:3])
     print(f"{model}: {len(table):,} test examples, {shown}")
 
@@ -56,13 +56,6 @@ def exam(batches: Path, params: Model) -> pd.DataFrame:
 def summary(params: Model, table: pd.DataFrame, program: Path) -> dict[str, float]:
     """The kind's metrics of a score table."""
     return params.kind.summary(table, ProgramSpec.load(program).labels)
-
-
-def _plain(content: dict[str, Any]) -> dict[str, Any]:
-    """NaN and infinity, which JSON has not, become null; the gate sees them in the table itself."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in content.items()
-    }
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from models.common.program.cost import measure
 from models.common.program.program import Program, ProgramSpec
 from tasks.evaluate import score, summary
 from tasks.gating.gate import Scores, Unloadable, Verdict, decide
+from tasks.project.finite_json import finite_json
 from tasks.project.params import Model, load_model
 
 
@@ -89,12 +90,4 @@ def _metrics(scores: Scores | Unloadable | None) -> dict[str, float] | None:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     """A NaN is written as null: the reasons say where it was."""
-    path.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and value - value != 0 else value
+    path.write_text(json.dumps(finite_json(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

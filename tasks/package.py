@@ -8,10 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import requires
 from importlib.metadata import version as installed
@@ -25,6 +23,7 @@ from models.common.errors import RatchetError, UserError
 from models.common.program.program import ProgramSpec
 from tasks.packaging.smoke_test import Question, prove
 from tasks.project.imports import closure, distributions, source_of, without_packages
+from tasks.project.locks import temporary_folder
 from tasks.project.params import Model, load_model
 from tasks.project.repository import home
 from tasks.serve import free_port, running, unpack
@@ -63,7 +62,7 @@ def package(root: Path, model: str, version: str) -> PackageReport:
     artifacts = root / "artifacts" / model
     questions = read_questions(root, params)
     bento = artifacts / f"{model}.bento"
-    with _workspace(home(root) / "bentos") as work:
+    with temporary_folder(home(root) / "bentos", ".packaging-") as work:
         built = _build(params, version, artifacts / "program", questions[:: ASKED // GOLDEN], work)
         started = time.perf_counter()
         with running(unpack(built, work), "127.0.0.1", port := free_port(), log=work / "serve.log"):
@@ -104,13 +103,6 @@ def _spread(table: "pd.DataFrame") -> "pd.DataFrame":
     ordered = table.sort_values([name for name in ("label", "id") if name in table])
     count = min(ASKED, len(ordered))
     return ordered.iloc[[index * len(ordered) // count for index in range(count)]]
-
-
-@contextmanager
-def _workspace(parent: Path) -> Iterator[Path]:
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".packaging-") as folder:
-        yield Path(folder)
 
 
 def _build(params: Model, version: str, program: Path, golden: Sequence[Question], work: Path) -> Path:

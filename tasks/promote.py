@@ -18,9 +18,9 @@ from ruamel.yaml import YAML
 from models.common.errors import PublishError, RatchetError
 from tasks.gating.verdict import Verdict
 from tasks.project.fingerprint import Inputs, attempts, judged_ref
+from tasks.project.locks import lock
 from tasks.project.registry import Champion, create_refs, register_and_assign
-from tasks.project.repository import check_identity, dvc, dvc_each, git, git_remote, shared
-from tasks.project.workspace import project_lock
+from tasks.project.repository import check_identity, dvc, dvc_each, git, git_remote, home, shared
 
 STAGES = ("validate", "train", "evaluate")
 
@@ -56,7 +56,7 @@ def save(tree: Path, inputs: Inputs, verdict: Verdict, against: Champion | None)
     message = _message(inputs, verdict, against)
     add = ["add", "--quiet", *files]
     save_all = ["exp", "save", *stages, *include, "--name", name, "--force", "--json", "--message", message]
-    with project_lock(tree):  # DVC keeps what it is saving in refs that all worktrees share
+    with lock(home(tree), "project"):  # DVC keeps what it is saving in refs that all worktrees share
         answer = dvc_each(tree, [add, save_all])
     return Candidate(
         model=model,

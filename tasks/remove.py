@@ -5,8 +5,8 @@ from pathlib import Path
 
 from models.common.data.batches import batch_names, read_index
 from models.common.errors import PublishError, UserError
-from tasks.adding.staging import only_one
 from tasks.project import repository
+from tasks.project.locks import lock
 from tasks.project.params import load_model
 
 
@@ -28,7 +28,7 @@ def remove(root: Path, model: str, batch: str) -> RemoveReport:
     load_model(root, model)
     folder = root / "data" / model
     home = repository.home(root)
-    with only_one(home, f"add-{model}"):
+    with lock(home, f"add/{model}"):
         names = batch_names(folder)
         if batch not in names:
             raise UserError(f"{model} has no batch '{batch}'. Its batches: {', '.join(names) or 'none'}")

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +19,7 @@ import yaml
 
 from models.common.errors import RatchetError, UserError
 from models.common.kind import load_kind
+from tasks.project.locks import temporary_folder
 
 START_S = 120.0  # a service that is not ready by then will not be; 4 to 15 s are usual
 STOP_S = 10.0  # what a service gets to finish its requests
@@ -53,19 +54,16 @@ def unpack(bento: Path, into: Path) -> Path:
         raise UserError(f"{bento} cannot be read: {error.strerror}. Make one: ratchet retrain {bento.stem}") from error
     if found := next(into.glob(f"*-{digest}"), None):
         return found
-    into.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into, prefix=".unpacking-") as partial:
+    with temporary_folder(into, ".unpacking-") as place:
+        partial = place / "bento"
         try:
-            _extract(bento, Path(partial))
-            about = yaml.safe_load((Path(partial) / "bento.yaml").read_text())
+            _extract(bento, partial)
+            about = yaml.safe_load((partial / "bento.yaml").read_text())
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
             raise UserError(f"{bento} is not a Bento: {error}") from error
         folder = into / f"{about['name']}-{about['version']}-{digest}"
-        try:
-            Path(partial).rename(folder)
-            Path(partial).mkdir()  # for the context manager to remove
-        except OSError:  # another process was faster; its copy is the same
-            pass
+        with suppress(OSError):  # another process was faster; its copy is the same
+            partial.rename(folder)
     return folder
 
 

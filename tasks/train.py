@@ -1,6 +1,5 @@
 """Stage `train`: fine-tunes the model on every batch and exports the program. `python -m tasks.train MODEL`."""
 
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from models.common.data.batches import data_version, read_manifest
+from models.common.data.hashing import unit_interval
 from models.common.errors import RatchetError, UserError
 from models.common.kind import TrainJob
 from tasks.project import command, repository
@@ -43,18 +43,13 @@ def with_validation(manifest: pd.DataFrame, share: float) -> pd.DataFrame:
     if share == 0 or (manifest["split"] == "val").any():
         return manifest
     groups = manifest.loc[manifest["split"] == "train", "group"].unique()
-    points = {group: _point(f"validation {group}") for group in groups}
+    points = {group: unit_interval(f"validation {group}") for group in groups}
     held = {group for group, point in points.items() if point < share}
     if not held and len(groups) > 1:
         held = {min(groups, key=points.__getitem__)}
     chosen = (manifest["split"] == "train") & manifest["group"].isin(held)
     print(f"no val examples: {int(chosen.sum()):,} of the training examples (data.splits.val) choose the epoch instead")
     return manifest.assign(split=manifest["split"].mask(chosen, "val"))
-
-
-def _point(text: str) -> float:
-    """0 to 1, by a hash."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
 
 
 def _initial(root: Path, model: Model) -> Path | None:

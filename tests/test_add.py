@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from PIL import Image
 from models.common.data.batches import batch_names, data_version, payloads, read_manifest, read_payloads
 from models.common.errors import DataBlockedError, PublishError, UserError
 from tasks.add import add
+from tasks.project.fingerprint import inputs
 from tasks.project.repository import dvc
+from tasks.project.workspace import workspace
 from tasks.remove import remove
 from tests.conftest import git
 from tests.test_repository import clone, share
@@ -45,13 +48,13 @@ def set_data(project: Path, **data: object) -> None:
 
 
 def untouched(project: Path, before: str) -> bool:
-    """Nothing left behind: no file in data, no commit, nothing staged, no spool."""
+    """Nothing left behind: no file in data, no commit, nothing staged, no temporary folder."""
     folder = project / "data/digits"
     left = list(folder.glob("*")) if folder.exists() else []
-    spools = list((project / ".ratchet/adding").glob("*"))
+    temporary = list((project / ".ratchet/adding").glob("*"))
     return (
         not left
-        and not spools
+        and not temporary
         and git(project, "rev-parse", "HEAD") == before
         and not git(project, "status", "--short")
     )
@@ -80,6 +83,7 @@ def test_a_folder_becomes_one_committed_batch_with_its_bytes_as_delivered(projec
     assert set(manifest["split"]) == {"train", "val", "test"}
     assert (manifest["group"] == manifest["id"]).all()
     assert len(data_version(project / "data/digits")) == 12
+    assert inputs(project, "digits").data_version == data_version(project / "data/digits")  # from git as from the files
     column = pq.ParquetFile(project / f"data/digits/{report.batch}.parquet").metadata.row_group(0)
     assert column.column(column.num_columns - 1).compression == "UNCOMPRESSED"
 
@@ -263,6 +267,25 @@ def test_a_killed_add_is_finished_or_cleared_by_the_next(
     assert len(read_manifest(project / "data/digits")) == 200
     assert not git(project, "status", "--short")
     assert not list((project / ".ratchet/adding").glob("*"))
+
+
+def test_a_folder_of_the_same_process_number_or_a_stray_file_does_not_block_an_add(project: Path, digits: Path) -> None:
+    adding = project / ".ratchet/adding"
+    (adding / str(os.getpid())).mkdir(parents=True)  # as a killed one left it; in a container the number comes again
+    (adding / "notes.txt").touch()
+    assert add(project, "digits", digits).added == 200
+    assert [path.name for path in adding.iterdir()] == ["notes.txt"]
+
+
+def test_adding_to_a_model_does_not_stop_the_retraining_of_another_called_like_its_lock(
+    project: Path, digits: Path
+) -> None:
+    def retrain(done: int, total: int) -> None:
+        if done == total:
+            with workspace(project, "add-digits", "HEAD") as tree:
+                assert tree.exists()
+
+    assert add(project, "digits", digits, progress=retrain).added == 200
 
 
 def test_an_interrupted_add_takes_back_what_it_had_begun(

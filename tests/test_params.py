@@ -66,6 +66,14 @@ def test_a_model_name_that_cannot_be_a_tag_is_refused(tmp_path: Path) -> None:
     assert "must be lower-case letters" in _refusal(tmp_path, GOOD.replace("m1:", "'my model':"), "my model")
 
 
+@pytest.mark.parametrize("asked", ["m1", "m1-program"])
+def test_two_models_that_would_share_tags_are_refused(tmp_path: Path, asked: str) -> None:
+    two = GOOD.replace("{m1: {", "{m1-program: {kind: image_classification, data: {}, train: {}, gate: {}}, m1: {")
+    said = _refusal(tmp_path, two, asked)
+    assert "models 'm1' and 'm1-program' would share the git tags m1-program@" in said
+    assert "rename one of them" in said
+
+
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"No params\.yaml in .*Run ratchet in a Ratchet project"):
         load_model(tmp_path, "m1")

@@ -15,13 +15,16 @@ from models.common.data.arrow_columns import empty
 from models.common.data.batches import payloads, read_manifest, read_payloads
 from models.common.data.class_counts import read_counts, write_counts
 from models.common.data.decoded_cache import decoded, ragged
+from models.common.data.hashing import unit_interval
 from models.common.data.metadata import read_metadata
 from models.common.data.packed_files import pack, unpack
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example
-from models.common.params import DataParams
+from models.common.params import DataParams, Splits
 from models.common.program.answers import differs
-from tasks.adding.intake import Intake, Known
+from tasks.adding.intake import Intake, Known, split_of
+from tasks.project.finite_json import finite_json
+from tasks.train import with_validation
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,31 @@ from tasks.adding.intake import Intake, Known
 )
 def test_answers_differ_by_more_than_the_tolerance_or_in_kind(expected: object, answer: object, said: str) -> None:
     assert differs(expected, answer, 1e-4) == said
+
+
+@pytest.mark.parametrize(
+    ("group", "point", "split"),
+    [
+        ("a", 0.7913742705223816, "train"),
+        ("speaker 1", 0.22403802568933043, "test"),
+        ("größe", 0.8254949094511221, "train"),
+        ("0" * 64, 0.37842344159579144, "val"),
+    ],
+)
+def test_the_split_of_a_group_is_what_it_always_was(group: str, point: float, split: str) -> None:
+    assert unit_interval(group) == point
+    assert split_of(group, Splits(val=0.3, test=0.3)) == split
+
+
+def test_the_validation_groups_of_a_delivery_without_any_are_what_they_always_were() -> None:
+    groups = [f"scene{number}" for number in range(40)]
+    found = with_validation(pd.DataFrame({"split": "train", "group": groups}), 0.1)
+    assert list(found.loc[found["split"] == "val", "group"]) == ["scene6", "scene10", "scene16", "scene32", "scene35"]
+
+
+def test_json_gets_null_for_what_is_no_number_at_any_depth() -> None:
+    plain = finite_json({"a": float("nan"), "b": [1.5, -np.inf, {"c": np.float64("nan")}], "d": (0.0, "nan")})
+    assert plain == {"a": None, "b": [1.5, None, {"c": None}], "d": [0.0, "nan"]}
 
 
 def test_parts_come_back_and_the_same_parts_are_the_same_bytes() -> None:

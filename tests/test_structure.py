@@ -96,9 +96,9 @@ runpy.run_module("tasks." + stage, run_name="__main__", alter_sys=True)
         assert not uncovered(used, stage, "image_classification")
 
 
-def test_help_is_light_and_quick() -> None:
+def test_help_imports_nothing_heavy() -> None:
     probe = (
-        "import sys, time; start = time.perf_counter(); sys.argv = ['ratchet', '--help']\n"
+        "import sys; sys.argv = ['ratchet', '--help']\n"
         "from flows import cli\n"
         "try: cli.main()\n"
         "except SystemExit: pass\n"

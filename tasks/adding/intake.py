@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from models.common.data.batches import SPLITS
 from models.common.data.class_counts import read_counts
+from models.common.data.hashing import unit_interval
 from models.common.errors import BadExampleError
 from models.common.kind import Example, Truth
 from models.common.params import DataParams, Splits
@@ -22,7 +23,7 @@ from models.common.params import DataParams, Splits
 
 def split_of(group: str, shares: Splits) -> str:
     """train, val or test by the SHA-256 of a group: the same on every machine and whatever else there is."""
-    point = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    point = unit_interval(group)
     if point < shares.test:
         return "test"
     return "val" if point < shares.test + shares.val else "train"

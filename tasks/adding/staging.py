@@ -1,9 +1,6 @@
-"""What keeps an add safe: one at a time, in a place of its own, with nothing half-done left by one that was killed."""
+"""What keeps an add safe: a full disk is one line, and nothing half-done is left by one that was killed."""
 
 import errno
-import fcntl
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,41 +9,6 @@ from models.common.errors import UserError
 from tasks.project import repository
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@contextmanager
-def only_one(home: Path, name: str) -> Iterator[None]:
-    """Waits until no other process is inside `name`; the system releases a killed holder's lock."""
-    folder = home / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def spool(home: Path) -> Iterator[Path]:
-    """An empty folder of this process, gone at the end; those of processes that were killed are cleared first."""
-    parent = home / "adding"
-    for left in parent.glob("*"):
-        if not _alive(int(left.name)):
-            shutil.rmtree(left, ignore_errors=True)
-    place = parent / str(os.getpid())
-    place.mkdir(parents=True)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextmanager

@@ -40,13 +40,6 @@ class Unloadable:
     reason: str
 
 
-@dataclass(frozen=True)
-class CannotTell:
-    """Whether there is a champion could not be found out. Never the same as None: "there is none yet"."""
-
-    reason: str
-
-
 @dataclass(frozen=True, eq=False)
 class Exam:
     """The metric, the policy, and both models' rows in the same order; `champion` may be a trivial baseline."""

@@ -13,7 +13,6 @@ import pandas as pd
 from models.common.kind import Metric
 from tasks.gating import statistics
 from tasks.gating.comparison import (
-    CannotTell,
     Exam,
     Scores,
     Unloadable,
@@ -29,23 +28,19 @@ from tasks.gating.comparison import (
 from tasks.gating.verdict import Check, Status, Verdict
 from tasks.project.policy import Gate
 
-__all__ = ["CannotTell", "Check", "Scores", "Unloadable", "Verdict", "decide"]
+__all__ = ["Check", "Scores", "Unloadable", "Verdict", "decide"]
 
 UNITS = {"latency_ms": "ms", "size_mb": "MB", "memory_mb": "MB"}
 TRIVIAL = "trivial_"  # a kind may give the column trivial_<numerator>: what a model that learnt nothing would score
 
 
-def decide(
-    candidate: Scores, champion: Scores | Unloadable | CannotTell | None, policy: Gate, metrics: Sequence[Metric]
-) -> Verdict:
+def decide(candidate: Scores, champion: Scores | Unloadable | None, policy: Gate, metrics: Sequence[Metric]) -> Verdict:
     """Judges a candidate against the champion (None: there is none yet) by the policy; `metrics` are the kind's."""
     base = Verdict("ERROR", (), metric=policy.metric, confidence=policy.confidence)
     metric = next((metric for metric in metrics if metric.name == policy.metric), None)
     if metric is None:
         known = ", ".join(metric.name for metric in metrics)
         return replace(base, reasons=(f"the policy's metric '{policy.metric}' is unknown; there are: {known}",))
-    if isinstance(champion, CannotTell):
-        return replace(base, reasons=(f"which model is in production cannot be told: {champion.reason}",))
     rival = champion if isinstance(champion, Scores) else None
     wrong = tuple(problems(candidate, rival, metric, policy))
     if wrong:

@@ -1,8 +1,9 @@
 """What the gate says: the outcome, the reasons in plain sentences, and every check with its numbers."""
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
+
+from tasks.project.finite_json import finite_json
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT", "ERROR"]
 Status = Literal["pass", "fail", "undecided", "told"]  # told: worth knowing, decides nothing
@@ -54,9 +55,8 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for json.dumps; a bound that is infinite (nothing can be said) becomes None."""
-        plain = asdict(self)
-        plain["checks"] = [{key: _plain(value) for key, value in check.items()} for check in plain["checks"]]
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+        plain: dict[str, Any] = finite_json(asdict(self))
+        return plain
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> "Verdict":
@@ -64,10 +64,6 @@ class Verdict:
         known = _known(Verdict, content)
         checks = tuple(Check(**_known(Check, check)) for check in content["checks"])
         return Verdict(**{**known, "reasons": tuple(content["reasons"]), "checks": checks})
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _known(schema: type[Any], content: dict[str, Any]) -> dict[str, Any]:

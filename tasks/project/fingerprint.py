@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from models.common.data.hashing import version_of_batches
 from models.common.errors import RatchetError, UserError
 from tasks.project.repository import git, git_remote
 
@@ -43,7 +44,7 @@ def inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
     return Inputs(
         model=model,
         commit=commit,
-        data_version=hashlib.sha256("\n".join(sorted(pointers)).encode()).hexdigest()[:12],
+        data_version=version_of_batches(pointers),
         batches=len(pointers),
         fingerprint=hashlib.sha256(content.encode()).hexdigest(),
     )

@@ -1,6 +1,7 @@
 """params.yaml, read once, checked by pydantic, frozen; every mistake is one line that says what is allowed."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,6 +15,7 @@ from models.common.params import DataParams, TrainParams
 from tasks.project.policy import Gate, Schedule, Serve
 
 MODEL_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")  # also a git tag, a DVC stage and a folder
+PROGRAM = "-program"  # how the registry tags a model's bare program
 REQUIRED = ("kind", "data", "train", "gate")  # DVC must find them; each of the last three may be {}
 OPTIONAL = ("serve", "schedule")
 T = TypeVar("T", bound=BaseModel)
@@ -90,7 +92,19 @@ def _sections(root: Path) -> dict[str, Any]:
     models = content.get("models") if isinstance(content, dict) else None
     if not isinstance(models, dict):
         raise UserError("params.yaml has no mapping 'models:'; each model is a section under it")
-    return {str(name): section for name, section in models.items()}
+    sections = {str(name): section for name, section in models.items()}
+    _check_tags(sections)
+    return sections
+
+
+def _check_tags(names: Collection[str]) -> None:
+    """A promotion of `x` tags its bare program as `x-program`, which must be no other model."""
+    for name in names:
+        if f"{name}{PROGRAM}" in names:
+            raise UserError(
+                f"params.yaml: models '{name}' and '{name}{PROGRAM}' would share the git tags {name}{PROGRAM}@…,"
+                f" which a promotion of {name} makes for its ONNX program; rename one of them"
+            )
 
 
 def _check_keys(section: dict[str, Any], where: str) -> None:

@@ -3,7 +3,6 @@
 One run per model at a time, held by a lock that ends with its process; different models retrain side by side.
 """
 
-import fcntl
 import os
 import shutil
 import signal
@@ -12,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from models.common.errors import RatchetError, UserError
+from models.common.errors import RatchetError
+from tasks.project.locks import lock_or_refuse
 from tasks.project.outputs import cache
 from tasks.project.repository import dvc_setting, git, home, main_checkout
 
@@ -25,7 +25,7 @@ def workspace(root: Path, model: str, commit: str) -> Iterator[Path]:
 
     What a killed run left behind is removed first. UserError when this model is retraining already.
     """
-    with model_lock(root, model):
+    with lock_or_refuse(home(root), f"retrain/{model}", f"{model} is being retrained already"):
         work = home(root) / "work"
         work.mkdir(parents=True, exist_ok=True)
         for stale in work.glob(f"{model}@*"):
@@ -37,39 +37,6 @@ def workspace(root: Path, model: str, commit: str) -> Iterator[Path]:
             yield tree
         finally:
             _remove(root, tree)
-
-
-@contextmanager
-def model_lock(root: Path, model: str) -> Iterator[None]:
-    """Held by one process at a time per model; freed by the system when that process dies."""
-    with _locked(root, model, blocking=False):
-        yield
-
-
-@contextmanager
-def project_lock(root: Path) -> Iterator[None]:
-    """For what DVC keeps in refs that all worktrees share; waits for its turn."""
-    with _locked(root, "project.all", blocking=True):
-        yield
-
-
-@contextmanager
-def _locked(root: Path, name: str, blocking: bool) -> Iterator[None]:
-    path = home(root) / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise UserError(f"{name} is being retrained already ({_holder(path)}). Wait for it, or stop it") from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield
-
-
-def _holder(path: Path) -> str:
-    return f"process {path.read_text().strip() or 'unknown'}"
 
 
 def _share_cache(main: Path, tree: Path) -> None:

@@ -13,7 +13,6 @@ then the kind's own (`Kind.COLUMNS`), then whatever further columns the source h
 A group that nobody gave is null in the file and read as the id: such an example is a group of its own.
 """
 
-import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from models.common.data.arrow_columns import column
+from models.common.data.hashing import version_of_batches
 from models.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def _index(folder: Path, batch: str) -> Path:
 def data_version(folder: Path) -> str:
     """Twelve hex digits that name the set of batches, by content and whatever their order."""
     pointers = [yaml.safe_load((folder / f"{name}.parquet.dvc").read_text()) for name in batch_names(folder)]
-    digest = hashlib.sha256("\n".join(sorted(str(pointer["outs"][0]["md5"]) for pointer in pointers)).encode())
-    return digest.hexdigest()[:12]
+    return version_of_batches(str(pointer["outs"][0]["md5"]) for pointer in pointers)
 
 
 def payloads(folder: Path, batch: str, column: str = "bytes") -> Iterator[bytes]:

@@ -18,7 +18,6 @@ WIDEST = 480  # px
 RANGE = 80.0  # dB from black to white
 LOW = 60.0  # Hz: the lowest row
 COLOURS = ((4, 4, 20), (58, 18, 98), (146, 38, 104), (222, 74, 74), (251, 155, 60), (252, 246, 190))  # dark to light
-WAVE_HEIGHT = 48  # px
 MAX_SECONDS = 3600.0  # the sound was checked when it was added
 
 
@@ -62,18 +61,6 @@ def player(samples: NDArray[np.float32]) -> str:
         file.write(np.clip(samples, -1, 1))
     style = "width:100%;height:2rem;margin-top:.3rem"
     return f'<audio controls preload="none" style="{style}" src="{_inline(out.getvalue(), "audio/mpeg")}"></audio>'
-
-
-def waveform(samples: NDArray[np.float32], width: int = 320) -> str:
-    """An <svg>: the largest swing in each of `width` stretches."""
-    parts = np.array_split(samples, min(width, max(1, len(samples))))
-    peaks = [min(1.0, float(np.abs(part).max(initial=0))) * WAVE_HEIGHT / 2 for part in parts]
-    middle = WAVE_HEIGHT / 2
-    path = "".join(f"M{place} {middle - peak:.1f}V{middle + peak:.1f}" for place, peak in enumerate(peaks))
-    return (
-        f'<svg viewBox="0 0 {len(parts)} {WAVE_HEIGHT}" preserveAspectRatio="none" role="img" aria-label="waveform"'
-        f' style="width:100%;height:{WAVE_HEIGHT}px"><path d="{path}" stroke="currentColor" fill="none"/></svg>'
-    )
 
 
 def _decibels(samples: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,0 +1,92 @@
+"""Locks between processes of this machine. The kernel drops them when their holder ends, however it ends.
+
+No process number decides anything: in a container the same few numbers come again in every run.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from models.common.errors import UserError
+
+IN_USE = ".lock"  # file in a temporary folder that its process holds locked
+
+
+@contextmanager
+def lock(home: Path, name: str) -> Iterator[None]:
+    """Waits until no other process holds `name` ("add/digits"), then holds it."""
+    with _lock_file(home, name) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _sign(file)
+        yield
+
+
+@contextmanager
+def lock_or_refuse(home: Path, name: str, busy: str) -> Iterator[None]:
+    """The same without waiting: UserError with `busy` and the holder's process number where another one holds it."""
+    with _lock_file(home, name) as file:
+        if not _try(file):
+            file.seek(0)
+            raise UserError(f"{busy} (process {file.read().strip() or 'unknown'}). Wait for it, or stop it")
+        _sign(file)
+        yield
+
+
+@contextmanager
+def temporary_folder(parent: Path, prefix: str = "") -> Iterator[Path]:
+    """A folder of this process in `parent`, gone at the end.
+
+    Folders of that prefix that killed processes left there are removed first; those in use are let be.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{prefix}*"):
+        if left.is_dir():
+            _remove_left(left)
+    folder, file = _folder_in_use(parent, prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        file.close()
+
+
+def _folder_in_use(parent: Path, prefix: str) -> tuple[Path, IO[str]]:
+    while True:  # until it is locked, another process takes it for a left one and removes it
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        with suppress(FileNotFoundError):
+            file = (folder / IN_USE).open("w")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if (folder / IN_USE).exists():
+                return folder, file
+            file.close()
+
+
+def _remove_left(folder: Path) -> None:
+    with suppress(FileNotFoundError), (folder / IN_USE).open("a") as file:
+        if _try(file):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock_file(home: Path, name: str) -> IO[str]:
+    path = home / "locks" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+")
+
+
+def _try(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sign(file: IO[str]) -> None:
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()

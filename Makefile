@@ -24,8 +24,8 @@ lint: .venv/.ready          ## format, lint, types
 bench: .venv/.ready         ## every benchmark beside its peer; writes benchmarks/results.md
 	$(RUN) python -m benchmarks
 
-lock: .venv/.uv/bin/uv      ## requirements.in -> requirements.txt
-	.venv/.uv/bin/uv pip compile requirements.in -o requirements.txt --upgrade --universal --python-version 3.11 \
+lock: .venv/.uv/bin/uv      ## requirements.in and requirements-dev.in -> requirements.txt
+	.venv/.uv/bin/uv pip compile requirements.in requirements-dev.in -o requirements.txt --upgrade --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet
 
 clean:                      ## everything that can be made again

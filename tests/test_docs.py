@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 CODE = Path(__file__).parent.parent
-PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
+PAGES = [
+    *(CODE / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((CODE / "docs").rglob("*.md")),
+]
 
 
 def _text(page: Path) -> str:

@@ -65,7 +65,10 @@ def test_a_folder_in_models_is_all_that_a_new_kind_needs(project: Path, tmp_path
         )
         assert said.json()["label"] == "german"
         refused = httpx.post(f"http://127.0.0.1:{port}/predict", files={"text": b"123"})
-        assert (refused.status_code, refused.json()) == (400, {"error": "no letter in it; give a text"})
+        assert (refused.status_code, refused.json()) == (
+            400,
+            {"error": "no text in it; give a text with letters, as UTF-8"},
+        )
     finally:
         serving.terminate()
         serving.communicate(timeout=60)

@@ -5,16 +5,20 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from models.common.kind import known_kinds
 from tasks.package import carried_modules
 from tasks.project.imports import closure, imports
-from tests.conftest import CODE
+from tests.conftest import CODE, git
 
 HEAVY = ("torch", "torchvision", "prefect", "dvc", "great_expectations", "bentoml", "pandas", "numpy", "onnxruntime")
 STAGES = ("validate", "train", "evaluate")
@@ -110,12 +114,43 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_what_is_installed_is_locked_and_names_no_place_to_get_it_from() -> None:
-    for name in ("requirements.in", "requirements.txt", "Makefile"):
+    for name in ("requirements.in", "requirements-dev.in", "requirements.txt", "Makefile"):
         assert "://" not in (CODE / name).read_text(), name
     lines = (CODE / "requirements.txt").read_text().splitlines()
     pinned = [line for line in lines if line and not line.startswith((" ", "#"))]
     assert all("==" in line for line in pinned)
     assert len([line for line in lines if "--hash=sha256:" in line]) >= len(pinned)
+
+
+def asked_for(file: str) -> set[str]:
+    """Names of the packages that a requirements file asks for."""
+    lines = [line.partition("#")[0].strip() for line in (CODE / file).read_text().splitlines()]
+    return {Requirement(line).name for line in lines if line}
+
+
+def test_what_the_program_imports_is_asked_for_to_run_it_and_not_only_to_develop_it() -> None:
+    optional = {"wandb"}
+    tops = {name.split(".")[0] for path in OURS.values() for name in imports(path)}
+    foreign = tops - set(sys.stdlib_module_names) - {"flows", "tasks", "models"} - optional
+    sources = packages_distributions()
+    asked = asked_for("requirements.in") | {"starlette", "ruamel-yaml"}  # these two come with FastAPI and DVC
+    assert {
+        name for name in foreign if not {canonicalize_name(each) for each in sources.get(name, [])} & asked
+    } == set()
+
+
+def test_the_wheel_holds_the_whole_program_and_asks_for_what_it_needs(project: Path, tmp_path: Path) -> None:
+    build = "from setuptools.build_meta import build_wheel; import sys; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=project, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        files = set(wheel.namelist())
+        metadata = wheel.read(next(name for name in files if name.endswith("/METADATA"))).decode()
+    ours = [Path(name) for name in git(project, "ls-files", "flows", "tasks", "models").splitlines()]
+    assert [str(path) for path in ours if str(path) not in files] == []
+    needed = [line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
+    always = {Requirement(line).name for line in needed if "extra ==" not in line}
+    assert always == asked_for("requirements.in")
+    assert {Requirement(line).name for line in needed} - always == asked_for("requirements-dev.in")
 
 
 def test_files_and_functions_stay_short() -> None:

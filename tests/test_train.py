@@ -15,14 +15,13 @@ import pandas as pd
 import pytest
 import torch
 
-from models.common.data.batches import read_payloads
+from models.common.data.batches import data_version, read_payloads
 from models.common.errors import RatchetError, UserError
 from models.common.image.normalisation import Normalised
 from models.common.program.export import export, parity
 from models.common.program.program import Program, ProgramSpec
-from models.common.training import checkpoints, distributed
+from models.common.training import checkpoints, distributed, run
 from models.common.training.logger import Curves
-from models.image_classification import training
 from models.image_classification.dataset import pixels, square
 from models.image_classification.training import train
 from tests import together
@@ -97,7 +96,7 @@ def test_an_interrupted_training_goes_on_and_ends_exactly_as_if_nothing_had_happ
     whole, broken = (digits_job(tmp_path / name, batches, **SETTINGS) for name in ("whole", "broken"))
     train(whole)
     with monkeypatch.context() as patched:
-        patched.setattr(training, "Curves", Crash)
+        patched.setattr(run, "Curves", Crash)
         with pytest.raises(KeyboardInterrupt):
             train(broken)
     assert list((broken.home / "checkpoints").glob("*/last.pt"))
@@ -128,7 +127,7 @@ def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from(tmp
     process.wait()
     assert "val_accuracy" in told
     job = digits_job(tmp_path, batches, epochs=500, early_stopping=0)
-    saved = checkpoints.for_job(job, training.data_version(batches)).load("last", torch.device("cpu"))
+    saved = checkpoints.for_job(job, data_version(batches)).load("last", torch.device("cpu"))
     assert saved
     assert saved["epoch"] >= 2
 
@@ -182,7 +181,7 @@ def test_a_champions_weights_are_the_start_and_frozen_layers_stay_as_they_were(t
 
 def test_a_full_disk_is_one_line_and_loses_no_checkpoint(tmp_path, batches) -> None:
     job = digits_job(tmp_path, batches, epochs=3)
-    folder = checkpoints.for_job(job, training.data_version(batches)).folder
+    folder = checkpoints.for_job(job, data_version(batches)).folder
     folder.mkdir(parents=True)
     (folder / "last.partial").symlink_to("/dev/full")  # each write to it fails as on a full disk
     with pytest.raises(RatchetError, match=r"The disk is full .* Nothing is lost: free some space and run again"):

@@ -3,6 +3,7 @@
 A kind takes part by being a folder in models/ with deliveries in tests/samples/<kind>.py.
 """
 
+import hashlib
 import importlib
 import itertools
 import json
@@ -107,6 +108,7 @@ def test_the_score_table_has_the_test_examples_in_order_and_its_metrics_are_numb
     metrics = json.loads((chain.artifacts / "evaluation/metrics.json").read_text())
     for metric in chain.kind.METRICS:
         assert np.isfinite(metrics[metric.name]), metric.name
+        assert metrics[metric.name] == pytest.approx(metric.value(chain.table)), "summary and gate must be of one mind"
         if metric.estimate:
             doubled = metric.estimate(chain.table)(np.full((3, len(chain.table)), 2.0))
             assert doubled == pytest.approx([metrics[metric.name]] * 3)  # what counts twice everywhere changes nothing
@@ -135,10 +137,11 @@ def test_the_report_has_the_kinds_own_sections_and_is_self_contained(chain: Chai
 def test_the_bento_was_proven_and_its_proof_can_fail(chain: Chain) -> None:
     questions = min(32, len(chain.table))
     assert chain.packaged.requests >= questions + 12
-    told = [chain.kind.expected(row, chain.labels) for row in rows(chain)]
+    service = chain.kind.SERVICE
+    told = [service.expected(row, chain.labels) for row in rows(chain)]
     for one in told:
-        assert chain.kind.differs(one, one, 1e-4) == ""
-    others = [chain.kind.differs(one, other, 1e-4) for one, other in itertools.pairwise(told)]
+        assert service.differs(one, one, 1e-4) == ""
+    others = [service.differs(one, other, 1e-4) for one, other in itertools.pairwise(told)]
     assert any(others), "every example has the same answer, so a wrong one would pass"
     assert not any("\n" in said for said in others)
 
@@ -151,9 +154,9 @@ def rows(chain: Chain) -> list[dict[str, Any]]:
 def test_a_form_has_the_fields_of_the_kind_and_gives_the_example_back(chain: Chain) -> None:
     test = exam(chain.batches, load_model(chain.root, chain.model)).head(3)
     for payload in read_payloads(chain.batches, test):
-        form = chain.kind.form(payload)
+        form = chain.kind.SERVICE.form(payload)
         assert form
-        assert set(form) <= set(chain.kind.FIELDS)
+        assert set(form) <= set(chain.kind.SERVICE.fields)
         assert all(isinstance(file, bytes) and file for file in form.values())
 
 
@@ -176,13 +179,18 @@ def test_training_goes_on_from_the_champions_weights(
     assert summary["epochs_run"] == 1
 
 
-def test_every_batch_can_be_read_by_a_program_that_was_trained_before(chain: Chain) -> None:
+def test_every_payload_comes_out_of_a_batch_as_it_was_delivered(chain: Chain) -> None:
+    manifest = read_manifest(chain.batches)
+    payloads = read_payloads(chain.batches, manifest)
+    assert [hashlib.sha256(payload).hexdigest() for payload in payloads] == list(manifest["id"])
+
+
+def test_a_program_takes_an_example_of_what_its_description_says(chain: Chain) -> None:
     program = Program(chain.artifacts / "program")
     assert all(
         np.isfinite(value).all() for value in program.run(**program.one_example()).values() if value.dtype.kind == "f"
     )
     assert program.spec.kind == load_model(chain.root, chain.model).kind_name
-    assert not read_manifest(chain.batches).empty
 
 
 @pytest.mark.parametrize("name", known_kinds())

@@ -1,6 +1,7 @@
-"""The stage `evaluate`: the exported program over the test split, one row per example, and what it costs to run.
+"""The stage `evaluate`: the exported program over the test split, one row per example.
 
-Run: python -m tasks.evaluate MODEL. Reads artifacts/<model>/program; writes artifacts/<model>/evaluation.
+Run: python -m tasks.evaluate MODEL. Reads artifacts/<model>/program; writes artifacts/<model>/evaluation. What the
+program costs to run is measured in judge.py, beside the champion.
 """
 
 import json
@@ -11,7 +12,6 @@ import pandas as pd
 from models.common.data.batches import data_version, read_manifest
 from models.common.errors import UserError
 from models.common.kind import ScoreJob
-from models.common.program.cost import measure
 from models.common.program.program import ProgramSpec
 from tasks.project.command import run
 from tasks.project.finite_json import finite_json
@@ -24,7 +24,7 @@ def evaluate(root: Path, model: str) -> None:
     params = load_model(root, model)
     folder = root / "artifacts" / model
     table = score(root, params, folder / "program")
-    metrics = summary(params, table, folder / "program") | measure([folder / "program"])[0]
+    metrics = summary(params, table, folder / "program")
     out = folder / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
     table.to_parquet(out / "examples.parquet", index=False)

@@ -1,5 +1,6 @@
 """Photos as people have them: which are taken, which are refused, and what is recorded of each."""
 
+import base64
 import io
 from typing import Any
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from models.audio_visual.report import _picture as shown_beside_sound
 from models.common.data.near_duplicates import alike, alike_earlier
 from models.common.errors import BadExampleError
-from models.common.image.decoding import decode, open_image, shown_size
+from models.common.image.decoding import decode, decode_whole, open_image, shown_size
 from models.common.image.letterbox import Canvas
 from models.image_classification.params import ImageData
 from models.image_classification.reading import inspect
+from models.image_classification.report import _picture as shown_in_report
 
 DATA = ImageData(image_size=32)
 
@@ -48,6 +51,25 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     inspect(payload, DATA)
     middle = decode(open_image(payload, DATA.max_pixels), 64)[32, 32, 0]
     assert 120 < middle < 136
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_by_what_they_can_hold_not_by_what_a_picture_holds(kind: str) -> None:
+    for values in ([0, 255], [255, 256], [256, 65535], [0, 128 * 257]):
+        payload = saved(Image.fromarray(np.repeat(np.array([values], np.uint16), 20, axis=0).repeat(20, axis=1)), kind)
+        pixels = decode_whole(open_image(payload, DATA.max_pixels), 40, 20)
+        assert pixels[10, [5, 35], 0].tolist() == [round(value / 257) for value in values]
+        for thumbnail in (shown_in_report, shown_beside_sound):
+            encoded = thumbnail(payload).split("base64,")[1].split('"')[0]
+            shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+            assert shown[10, [5, 35], 0].tolist() == [round(value / 257) for value in values]
+
+
+@pytest.mark.parametrize(("kind", "full"), [(np.int32, 65535), (np.float32, 255)])
+def test_grey_of_32_bits_is_read_as_documented(kind: type, full: int) -> None:
+    values = np.array([[0, full * 0.4, full, full * 2]] * 4, kind)
+    pixels = decode_whole(open_image(saved(Image.fromarray(values), "TIFF"), DATA.max_pixels), 4, 4)
+    assert pixels[0, :, 0].tolist() == [0, 102, 255, 255]
 
 
 def test_exif_rotation_is_applied_to_size_and_pixels() -> None:

@@ -8,6 +8,7 @@ from scipy import optimize, stats
 
 from tasks.gating.statistics import (
     BinaryComparison,
+    Comparison,
     ResampledComparison,
     compare,
     examples_to_decide,
@@ -77,6 +78,59 @@ def test_a_bound_lies_where_the_p_value_crosses(wins: int, losses: int, examples
     assert lower < pair.gain < upper
     assert pair.p_above(lower - 1e-6) <= 0.05 <= pair.p_above(lower + 1e-6)
     assert pair.p_below(upper + 1e-6) <= 0.05 <= pair.p_below(upper - 1e-6)
+
+
+def same_statement(comparison: Comparison, threshold: float, confidence: float) -> bool:
+    """Whether bounds and p-values say the same of the threshold."""
+    alpha = 1 - confidence
+    above = (comparison.p_above(threshold) < alpha) == (comparison.lower(confidence) > threshold)
+    below = (comparison.p_below(threshold) < alpha) == (comparison.upper(confidence) < threshold)
+    return above and below
+
+
+CONFIDENCES = (0.3, 0.5, 0.75, 0.9, 0.9375, 0.95, 0.975, 0.99, 0.999)  # also where groups in a row are just enough
+
+
+def test_a_p_value_and_a_bound_are_one_statement_for_right_or_wrong() -> None:
+    rng = np.random.default_rng(8)
+    cases = [(0, 0, 1), (1, 0, 1), (0, 1, 1), (20, 0, 20), (0, 20, 20), (40, 0, 40), (7, 7, 300), (30, 30, 60)]
+    for examples in rng.integers(1, 400, 60).tolist():
+        differing = int(rng.integers(0, min(examples, 60) + 1))
+        wins = int(rng.integers(0, differing + 1))
+        cases.append((wins, differing - wins, examples))
+    for wins, losses, examples in cases:
+        pair = BinaryComparison(wins, losses, examples)
+        for threshold in (-1.0, -0.02, 0.0, pair.gain, 1.0, *rng.uniform(-1, 1, 3)):
+            for confidence in CONFIDENCES:
+                assert same_statement(pair, threshold, confidence), (pair, threshold, confidence)
+
+
+def test_a_p_value_and_a_bound_are_one_statement_for_any_number_of_groups() -> None:
+    rng = np.random.default_rng(9)
+    for groups in (1, 2, 3, 4, 5, 6, 7, 8, 12, 40, 1000):
+        draws = rng.normal(0.1, 1, (4, 300))
+        for resampled in (draws[0], draws[1].round(), np.abs(draws[2].round()), np.full(300, 0.1), draws[3][:1]):
+            found = ResampledComparison(float(resampled.mean()), resampled, groups)
+            seen = rng.choice(resampled, 3)  # exactly where bounds lie
+            for threshold in (-10, 0, 0.1, 10, *seen, *rng.normal(0, 1, 3)):
+                for confidence in (*CONFIDENCES, 1 - found.p_below(threshold), 1 - found.p_above(threshold)):
+                    assert same_statement(found, threshold, confidence), (groups, threshold, confidence)
+
+
+@pytest.mark.parametrize("groups", [5, 6, 8, 12, 30])
+def test_a_p_value_of_few_groups_gives_no_more_false_alarms_than_it_says(groups: int) -> None:
+    rng = np.random.default_rng(10)
+    trials, resamples = 3000, 1000
+    differences = rng.normal(size=(groups, trials))  # the two models are equally good
+    drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples) / groups @ differences
+    alarms = [ResampledComparison(0.0, gains, groups).p_below(0.0) < 0.05 for gains in drawn.T]
+    assert np.mean(alarms) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_all_groups_agreeing_is_no_surer_than_their_number() -> None:
+    found = resampled(np.ones(80), np.zeros(80), np.repeat(np.arange(6), 20)[:80])
+    assert found.p_above(0) >= 0.5**4
+    assert found.p_below(0) == 1
 
 
 def test_exchanging_the_models_mirrors_the_interval() -> None:
@@ -158,7 +212,7 @@ def test_the_cluster_bootstrap_errs_about_as_often_as_it_says() -> None:
 
 
 def test_too_few_groups_give_no_bound_at_all() -> None:
-    assert (fewest_groups(0.95), fewest_groups(0.99), fewest_groups(0.5)) == (5, 7, 1)
+    assert (fewest_groups(0.95), fewest_groups(0.99), fewest_groups(0.5)) == (5, 7, 2)
     found = resampled(np.ones(80), np.zeros(80), np.repeat(np.arange(4), 20))
     assert (found.lower(0.95), found.upper(0.95)) == (-math.inf, math.inf)
 

@@ -9,8 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.common.errors import RatchetError
 from models.common.image.augmentation import erased, moved, recoloured, resampled
+from models.common.training.checkpoints import Checkpoints
 from models.common.training.freezing import freeze, layer_groups, trainable_groups
+from models.common.training.logger import Curves
+from models.common.training.loop import fit
 from models.common.training.optimizers import Average, optimizer, rate, set_rate
 from models.image_classification import networks
 from models.image_classification.learner import ImageLearner, Photos, mixed
@@ -235,3 +239,42 @@ def test_a_delivery_of_train_and_test_alone_gets_validation_examples_by_whole_gr
     assert (with_validation(few, 0.01)["split"] == "val").sum() == 2  # one group, where the share comes to none
     assert with_validation(found, 0.1) is found  # its own stay what they are
     assert with_validation(manifest, 0.0) is manifest
+
+
+class Measured:
+    """A learner of one weight whose validation gives these values, one an epoch."""
+
+    examples = 2
+
+    def __init__(self, *values: float) -> None:
+        self.network = nn.Linear(1, 1)
+        self.groups = layer_groups(self.network, [self.network])
+        self.values = iter(values)
+
+    def fetch(self, positions):
+        return torch.ones(len(positions), 1)
+
+    def loss(self, batch):
+        return self.network(batch).square().mean()
+
+    def evaluate(self) -> dict[str, float]:
+        return {"val_loss": 1.0, "val_score": next(self.values)}
+
+
+def best_epoch(folder, monitor: str, *values: float, **train) -> int:
+    settings = ImageTrain(**{"epochs": len(values), "batch_size": 2, "precision": "fp32", **train})
+    checkpoints, curves = Checkpoints(folder), Curves(None, len(values))
+    return fit(Measured(*values), settings, monitor, torch.device("cpu"), checkpoints, curves).best_epoch
+
+
+def test_an_epoch_whose_metric_is_nan_is_never_the_best(tmp_path) -> None:
+    assert best_epoch(tmp_path / "first", "val_score", math.nan, 0.5, 0.7, 0.6) == 3
+    assert best_epoch(tmp_path / "later", "val_score", 0.5, math.nan, 0.7, math.nan) == 3
+    assert best_epoch(tmp_path / "stopped", "val_score", math.nan, 0.5, 0.4, 0.7, early_stopping=1) == 2
+
+
+def test_a_metric_that_is_always_nan_is_one_line_and_no_best_epoch(tmp_path) -> None:
+    with pytest.raises(
+        RatchetError, match="best epoch cannot be selected: val_score was no finite number after any of 2"
+    ):
+        best_epoch(tmp_path, "val_score", math.nan, math.nan)

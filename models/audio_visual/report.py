@@ -13,7 +13,7 @@ from models.audio_visual.scoring import summary
 from models.common.data.batches import read_payloads
 from models.common.data.packed_files import unpack
 from models.common.errors import UserError
-from models.common.image.decoding import open_image
+from models.common.image.decoding import open_image, rgb
 from models.common.kind import ReportJob, ReportSection
 from models.common.reporting.audio import player, shown, sound_grid, spectrogram
 from models.common.reporting.confusion import confusions
@@ -116,6 +116,6 @@ def _picture(payload: bytes) -> str:
     tiny = max(image.size) < TINY
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     out, kind = io.BytesIO(), "png" if tiny else "jpeg"
-    (image if tiny and image.mode in ("L", "RGB") else image.convert("RGB")).save(out, kind, quality=82)
+    rgb(image).save(out, kind, quality=82)
     encoded = base64.b64encode(out.getvalue()).decode()
     return f'<img class="{"tiny" if tiny else ""}" alt="" src="data:image/{kind};base64,{encoded}">'

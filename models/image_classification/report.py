@@ -4,10 +4,9 @@ import base64
 import io
 from html import escape
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
-from models.common.image.decoding import open_image
+from models.common.image.decoding import open_image, rgb
 from models.common.kind import ReportJob, ReportSection
 from models.common.reporting.classification import confidence, mistakes
 from models.common.reporting.confusion import confusions
@@ -40,13 +39,6 @@ def _picture(payload: bytes) -> str:
     tiny = max(image.size) < TINY
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     out, kind = io.BytesIO(), "png" if tiny else "jpeg"
-    _plain(image).save(out, kind, quality=82)
+    rgb(image).save(out, kind, quality=82)
     encoded = base64.b64encode(out.getvalue()).decode()
     return f'<img class="{"tiny" if tiny else ""}" alt="" src="data:image/{kind};base64,{encoded}">'
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, float)
-        return Image.fromarray((255 * values / max(values.max(), 1)).astype(np.uint8))
-    return image.convert("RGB")

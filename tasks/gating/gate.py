@@ -150,10 +150,7 @@ def _primary(exam: Exam, about: str = "primary") -> Check:
 def _undecided(check: Check, found: statistics.Comparison, must_exceed: float, worse_below: float, policy: Gate) -> str:
     """Why not, and about how many more test examples would decide."""
     if isinstance(found, statistics.ResampledComparison) and not np.isfinite(found.lower(policy.confidence)):
-        needed = statistics.fewest_groups(policy.confidence)
-        return (
-            f"the test examples are of {found.groups} group(s), and at least {needed} are needed to be sure of anything"
-        )
+        return _without_bounds(found, policy)
     start = f"not surely above {must_exceed:+g}" if must_exceed else "not surely above 0"
     if worse_below <= found.gain <= must_exceed:
         return f"{start}; with this gain, more test examples would not change that"
@@ -165,6 +162,18 @@ def _undecided(check: Check, found: statistics.Comparison, must_exceed: float, w
         return start
     shown = "decide" if better else "show that it is worse"
     return f"{start}; about {more:,} more test examples would {shown}, if the gain stays as seen"
+
+
+def _without_bounds(found: statistics.ResampledComparison, policy: Gate) -> str:
+    needed = statistics.fewest_groups(policy.confidence)
+    if found.groups < needed:
+        return (
+            f"the test examples are of {found.groups} group(s), and at least {needed} are needed to be sure of anything"
+        )
+    return (
+        f"{len(found.resampled):,} resamples of {found.groups} groups are too few to be sure of anything at"
+        f" {percent(policy)}; add test examples of more groups, or raise gate.resamples"
+    )
 
 
 # 2. Floors; for a first model a trivial baseline too

@@ -6,11 +6,13 @@ Two ways of comparing, each with bounds and p-values that agree with one another
   is McNemar's asymptotic test turned into an interval. Under 25 examples on which the two differ, the exact mid-p
   version (Fagerland et al., BMC Med. Res. Methodol. 13:91, 2013) has to agree too: the wider of both bounds counts.
 - anything else, or examples that come in groups: the paired cluster bootstrap, resampling whole groups, with the
-  expanded percentiles of Hesterberg (The American Statistician 69, 371-386, 2015) for few groups.
+  expanded percentiles of Hesterberg (The American Statistician 69, 371-386, 2015) for few groups. The bounds are found
+  from the p-values, so the two cannot differ.
 
 A gain is always counted so that more is better; bounds are one-sided, each at the confidence asked for.
 """
 
+import bisect
 import hashlib
 import math
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
+from scipy import special
 
 from models.common.kind import Estimate
 
@@ -102,30 +104,36 @@ class ResampledComparison:
         return f"paired bootstrap over {self.groups:,} groups, {len(self.resampled):,} resamples"
 
     def lower(self, confidence: float) -> float:
-        share = self._tail(confidence)
-        return -math.inf if share is None else float(np.quantile(self.resampled, share))
+        rank = self._rank(confidence)
+        return -math.inf if rank < 1 else float(np.partition(self.resampled, rank - 1)[rank - 1])
 
     def upper(self, confidence: float) -> float:
-        share = self._tail(confidence)
-        return math.inf if share is None else float(np.quantile(self.resampled, 1 - share))
+        rank = self._rank(confidence)
+        return math.inf if rank < 1 else float(np.partition(self.resampled, -rank)[-rank])
 
     def p_above(self, threshold: float) -> float:
-        return float(1 + np.count_nonzero(self.resampled <= threshold)) / (1 + len(self.resampled))
+        return self._p(int(np.count_nonzero(self.resampled <= threshold)))
 
     def p_below(self, threshold: float) -> float:
-        return float(1 + np.count_nonzero(self.resampled >= threshold)) / (1 + len(self.resampled))
+        return self._p(int(np.count_nonzero(self.resampled >= threshold)))
 
-    def _tail(self, confidence: float) -> float | None:
-        """Share of resamples below the lower bound; None where there are too few groups for any bound."""
-        if self.groups < fewest_groups(confidence):
-            return None
-        widened = math.sqrt(self.groups / (self.groups - 1)) * special.stdtrit(self.groups - 1, 1 - confidence)
-        return float(special.ndtr(widened))
+    def _rank(self, confidence: float) -> int:
+        """Which resample, counted from the lowest, is the lower bound: that many have a p-value under 1 - confidence.
+        0: there are too few groups, or too few resamples, for any bound."""
+        return bisect.bisect_left(range(len(self.resampled) + 1), 1 - confidence, key=self._p)
+
+    def _p(self, beyond: int) -> float:
+        """Of a threshold with `beyond` resamples on its wrong side: their share, larger for few groups (Hesterberg),
+        and never less than the chance that all groups agree by luck."""
+        if self.groups < 2:
+            return 1.0
+        narrowed = math.sqrt((self.groups - 1) / self.groups) * special.ndtri((1 + beyond) / (1 + len(self.resampled)))
+        return max(0.5**self.groups, float(special.stdtr(self.groups - 1, narrowed)))
 
 
 def fewest_groups(confidence: float) -> int:
-    """Groups needed for a bound: with fewer, even all of them agreeing could be luck (2^-groups > 1 - confidence)."""
-    return math.ceil(math.log2(1 / (1 - confidence)) - 1e-9)
+    """Groups needed for a bound: with fewer, even all of them agreeing could be luck (2^-groups >= 1 - confidence)."""
+    return max(2, math.floor(-math.log2(1 - confidence)) + 1)
 
 
 def mcnemar_mid_p(wins: int, losses: int, share: float = 0.5) -> float:
@@ -151,6 +159,8 @@ def tango_z(wins: int, losses: int, examples: int, threshold: float) -> float:
 
 def paired_p(wins: int, losses: int, examples: int, threshold: float = 0.0) -> float:
     """One-sided p-value against "the gain is at most `threshold`"."""
+    if threshold >= 1:  # no gain is more
+        return 1.0
     score = float(special.ndtr(-tango_z(wins, losses, examples, threshold)))
     differing = wins + losses
     if not 0 < differing < EXACT_BELOW:
@@ -162,15 +172,16 @@ def paired_p(wins: int, losses: int, examples: int, threshold: float = 0.0) -> f
 
 
 def _where_p_crosses(wins: int, losses: int, examples: int, alpha: float) -> float:
-    """The threshold at which paired_p is `alpha`: p grows with the threshold."""
-    edge = 1 - 1e-12
-
-    def excess(threshold: float) -> float:
-        return paired_p(wins, losses, examples, threshold) - alpha
-
-    if excess(-edge) >= 0:
-        return -1.0
-    return float(optimize.brentq(excess, -edge, edge, xtol=1e-9))
+    """The least threshold, to the last bit, at which paired_p is not under `alpha`: p grows with the threshold."""
+    low, high = -1.0, 1.0
+    if paired_p(wins, losses, examples, low) >= alpha:
+        return low
+    while low < (middle := (low + high) / 2) < high:
+        if paired_p(wins, losses, examples, middle) < alpha:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def compare(

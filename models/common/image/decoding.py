@@ -64,7 +64,7 @@ def decode(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """
     try:
         image.draft("RGB", (size, size))  # JPEG: decode at the nearest larger 1/2, 1/4, 1/8; ignored by other formats
-        picture = _rgb(ImageOps.exif_transpose(image))
+        picture = rgb(ImageOps.exif_transpose(image))
         if picture.size != (size, size):
             picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     except Exception as error:  # truncated or damaged data makes PIL raise anything
@@ -79,7 +79,7 @@ def decode_whole(image: Image.Image, width: int, height: int) -> NDArray[np.uint
     """
     try:
         image.draft("RGB", (max(width, height),) * 2)  # as in `decode`; square, since it may still be rotated
-        picture = _rgb(ImageOps.exif_transpose(image))
+        picture = rgb(ImageOps.exif_transpose(image))
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     except Exception as error:  # truncated or damaged data makes PIL raise anything
@@ -87,13 +87,15 @@ def decode_whole(image: Image.Image, width: int, height: int) -> NDArray[np.uint
     return np.asarray(picture)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if (
-        image.mode.startswith("I") or image.mode == "F"
-    ):  # 16 and 32 bit grey: PIL's own conversion clips, it does not scale
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-        return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8)).convert("RGB")
+def rgb(image: Image.Image) -> Image.Image:
+    """`image` in 8-bit RGB, transparency put on white.
+
+    Grey of more than 8 bits is scaled by what its numbers can hold, never by what one picture happens to hold: integers
+    from 0 to 65535 (mode I too: older Pillows read 16-bit PNGs into it), floats from 0 to 255, as Pillow converts them.
+    """
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion clips, it does not scale
+        values = np.asarray(image, dtype=np.float64) / (255 if image.mode == "F" else 65535)
+        return Image.fromarray((np.clip(values, 0, 1) * 255).round().astype(np.uint8)).convert("RGB")
     if "A" in image.mode or "transparency" in image.info:
         clear = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")

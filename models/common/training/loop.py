@@ -155,6 +155,11 @@ class _Run:
             self._keep(epoch, row)
             self._curves.record(row)
             epoch += 1
+        if self._best == -np.inf:
+            raise RatchetError(
+                f"The best epoch cannot be selected: {self._monitor} was no finite number after any of {epoch} epochs."
+                " Look at the validation examples, lower train.learning_rate or choose another train.metric"
+            )
         best = self._checkpoints.load("best", self._device)
         if best is None:
             raise RatchetError(f"{self._checkpoints.folder} was emptied while training ran; run again")
@@ -214,7 +219,7 @@ class _Run:
 
     def _keep(self, epoch: int, row: Row) -> None:
         """Judges the epoch, then saves: the best weights first, then the state that says which epoch they are of."""
-        value = -row[self._monitor] if self._monitor.endswith("loss") else row[self._monitor]
+        value = self._goodness(row)
         if value > self._best or not self._best_epoch:
             self._best, self._best_epoch, self._waited = value, epoch + 1, 0
             with self._average.applied() if self._average else nullcontext():
@@ -222,6 +227,11 @@ class _Run:
         elif self._trainable(epoch) == self._trainable(self._train.epochs - 1):
             self._waited += 1  # not while layers are still being unfrozen
         self._save("last", self._state(epoch, row))
+
+    def _goodness(self, row: Row) -> float:
+        """The monitored metric, higher for a better epoch; NaN, which no comparison could place, is worse than any."""
+        value = -row[self._monitor] if self._monitor.endswith("loss") else row[self._monitor]
+        return -np.inf if np.isnan(value) else value
 
     def _state(self, epoch: int, row: Row) -> dict[str, Any]:
         return {

@@ -104,8 +104,9 @@ def picture(colour: str = "white", size: tuple[int, int] = (40, 20)) -> bytes:
 
 def browser(profile: Path, *options: str) -> list[str]:
     sound = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-    quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--no-proxy-server", f"--user-data-dir={profile}", *sound)
-    return [str(BROWSER), *quiet, *options]
+    headless = ("--headless", "--no-sandbox", "--disable-gpu")
+    quiet = ("--disable-background-networking", "--no-proxy-server", f"--user-data-dir={profile}")
+    return [str(BROWSER), *headless, *quiet, *sound, *options]
 
 
 def shown(service: Service, profile: Path) -> str:

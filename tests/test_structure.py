@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -120,6 +121,20 @@ def test_what_is_installed_is_locked_and_names_no_place_to_get_it_from() -> None
     pinned = [line for line in lines if line and not line.startswith((" ", "#"))]
     assert all("==" in line for line in pinned)
     assert len([line for line in lines if "--hash=sha256:" in line]) >= len(pinned)
+
+
+def test_the_ci_script_goes_on_and_says_so_where_no_browser_can_be_installed(tmp_path: Path) -> None:
+    for name in ("env", "bash", "dirname", "id", "timeout"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    for name, content in (("apt-get", "exit 100"), ("make", 'echo "make $1"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{content}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [CODE / ".ci/run"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True, timeout=60
+    )
+    said, *steps = done.stdout.splitlines()
+    assert "the tests of the start page are skipped" in said
+    assert steps == ["make lint", "make test"]
 
 
 def asked_for(file: str) -> set[str]:

@@ -4,6 +4,8 @@ import itertools
 
 from torch import Tensor, nn
 
+from models.common.image.blocks import ConvNormAct, ResidualBlock
+
 
 class SmallCNN(nn.Module):
     """A stem, then one stage per halving down to 4 px: convolution, pooling, residual block.
@@ -18,9 +20,9 @@ class SmallCNN(nn.Module):
         halved = stride == 2 and size >= 16
         stages = max(1, (size // (8 if halved else 4)).bit_length() - 1)  # halved: 16 px: 1, 32 px: 2, 64 px: 3
         channels = [width * 2 ** min(stage, 3) for stage in range(stages + 1)]
-        stem = _Conv(3, width, kernel=4, stride=2) if halved else _Conv(3, width)
+        stem = ConvNormAct(3, width, kernel=4, stride=2) if halved else ConvNormAct(3, width)
         blocks = [
-            nn.Sequential(_Conv(inward, outward), nn.MaxPool2d(2), _Residual(outward))
+            nn.Sequential(ConvNormAct(inward, outward), nn.MaxPool2d(2), ResidualBlock(outward))
             for inward, outward in itertools.pairwise(channels)
         ]
         self.features = nn.Sequential(stem, *blocks)
@@ -31,22 +33,3 @@ class SmallCNN(nn.Module):
         """(N, 3, size, size) -> logits (N, classes)."""
         logits: Tensor = self.classifier(self.pool(self.features(pictures)).flatten(1))
         return logits
-
-
-class _Conv(nn.Sequential):
-    def __init__(self, inward: int, outward: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inward, outward, kernel, stride, padding=1, bias=False),
-            nn.BatchNorm2d(outward),
-            nn.ReLU(inplace=True),
-        )
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(_Conv(channels, channels), _Conv(channels, channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = features + self.inner(features)
-        return out

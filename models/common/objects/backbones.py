@@ -16,6 +16,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
+from models.common.image.blocks import ConvNormAct, ResidualBlock
+
 Backbone = Literal["small", "resnet18", "resnet34", "resnet50", "mobilenet_v3_large"]
 PYRAMID = 256  # channels of torchvision's feature pyramids
 SMALL_PYRAMID = 64
@@ -72,30 +74,13 @@ class SmallTrunk(nn.Sequential):
     def __init__(self, width: int) -> None:
         self.channels = [2 * width, 4 * width, 8 * width, 8 * width]  # at 1/4, 1/8, 1/16, 1/32
         super().__init__()
-        self.add_module("stem", _Conv(3, width, kernel=4, stride=2))
+        self.add_module("stem", ConvNormAct(3, width, kernel=4, stride=2))
         inward = width
         for place, outward in enumerate(self.channels, start=1):
-            self.add_module(f"stage{place}", nn.Sequential(_Conv(inward, outward, stride=2), _Residual(outward)))
+            self.add_module(
+                f"stage{place}", nn.Sequential(ConvNormAct(inward, outward, stride=2), ResidualBlock(outward))
+            )
             inward = outward
-
-
-class _Conv(nn.Sequential):
-    def __init__(self, inward: int, outward: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inward, outward, kernel, stride, padding=1, bias=False),
-            nn.BatchNorm2d(outward),
-            nn.ReLU(inplace=True),
-        )
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(_Conv(channels, channels), _Conv(channels, channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = features + self.inner(features)
-        return out
 
 
 class Ready(nn.Module):

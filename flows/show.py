@@ -99,7 +99,7 @@ def _without_trace(record: logging.LogRecord) -> bool:
 
 def _row(check: Check) -> dict[str, Any]:
     numbers = {name: _rounded(getattr(check, name)) for name in ("candidate", "champion", "gain", "lower", "upper")}
-    return {"check": check.about, "of": check.name, "status": check.status, **numbers, "says": check.says}
+    return {"check": check.about, "of": check.name, "status": check.status, **numbers, "message": check.message}
 
 
 def _rounded(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Everything around the gate that is not pure: files, the champion sitting the same exam, times and memory.
+"""Everything around the gate that is not pure: files, the champion scored on the same test examples, times and memory.
 
 Reads the candidate's scores, scores the champion on the same test examples, measures both side by side, asks the gate,
 writes artifacts/<model>/verdict.json.
@@ -35,7 +35,7 @@ def judge(root: Path, model: str, champion_folder: Path | None, champion_version
     candidate = _scores(params, folder, _read(folder / "evaluation/examples.parquet"), budgets[0])
     champion: Scores | Unloadable | None = rival
     if usable:
-        champion = _scores(params, usable, _sit_exam(root, params, usable), budgets[1])
+        champion = _scores(params, usable, _score_champion(root, params, usable), budgets[1])
     verdict = decide(candidate, champion, params.gate, params.kind.METRICS)
     metrics = {"candidate": _metrics(candidate), "champion": _metrics(champion)}
     context = {
@@ -60,7 +60,7 @@ def _scores(params: Model, folder: Path, table: pd.DataFrame, budget: Mapping[st
 
 
 def _unusable(folder: Path, params: Model) -> Unloadable | None:
-    """Why the champion cannot sit the exam, or None."""
+    """Why the champion cannot be scored, or None."""
     try:
         program = Program(folder / "program")
         program.run(**program.one_example())
@@ -72,7 +72,7 @@ def _unusable(folder: Path, params: Model) -> Unloadable | None:
     return None
 
 
-def _sit_exam(root: Path, params: Model, folder: Path) -> pd.DataFrame:
+def _score_champion(root: Path, params: Model, folder: Path) -> pd.DataFrame:
     table = score(root, params, folder / "program")
     table.to_parquet(folder / "examples.parquet", index=False)
     return table

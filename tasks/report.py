@@ -16,7 +16,7 @@ from models.common.data.class_counts import read_counts
 from models.common.kind import Metric, ReportJob
 from models.common.program.program import ProgramSpec
 from models.common.reporting import svg
-from tasks.gating.comparison import Exam, value_of
+from tasks.gating.comparison import PairedScores
 from tasks.gating.gate import UNITS, less_is_better
 from tasks.gating.statistics import wilson
 from tasks.gating.verdict import Check, Verdict
@@ -31,7 +31,7 @@ WORDS = {
 NOTHING, TIMES = "\u2013", "\u00d7"  # an en dash, a multiplication sign
 MOST_ROWS = 60  # classes and slices in the table; of more, the ones that changed most
 MINUS = re.compile(r"(?<!\w)-(?=\d)")  # a hyphen that stands for a minus
-ORDER = {"fail": 0, "undecided": 1, "pass": 2, "told": 3}
+ORDER = {"fail": 0, "undecided": 1, "pass": 2, "info": 3}
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def _json(path: Path) -> Any:
 
 def _reasons(verdict: Verdict) -> list[tuple[str, str]]:
     """Each reason with the status of the check that it comes from."""
-    status: dict[str, str] = {check.says: check.status for check in verdict.checks}
-    return [(status.get(reason, "told"), reason) for reason in verdict.reasons]
+    status: dict[str, str] = {check.message: check.status for check in verdict.checks}
+    return [(status.get(reason, "info"), reason) for reason in verdict.reasons]
 
 
 def _hero(verdict: Verdict) -> dict[str, Any] | None:
@@ -182,7 +182,7 @@ def _intervals(params: Model, job: ReportJob) -> dict[str, str]:
     ours, theirs = (table.sort_values("id").reset_index(drop=True) for table in (job.candidate, job.champion))
     found = {}
     for metric in params.kind.METRICS:
-        check, _ = Exam(metric, params.gate, ours, theirs).check("primary", metric.name)
+        check, _ = PairedScores(metric, params.gate, ours, theirs).check("primary", metric.name)
         bounds = sorted(bound if metric.higher_is_better else -bound for bound in (check.lower or 0, check.upper or 0))
         found[metric.name] = f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
     return found
@@ -243,7 +243,7 @@ def _first_classes(params: Model, job: ReportJob) -> list[Row]:
 
 def _first_inside(of_classes: Callable[[tuple[str, ...]], Metric], job: ReportJob) -> list[Row]:
     """The same for classes inside examples, each by a metric of its own."""
-    values = {label: value_of(job.candidate, of_classes((label,))) for label in job.labels}
+    values = {label: of_classes((label,)).value(job.candidate) for label in job.labels}
     inside = {label: sum(label in classes for classes in job.candidate["classes"]) for label in job.labels}
     known = sorted((label for label in job.labels if inside[label]), key=lambda label: values[label])
     return [
@@ -282,8 +282,8 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "trainable_parameters": ("of them trained", lambda value: f"{value:,}"),
         "parity_max_abs_diff": ("largest difference between torch and the program", lambda value: f"{value:.1e}"),
     }
-    told = [(name, value) for name, value in summary.items() if name != "stopped_early" and value is not None]
-    entries = [(known.get(name, (_title(name), _plain)), value) for name, value in told]
+    shown = [(name, value) for name, value in summary.items() if name != "stopped_early" and value is not None]
+    entries = [(known.get(name, (_title(name), _plain)), value) for name, value in shown]
     return [(title, show(value)) for (title, show), value in entries]
 
 

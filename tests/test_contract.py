@@ -24,7 +24,7 @@ from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example, Kind, known_kinds, load_kind
 from models.common.program.program import Program
 from tasks.add import AddReport, add
-from tasks.evaluate import evaluate, exam
+from tasks.evaluate import evaluate, test_rows
 from tasks.gating.verdict import Verdict
 from tasks.judge import judge
 from tasks.package import PackageReport, package
@@ -104,7 +104,7 @@ def test_an_index_has_no_bytes_and_its_columns(chain: Chain) -> None:
 
 def test_the_score_table_has_the_test_examples_in_order_and_its_metrics_are_numbers(chain: Chain) -> None:
     params = load_model(chain.root, chain.model)
-    assert list(chain.table["id"]) == list(exam(chain.batches, params)["id"])
+    assert list(chain.table["id"]) == list(test_rows(chain.batches, params)["id"])
     metrics = json.loads((chain.artifacts / "evaluation/metrics.json").read_text())
     for metric in chain.kind.METRICS:
         assert np.isfinite(metrics[metric.name]), metric.name
@@ -138,10 +138,10 @@ def test_the_bento_was_proven_and_its_proof_can_fail(chain: Chain) -> None:
     questions = min(32, len(chain.table))
     assert chain.packaged.requests >= questions + 12
     service = chain.kind.SERVICE
-    told = [service.expected(row, chain.labels) for row in rows(chain)]
-    for one in told:
+    expected = [service.expected(row, chain.labels) for row in rows(chain)]
+    for one in expected:
         assert service.differs(one, one, 1e-4) == ""
-    others = [service.differs(one, other, 1e-4) for one, other in itertools.pairwise(told)]
+    others = [service.differs(one, other, 1e-4) for one, other in itertools.pairwise(expected)]
     assert any(others), "every example has the same answer, so a wrong one would pass"
     assert not any("\n" in said for said in others)
 
@@ -152,7 +152,7 @@ def rows(chain: Chain) -> list[dict[str, Any]]:
 
 
 def test_a_form_has_the_fields_of_the_kind_and_gives_the_example_back(chain: Chain) -> None:
-    test = exam(chain.batches, load_model(chain.root, chain.model)).head(3)
+    test = test_rows(chain.batches, load_model(chain.root, chain.model)).head(3)
     for payload in read_payloads(chain.batches, test):
         form = chain.kind.SERVICE.form(payload)
         assert form

@@ -372,7 +372,7 @@ def test_an_empty_class_is_told_and_decides_nothing() -> None:
     candidate, champion = replace(right_on(wrong=20), labels=labels), replace(right_on(wrong=60), labels=labels)
     verdict = judge(candidate, champion)
     assert verdict.outcome == "PROMOTE"
-    assert any(check.says == "class eel: no test examples" for check in verdict.checks)
+    assert any(check.message == "class eel: no test examples" for check in verdict.checks)
 
 
 def test_a_hundred_harmless_slices_do_not_reject_by_chance() -> None:
@@ -399,3 +399,9 @@ def test_a_budget_is_kept_absolutely_and_against_the_champion() -> None:
     absolute = Gate(budgets=Budgets(latency_ms=2, times_champion=None))
     assert judge(candidate, champion, absolute).outcome == "REJECT"
     assert judge(candidate, None, absolute).outcome == "REJECT"
+
+
+def test_a_verdict_that_was_written_before_its_words_changed_is_still_read() -> None:
+    check = {"about": "labels", "name": "shared", "status": "told", "says": "the labels changed", "examples": 3}
+    verdict = Verdict.from_json({"outcome": "HOLD", "reasons": ["the labels changed"], "checks": [check]})
+    assert (verdict.checks[0].status, verdict.checks[0].message) == ("info", "the labels changed")

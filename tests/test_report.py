@@ -15,7 +15,7 @@ from PIL import Image
 
 from models.common.kind import ReportJob
 from models.common.reporting import svg
-from models.image_classification.report import sections
+from models.image_classification.report import report
 from tasks.gating.verdict import Verdict
 from tasks.judge import judge
 from tasks.report import write_report
@@ -177,7 +177,7 @@ def made_up(classes: int, examples: int = 3000) -> ReportJob:
 
 
 def test_more_than_a_hundred_classes_get_their_commonest_confusions_and_no_matrix() -> None:
-    found = sections(made_up(120))[0].html
+    found = report(made_up(120))[0].html
     assert "120 classes are too many for a matrix" in found
     assert "<rect" not in found
     assert found.count("<tr>") == 13
@@ -186,7 +186,7 @@ def test_more_than_a_hundred_classes_get_their_commonest_confusions_and_no_matri
 @pytest.mark.parametrize("classes", [2, 20, 100])
 def test_a_matrix_has_a_cell_for_each_pair_that_occurs(classes: int) -> None:
     job = made_up(classes)
-    found = sections(job)[0].html
+    found = report(job)[0].html
     assert found.count("<rect") == len(job.candidate[["label", "prediction"]].drop_duplicates())
     assert len(found) < 900_000
 
@@ -194,7 +194,7 @@ def test_a_matrix_has_a_cell_for_each_pair_that_occurs(classes: int) -> None:
 def test_a_model_without_mistakes_has_a_short_report() -> None:
     job = made_up(3)
     perfect = job.candidate.assign(prediction=job.candidate["label"], correct=1)
-    parts = sections(ReportJob(perfect, None, job.labels, job.manifest, job.batches))
+    parts = report(ReportJob(perfect, None, job.labels, job.manifest, job.batches))
     assert "No test example was mistaken" in parts[0].html
     assert "every test example was answered rightly" in parts[2].html
 

@@ -41,7 +41,7 @@ class Unloadable:
 
 
 @dataclass(frozen=True, eq=False)
-class Exam:
+class PairedScores:
     """The metric, the policy, and both models' rows in the same order; `champion` may be a trivial baseline."""
 
     metric: Metric
@@ -49,7 +49,7 @@ class Exam:
     candidate: pd.DataFrame
     champion: pd.DataFrame
 
-    def only(self, rows: "pd.Series[bool]") -> "Exam":
+    def subset(self, rows: "pd.Series[bool]") -> "PairedScores":
         chosen = rows.to_numpy(bool)
         return replace(self, candidate=self.candidate[chosen], champion=self.champion[chosen])
 
@@ -63,8 +63,8 @@ class Exam:
                 resamples=self.policy.resamples,
             )
         return statistics.compare(
-            sums(self.candidate, self.metric),
-            sums(self.champion, self.metric),
+            self.metric.sums(self.candidate),
+            self.metric.sums(self.champion),
             group_codes(self.candidate),
             higher_is_better=self.metric.higher_is_better,
             binary=self.metric.binary,
@@ -77,7 +77,7 @@ class Exam:
         confidence = self.policy.confidence
         check = Check(about, name, "undecided", "", len(self.candidate))
         check = replace(check, gain=found.gain, lower=found.lower(confidence), upper=found.upper(confidence))
-        ours, theirs = value_of(self.candidate, self.metric), value_of(self.champion, self.metric)
+        ours, theirs = self.metric.value(self.candidate), self.metric.value(self.champion)
         return replace(check, candidate=ours, champion=theirs, method=found.method), found
 
 
@@ -89,7 +89,8 @@ def problems(candidate: Scores, champion: Scores | None, metric: Metric, policy:
     if champion is not None and not alone:
         ours, theirs = set(candidate.table["id"]), set(champion.table["id"])
         if ours != theirs:
-            yield f"candidate and champion sat different exams: {len(ours ^ theirs):,} test examples are not in both"
+            apart = f"{len(ours ^ theirs):,} test examples are not in both"
+            yield f"candidate and champion were scored on different test sets: {apart}"
     for name in policy.floors:
         if name not in candidate.metrics:
             yield f"floors name '{name}', which is not measured; there are: {', '.join(sorted(candidate.metrics))}"
@@ -109,12 +110,12 @@ def _side_problems(side: str, scores: Scores, metric: Metric) -> Iterator[str]:
     for name, value in {**scores.metrics, **scores.budget}.items():
         if not np.isfinite(value):
             yield f"{name} of the {side} is {value}, not a finite number"
-    yield from _exam_problems(side, scores)
+    yield from _test_set_problems(side, scores)
 
 
 def _value_problems(side: str, table: pd.DataFrame, metric: Metric) -> Iterator[str]:
     if metric.estimate:
-        value = value_of(table, metric)
+        value = metric.value(table)
         if not np.isfinite(value):
             yield f"{metric.name} of the {side} is {value}, not a finite number"
         return
@@ -128,7 +129,7 @@ def _value_problems(side: str, table: pd.DataFrame, metric: Metric) -> Iterator[
         yield f"{metric.denominator} of the {side} must not be negative, nor 0 on all examples"
 
 
-def _exam_problems(side: str, scores: Scores) -> Iterator[str]:
+def _test_set_problems(side: str, scores: Scores) -> Iterator[str]:
     table = scores.table
     repeated = int(table["id"].duplicated().sum())
     if repeated:
@@ -141,18 +142,6 @@ def _exam_problems(side: str, scores: Scores) -> Iterator[str]:
             f"{int(seen.sum()):,} of {len(table):,} test examples are in the {side}'s training data, or of a group that"
             " is; its score on them proves nothing. Take out the batch that brought them: ratchet remove"
         )
-
-
-def sums(table: pd.DataFrame, metric: Metric) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    numerator = table[metric.numerator].to_numpy(float)
-    return numerator, table[metric.denominator].to_numpy(float) if metric.denominator else np.ones(len(table))
-
-
-def value_of(table: pd.DataFrame, metric: Metric) -> float:
-    if metric.estimate:
-        return float(metric.estimate(table)(np.ones((1, len(table))))[0])
-    numerator, denominator = sums(table, metric)
-    return float(numerator.sum() / denominator.sum()) if denominator.sum() else 0.0
 
 
 def group_codes(table: pd.DataFrame) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import pandas as pd
 from models.common.kind import Metric
 from tasks.gating import statistics
 from tasks.gating.comparison import (
-    Exam,
+    PairedScores,
     Scores,
     Unloadable,
     change,
@@ -23,7 +23,6 @@ from tasks.gating.comparison import (
     percent,
     problems,
     signed,
-    value_of,
 )
 from tasks.gating.verdict import Check, Status, Verdict
 from tasks.project.policy import Gate
@@ -47,8 +46,8 @@ def decide(candidate: Scores, champion: Scores | Unloadable | None, policy: Gate
         return replace(base, reasons=wrong)
     floors = _floors(candidate, policy, metrics)
     if isinstance(champion, Unloadable):
-        says = f"the champion cannot be loaded, so nothing can be compared: {champion.reason}"
-        return replace(base, outcome="HOLD", reasons=(says,), checks=floors)
+        message = f"the champion cannot be loaded, so nothing can be compared: {champion.reason}"
+        return replace(base, outcome="HOLD", reasons=(message,), checks=floors)
     checks = floors + _budgets(candidate, rival, policy)
     if rival is None:
         return _concluded(replace(base, first=True), (_against_trivial(candidate, metric, policy), *checks))
@@ -56,12 +55,12 @@ def decide(candidate: Scores, champion: Scores | Unloadable | None, policy: Gate
 
 
 def _concluded(base: Verdict, checks: tuple[Check, ...]) -> Verdict:
-    """What fails comes first in the reasons, then what is undecided, then what was shown, then what is told."""
-    order: tuple[Status, ...] = ("fail", "undecided", "pass", "told")
+    """What fails comes first in the reasons, then what is undecided, what was shown, what is worth knowing."""
+    order: tuple[Status, ...] = ("fail", "undecided", "pass", "info")
     ranked = sorted(checks, key=lambda check: (order.index(check.status), check.about not in {"primary", "baseline"}))
     worst = ranked[0].status if ranked else "pass"
     outcome = {"fail": "REJECT", "undecided": "HOLD"}.get(worst, "PROMOTE")
-    spoken = [check.says for check in ranked if check.about not in {"class", "slice"} or check.status == "fail"]
+    spoken = [check.message for check in ranked if check.about not in {"class", "slice"} or check.status == "fail"]
     first = ["first model: there is no champion to compare with"] if base.first else []
     spoken = [*first, *spoken] if outcome == "PROMOTE" else [*spoken, *first]  # what it hangs on is said first
     reasons = (*spoken, *_about_slices(checks))
@@ -74,21 +73,21 @@ def _concluded(base: Verdict, checks: tuple[Check, ...]) -> Verdict:
 def _against_champion(candidate: Scores, champion: Scores, metric: Metric, policy: Gate) -> tuple[Check, ...]:
     ours = candidate.table.sort_values("id").reset_index(drop=True)
     theirs = champion.table.sort_values("id").reset_index(drop=True)
-    exam = Exam(metric, policy, ours, theirs)
+    pairs = PairedScores(metric, policy, ours, theirs)
     if "label" not in ours and "classes" not in ours:
-        return (_primary(exam), *_slices(exam, []))
+        return (_primary(pairs), *_slices(pairs, []))
     shared = sorted(set(candidate.labels) & set(champion.labels))
     if set(candidate.labels) == set(champion.labels):
-        return (_primary(exam), *_slices(exam, shared))
+        return (_primary(pairs), *_slices(pairs, shared))
     if metric.of_classes and shared:
-        exam = replace(exam.only(_with_any(ours, shared)), metric=metric.of_classes(tuple(shared)))
+        pairs = replace(pairs.subset(_with_any(ours, shared)), metric=metric.of_classes(tuple(shared)))
     else:
-        exam = exam.only(_with_any(ours, shared))
-    told = (_about_labels(candidate, champion, exam), *_new_classes(ours, candidate, champion, metric, policy))
-    if exam.candidate.empty:
-        says = "no test example has a label that both models know, so nothing can be compared"
-        return (Check("primary", metric.name, "undecided", says, 0), *told)
-    return (_primary(exam), *told, *_slices(exam, shared))
+        pairs = pairs.subset(_with_any(ours, shared))
+    notes = (_about_labels(candidate, champion, pairs), *_new_classes(ours, candidate, champion, metric, policy))
+    if pairs.candidate.empty:
+        message = "no test example has a label that both models know, so nothing can be compared"
+        return (Check("primary", metric.name, "undecided", message, 0), *notes)
+    return (_primary(pairs), *notes, *_slices(pairs, shared))
 
 
 def _with_any(table: pd.DataFrame, labels: Sequence[str]) -> "pd.Series[bool]":
@@ -99,12 +98,12 @@ def _with_any(table: pd.DataFrame, labels: Sequence[str]) -> "pd.Series[bool]":
     return table["classes"].map(lambda inside: not wanted.isdisjoint(inside)).astype(bool)
 
 
-def _about_labels(candidate: Scores, champion: Scores, exam: Exam) -> Check:
+def _about_labels(candidate: Scores, champion: Scores, pairs: PairedScores) -> Check:
     new = sorted(set(candidate.labels) - set(champion.labels))
     gone = sorted(set(champion.labels) - set(candidate.labels))
     parts = [f"{word} {', '.join(names)}" for word, names in (("new:", new), ("gone:", gone)) if names]
-    says = f"the labels changed ({'; '.join(parts)}): compared on the {len(exam.candidate):,} examples of shared labels"
-    return Check("labels", "shared", "told", says, len(exam.candidate))
+    message = f"the labels changed ({'; '.join(parts)}): compared on {len(pairs.candidate):,} examples of shared labels"
+    return Check("labels", "shared", "info", message, len(pairs.candidate))
 
 
 def _new_classes(
@@ -114,37 +113,39 @@ def _new_classes(
     chance = 1 / max(1, len(candidate.labels))
     for label in sorted(set(candidate.labels) - set(champion.labels)):
         rows = table[_with_any(table, [label])]
-        check = Check("new class", label, "told", "", len(rows), limit=chance)
+        check = Check("new class", label, "info", "", len(rows), limit=chance)
         if len(rows) < policy.slice_min or not metric.binary:
             why = f"{len(rows)} test examples" if metric.binary else f"{metric.name} has no chance level"
-            yield replace(check, says=f"new class {label}: not judged ({why})")
+            yield replace(check, message=f"new class {label}: not judged ({why})")
             continue
-        recall = value_of(rows, metric)
+        recall = metric.value(rows)
         lower, upper = statistics.wilson(recall * len(rows), len(rows), policy.confidence)
         bound = f"{percent(policy)} lower bound {number(lower)}; chance is {number(chance)}"
-        says = f"new class {label}: {metric.name} {number(recall)} on {len(rows):,} test examples ({bound})"
+        message = f"new class {label}: {metric.name} {number(recall)} on {len(rows):,} test examples ({bound})"
         status: Status = "pass" if lower > chance else "fail"
-        yield replace(check, status=status, says=says, candidate=recall, lower=lower, upper=upper)
+        yield replace(check, status=status, message=message, candidate=recall, lower=lower, upper=upper)
 
 
-def _primary(exam: Exam, about: str = "primary") -> Check:
-    policy = exam.policy
+def _primary(pairs: PairedScores, about: str = "primary") -> Check:
+    policy = pairs.policy
     inferior = policy.rule == "non_inferior" and about == "primary"
     must_exceed, worse_below = (-policy.margin, -policy.margin) if inferior else (policy.min_gain, 0.0)
     if about == "baseline":
         must_exceed = 0.0
-    check, found = exam.check(about, exam.metric.name)
+    check, found = pairs.check(about, pairs.metric.name)
     check = replace(check, p=found.p_above(must_exceed), limit=must_exceed)
     lower, upper = found.lower(policy.confidence), found.upper(policy.confidence)
     if lower > must_exceed:
         bound = f"{percent(policy)} lower bound {signed(lower)}"
-        return replace(check, status="pass", says=f"{change(check, exam.metric)} ({bound}) {on_examples(check)}")
+        return replace(check, status="pass", message=f"{change(check, pairs.metric)} ({bound}) {on_examples(check)}")
     if upper < worse_below:
         bound = f"{percent(policy)} upper bound {signed(upper)}"
-        return replace(check, status="fail", says=f"{change(check, exam.metric)} ({bound}) {on_examples(check)}: worse")
+        return replace(
+            check, status="fail", message=f"{change(check, pairs.metric)} ({bound}) {on_examples(check)}: worse"
+        )
     bounds = f" ({percent(policy)} bounds {signed(lower)} to {signed(upper)})" if np.isfinite(lower) else ""
     why = _undecided(check, found, must_exceed, worse_below, policy)
-    return replace(check, says=f"{change(check, exam.metric)}{bounds} {on_examples(check)}: {why}")
+    return replace(check, message=f"{change(check, pairs.metric)}{bounds} {on_examples(check)}: {why}")
 
 
 def _undecided(check: Check, found: statistics.Comparison, must_exceed: float, worse_below: float, policy: Gate) -> str:
@@ -208,72 +209,72 @@ def _against_trivial(candidate: Scores, metric: Metric, policy: Gate) -> Check:
         majority = min(counts[counts == counts.max()].index)
         trivial, named = (table["label"] == majority).astype(int), f"always answering {majority}"
     else:
-        return Check("baseline", metric.name, "told", f"{metric.name} has no trivial baseline to beat")
-    exam = Exam(metric, policy, table, table.assign(**{metric.numerator: trivial}))
-    check = _primary(exam, "baseline")
-    return replace(check, says=f"against {named}: {check.says}")
+        return Check("baseline", metric.name, "info", f"{metric.name} has no trivial baseline to beat")
+    pairs = PairedScores(metric, policy, table, table.assign(**{metric.numerator: trivial}))
+    check = _primary(pairs, "baseline")
+    return replace(check, message=f"against {named}: {check.message}")
 
 
 # 4. Classes and slices
 
 
-def _slices(exam: Exam, labels: list[str]) -> tuple[Check, ...]:
+def _slices(pairs: PairedScores, labels: list[str]) -> tuple[Check, ...]:
     """Every class and slice; those with enough examples are tested for being worse beyond tolerance, Holm-adjusted."""
-    policy = exam.policy
+    policy = pairs.policy
     checks = []
-    for about, name, part, own in _slice_exams(exam, labels):
+    for about, name, part, own in _slice_pairs(pairs, labels):
         if own.empty:
-            checks.append(Check(about, name, "told", f"{about} {name}: no test examples", 0))
+            checks.append(Check(about, name, "info", f"{about} {name}: no test examples", 0))
             continue
         check, found = part.check(about, name)
         groups = len(np.unique(group_codes(own)))
         judged = len(own) >= policy.slice_min and groups >= statistics.fewest_groups(policy.confidence)
         p = found.p_below(-policy.slice_tolerance) if judged else None
         shown = replace(check, examples=len(own), p=p, limit=-policy.slice_tolerance)
-        checks.append(replace(shown, status="pass" if judged else "told"))
-    return tuple(_adjusted(checks, exam))
+        checks.append(replace(shown, status="pass" if judged else "info"))
+    return tuple(_adjusted(checks, pairs))
 
 
-def _slice_exams(exam: Exam, labels: list[str]) -> Iterator[tuple[str, str, Exam, pd.DataFrame]]:
-    """What it is, its name, the exam on it, and the examples that count as its own.
+def _slice_pairs(pairs: PairedScores, labels: list[str]) -> Iterator[tuple[str, str, PairedScores, pd.DataFrame]]:
+    """What it is, its name, the pairs on it, and the examples that count as its own.
 
     A class that is inside examples has a metric of its own over all of them: where it is not, it can be seen wrongly.
     """
     for label in labels:
-        part = exam.only(_with_any(exam.candidate, [label]))
-        if exam.metric.of_classes and "label" not in exam.candidate:
-            yield "class", label, replace(exam, metric=exam.metric.of_classes((label,))), part.candidate
+        part = pairs.subset(_with_any(pairs.candidate, [label]))
+        if pairs.metric.of_classes and "label" not in pairs.candidate:
+            yield "class", label, replace(pairs, metric=pairs.metric.of_classes((label,))), part.candidate
         else:
             yield "class", label, part, part.candidate
-    for column in exam.policy.slices:
-        for value in sorted(exam.candidate[column].dropna().unique()):
-            part = exam.only(exam.candidate[column] == value)
+    for column in pairs.policy.slices:
+        for value in sorted(pairs.candidate[column].dropna().unique()):
+            part = pairs.subset(pairs.candidate[column] == value)
             yield "slice", f"{column}={value}", part, part.candidate
 
 
-def _adjusted(checks: list[Check], exam: Exam) -> Iterator[Check]:
+def _adjusted(checks: list[Check], pairs: PairedScores) -> Iterator[Check]:
     """The same checks with Holm-adjusted p-values, and what they say."""
-    policy = exam.policy
+    policy = pairs.policy
     adjusted = iter(statistics.holm([check.p for check in checks if check.p is not None]))
     for check in checks:
         if check.p is None:
             few = f"{check.about} {check.name}: too few test examples to judge ({check.examples})"
-            yield replace(check, says=check.says or few)
+            yield replace(check, message=check.message or few)
             continue
         p = next(adjusted)
         worse = p < 1 - policy.confidence
-        says = f"{check.about} {check.name}: {change(check, exam.metric)} {on_examples(check)}"
+        message = f"{check.about} {check.name}: {change(check, pairs.metric)} {on_examples(check)}"
         shown = f"{p:.3f}" if p >= 0.001 else "< 0.001"
         if worse:
-            says += f": worse by more than the {policy.slice_tolerance:g} tolerated (adjusted p {shown})"
-        yield replace(check, status="fail" if worse else "pass", p=p, says=says)
+            message += f": worse by more than the {policy.slice_tolerance:g} tolerated (adjusted p {shown})"
+        yield replace(check, status="fail" if worse else "pass", p=p, message=message)
 
 
 def _about_slices(checks: Sequence[Check]) -> Iterator[str]:
     """One sentence for all classes and slices that are fine, one for those that could not be judged."""
     parts = [check for check in checks if check.about in {"class", "slice"}]
     fine = [check for check in parts if check.status == "pass"]
-    few = [check for check in parts if check.status == "told"]
+    few = [check for check in parts if check.status == "info"]
     if fine:
         yield f"{len(fine)} of {len(parts)} classes and slices were compared and are not shown to be worse"
     if few:
@@ -293,14 +294,14 @@ def _budgets(candidate: Scores, champion: Scores | None, policy: Gate) -> tuple[
             continue
         what = f"{name.rsplit('_', 1)[0]} {value:.3g} {unit}"
         if limit is not None:
-            says = f"{what}; at most {limit:g} {unit} is allowed"
-            checks.append(_budget(name, value, limit, says))
+            message = f"{what}; at most {limit:g} {unit} is allowed"
+            checks.append(_budget(name, value, limit, message))
         theirs = champion.budget.get(name) if champion else None
         if theirs and budgets.times_champion:
-            says = f"{what}, the champion's {theirs:.3g} {unit}; at most {budgets.times_champion:g} times is allowed"
-            checks.append(replace(_budget(name, value, theirs * budgets.times_champion, says), champion=theirs))
+            message = f"{what}, the champion's {theirs:.3g} {unit}; at most {budgets.times_champion:g} times is allowed"
+            checks.append(replace(_budget(name, value, theirs * budgets.times_champion, message), champion=theirs))
     return tuple(checks)
 
 
-def _budget(name: str, value: float, limit: float, says: str) -> Check:
-    return Check("budget", name, "pass" if value <= limit else "fail", says, candidate=value, limit=limit)
+def _budget(name: str, value: float, limit: float, message: str) -> Check:
+    return Check("budget", name, "pass" if value <= limit else "fail", message, candidate=value, limit=limit)

@@ -244,8 +244,8 @@ def compare_estimates(
 
 
 def _seed_of(codes: NDArray[np.int64], *values: float) -> int:
-    told = codes.astype(np.int64).tobytes() + np.sort(np.array(values)).tobytes()
-    return int.from_bytes(hashlib.sha256(told).digest()[:8])
+    content = codes.astype(np.int64).tobytes() + np.sort(np.array(values)).tobytes()
+    return int.from_bytes(hashlib.sha256(content).digest()[:8])
 
 
 def _distinct(sums: Floats) -> tuple[Floats, NDArray[np.int64]]:

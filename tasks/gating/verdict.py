@@ -6,7 +6,7 @@ from typing import Any, Literal
 from tasks.project.finite_json import finite_json
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT", "ERROR"]
-Status = Literal["pass", "fail", "undecided", "told"]  # told: worth knowing, decides nothing
+Status = Literal["pass", "fail", "undecided", "info"]  # info: worth knowing, decides nothing
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Check:
     about: str
     name: str
     status: Status
-    says: str
+    message: str
     examples: int | None = None
     candidate: float | None = None
     champion: float | None = None
@@ -62,10 +62,16 @@ class Verdict:
     def from_json(content: dict[str, Any]) -> "Verdict":
         """The verdict in a verdict.json; keys that it has beside are ignored."""
         known = _known(Verdict, content)
-        checks = tuple(Check(**_known(Check, check)) for check in content["checks"])
+        checks = tuple(Check(**_known(Check, _renamed(check))) for check in content["checks"])
         return Verdict(**{**known, "reasons": tuple(content["reasons"]), "checks": checks})
 
 
 def _known(schema: type[Any], content: dict[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(schema)}
     return {key: value for key, value in content.items() if key in names}
+
+
+def _renamed(check: dict[str, Any]) -> dict[str, Any]:
+    """A check as it is written today, also of a verdict.json that was written before its words changed."""
+    status = "info" if check["status"] == "told" else check["status"]
+    return {**check, "status": status, "message": check.get("message", check.get("says", ""))}

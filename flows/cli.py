@@ -216,13 +216,16 @@ def _project() -> Path:
 
 
 def _unchanged(root: Path, model: str, revision: str) -> "Outcome | None":
-    """Found out with git alone, before anything heavy is imported."""
+    """Found out with git alone, before anything heavy is imported; None also where the registry does not answer."""
     from tasks.project.fingerprint import inputs, judged
     from tasks.run_outcome import unchanged
 
     started = time.monotonic()
     made_from = inputs(root, model, revision)
-    earlier = judged(root, model, made_from.fingerprint)
+    try:
+        earlier = judged(root, model, made_from.fingerprint)
+    except RegistryError:  # the run asks again, more than once
+        return None
     if earlier is None:
         return None
     return replace(unchanged(root, made_from, earlier), seconds=time.monotonic() - started, notes=_dirty(root))

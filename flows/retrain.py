@@ -48,7 +48,7 @@ def retrain(model: str, revision: str = "HEAD", force: bool = False, root: str =
     project = Path(root).resolve()
     try:
         made_from = inputs(project, model, revision)
-        if not force and (earlier := judged(project, model, made_from.fingerprint)):
+        if not force and (earlier := find_judged(project, made_from)):
             return _ended(run_outcome.unchanged(project, made_from, earlier), started)
         with workspace(project, model, made_from.commit) as tree:
             return _ended(_candidate(tree, made_from), started)
@@ -60,9 +60,9 @@ def retrain(model: str, revision: str = "HEAD", force: bool = False, root: str =
 
 def _candidate(tree: Path, made_from: Inputs) -> Outcome:
     model = made_from.model
-    name = promotion.candidate_name(tree, made_from)
+    fetch_champion(tree, model)  # also finds out, before hours of training, whether the registry answers
+    name = promotion.candidate_name(tree, made_from)  # counts earlier ones, also those that were just fetched
     try:
-        fetch_champion(tree, model)  # also finds out, before hours of training, whether the registry answers
         validate(tree, model)
         train(tree, model)
         evaluate(tree, model)
@@ -85,6 +85,19 @@ def _worth_another_try(_task: Any, _run: Any, state: State[Any]) -> bool:
     """A remote that could not be reached may be there in a moment; a lost race or a wrong answer stays one."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, (RegistryError, PublishError)) and not isinstance(error, LostRaceError)
+
+
+@task(
+    name="look for an earlier verdict",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[1, 5],
+    timeout_seconds=HOUR,
+    retry_condition_fn=_worth_another_try,
+)
+def find_judged(root: Path, made_from: Inputs) -> str | None:
+    """The candidate that was judged from the same inputs, here or by anyone who shares the project."""
+    return judged(root, made_from.model, made_from.fingerprint)
 
 
 @task(

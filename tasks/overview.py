@@ -7,7 +7,7 @@ from typing import Any
 
 from models.common.errors import RatchetError, RegistryError, UserError
 from tasks.gating.verdict import Verdict
-from tasks.project.fingerprint import inputs, judged, models_at
+from tasks.project.fingerprint import inputs, judged_here, models_at
 from tasks.project.registry import champion, synchronise, versions
 from tasks.project.repository import git
 
@@ -119,7 +119,7 @@ def _waiting(root: Path, model: str) -> str:
         found = inputs(root, model)
     except UserError:
         return "no data yet"
-    commit = judged(root, model, found.fingerprint)
+    commit = judged_here(root, model, found.fingerprint)
     if commit is None:
         return "something new to judge"
     verdict = verdict_of(root, commit, model)

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from models.common.data.batches import data_version
-from tasks.project.fingerprint import inputs, judged_ref
+from models.common.errors import RegistryError
+from tasks.project.fingerprint import inputs, judged, judged_ref
 from tests.conftest import CODE, git
+from tests.test_repository import clone, share
 from tests.world import Answer
 
 
@@ -111,6 +113,24 @@ def test_a_change_of_schedule_is_nothing_new_and_a_change_of_data_is(with_data: 
     after = inputs(with_data, "digits")
     assert after.fingerprint != before.fingerprint
     assert after.data_version != before.data_version
+
+
+def test_a_clone_made_anew_knows_what_was_judged_and_trains_nothing(with_data: Path, tmp_path: Path) -> None:
+    origin = share(with_data, tmp_path)
+    judge_by_hand(with_data)
+    git(with_data, "push", "--quiet", "origin", "refs/ratchet/*:refs/ratchet/*")
+    fresh = clone(origin, tmp_path / "fresh")
+    answer = ratchet(fresh, "retrain", "digits", "--json")
+    assert (answer.code, answer.json["state"]) == (0, "UNCHANGED"), answer.err
+
+
+def test_what_was_judged_here_is_known_without_asking_the_remote(with_data: Path, tmp_path: Path) -> None:
+    share(with_data, tmp_path).rename(tmp_path / "away")
+    judge_by_hand(with_data)
+    found = inputs(with_data, "digits")
+    assert judged(with_data, "digits", found.fingerprint) == found.commit
+    with pytest.raises(RegistryError):
+        judged(with_data, "digits", "0" * 64)
 
 
 def test_the_data_version_of_a_commit_is_that_of_its_files(with_data: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 from models.common.errors import LostRaceError, PublishError, RatchetError, RegistryError
 from tests.conftest import git
 from tests.digits import write_digits
-from tests.test_repository import clone
 from tests.world import Answer, World, prefect_server
 
 pytestmark = pytest.mark.timeout(400)
@@ -79,11 +78,19 @@ def test_nothing_new_is_unchanged_and_starts_nothing_heavy(world: World, server:
 
 
 def test_another_clone_knows_what_was_judged_and_what_is_in_production(world: World, tmp_path: Path) -> None:
-    other = World(tmp_path / "other")
-    clone(world.origin, other.project)
-    (other.project / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {world.folder / 'bytes'}\n")
+    other = world.clone(tmp_path / "other")
+    assert other.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"  # before anything synchronises
     assert (other.status()["version"], other.status()["rows"]) == ("v1.0.0", 200)
-    assert other.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
+
+
+def test_judged_again_in_another_clone_is_a_further_candidate_by_every_name(world: World, tmp_path: Path) -> None:
+    other = world.clone(tmp_path / "other")
+    answer = other.ratchet("retrain", "digits", "--force", "--json")
+    first, again = (
+        row["candidate"] for row in reversed(other.ratchet("history", "digits", "--json").json["candidates"])
+    )
+    assert answer.json["candidate"] == again == f"{first}-2"
+    assert (other.project / "artifacts/digits/runs/latest").readlink().name == again
 
 
 def test_a_worse_candidate_leaves_production_untouched(world: World, tmp_path: Path) -> None:
@@ -184,8 +191,9 @@ def test_two_models_retrain_at_once_and_one_model_only_once(world: World) -> Non
     assert (again.code, "retrained already" in again.error) == (2, True)
 
 
-def test_a_deployment_with_a_cron_gets_scheduled_runs_and_runs(world: World, server: str) -> None:
-    serving = world.start("schedule")
+def test_a_deployment_with_a_cron_gets_scheduled_runs_and_runs(world: World, server: str, tmp_path: Path) -> None:
+    other = world.clone(tmp_path / "other")  # which never asked what was judged
+    serving = other.start("schedule")
     try:
         assert _scheduled(server) == {"SCHEDULED"}
         deployment = httpx.get(f"{server}/api/deployments/name/retrain/digits").json()

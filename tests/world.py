@@ -61,6 +61,13 @@ class World:
         (there.project / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {folder / 'bytes'}\n")
         return there
 
+    def clone(self, folder: Path) -> "World":
+        """A clone of the same remotes, as another person has it: it never asked them anything."""
+        there = World(folder)
+        git(self.folder, "clone", "--quiet", str(self.origin), str(there.project))
+        (there.project / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {self.folder / 'bytes'}\n")
+        return there
+
     def start(self, *arguments: str, module: str = "flows.cli") -> "subprocess.Popen[str]":
         """`ratchet ARGUMENTS` with the project's own code."""
         env = os.environ | {"PYTHONPATH": f"{self.project}{os.pathsep}{CODE}", "OMP_NUM_THREADS": "1"}

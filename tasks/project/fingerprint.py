@@ -14,6 +14,7 @@ import yaml
 
 from models.common.data.hashing import version_of_batches
 from models.common.errors import RatchetError, UserError
+from tasks.project.registry import synchronise
 from tasks.project.repository import git, git_remote
 
 NOT_INPUTS = ("schedule", "serve")  # sections of params.yaml that change neither the candidate nor its verdict
@@ -51,7 +52,18 @@ def inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
 
 
 def judged(root: Path, model: str, fingerprint: str) -> str | None:
-    """The newest candidate (a commit) that was judged from these very inputs, whatever the verdict, or None."""
+    """The newest candidate (a commit) that was judged from these very inputs, whatever the verdict, or None.
+
+    In a shared project the remote is asked where this clone knows of none; RegistryError when that cannot be done.
+    """
+    if found := judged_here(root, model, fingerprint):
+        return found
+    synchronise(root, model)
+    return judged_here(root, model, fingerprint)
+
+
+def judged_here(root: Path, model: str, fingerprint: str) -> str | None:
+    """The same as far as this clone knows, which takes no network."""
     refs = git(root, "for-each-ref", "--format=%(objectname)", f"{judged_ref(model, fingerprint)}*")
     return refs.split()[-1] if refs else None
 

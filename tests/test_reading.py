@@ -2,6 +2,9 @@
 
 import base64
 import io
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -90,7 +93,7 @@ def test_exif_rotation_is_applied_to_size_and_pixels() -> None:
         (saved(picture(300, 300), "PNG")[:-200], "cannot be decoded"),
         (saved(picture(), "GIF", save_all=True, append_images=[picture(mode="L")]), "animated"),
         (saved(picture(), "TIFF", save_all=True, append_images=[picture()]), "multi-page"),
-        (saved(Image.new("1", (20_000, 20_000)), "PNG"), "too many pixels"),
+        (saved(Image.new("1", (20_000, 20_000)), "PNG"), "20000 x 20000 px is more than the 50000000 pixels"),
         (saved(Image.new("1", (8_000, 8_000)), "PNG"), "more than the 50000000 pixels allowed"),
         (saved(picture(60, 2), "PNG"), "min_side"),
         (b"\xff\xd8\xff\xe0" + bytes(20), "not an image"),
@@ -142,3 +145,20 @@ def test_a_png_that_breaks_off_is_refused_wherever_its_size_is_asked_for() -> No
         shown_size(open_image(whole.getvalue()[:2000], 10_000))
     with pytest.raises(BadExampleError, match="cannot be decoded"):
         Canvas(32, 32, True, 10_000).laid(whole.getvalue()[:2000])
+
+
+def test_pictures_opened_in_several_threads_leave_the_filters_of_warnings_as_they_were() -> None:
+    payload, before, interval = saved(picture(), "PNG"), list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns in the middle of everything
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            sizes = set(pool.map(lambda payload: open_image(payload, 10**6).size, [payload] * 2000))
+    finally:
+        sys.setswitchinterval(interval)
+    assert sizes == {(60, 40)}
+    assert warnings.filters == before
+
+
+@pytest.mark.filterwarnings("error")
+def test_max_pixels_is_the_only_limit() -> None:
+    assert open_image(saved(Image.new("1", (14_000, 14_000)), "PNG"), 2 * 10**8).size == (14_000, 14_000)

@@ -140,7 +140,10 @@ def parity(network: nn.Module, folder: Path, inputs: NDArray[Any], name: str = "
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Neither the exporter's notes to its own developers nor its deprecation of itself reach the user."""
+    """Neither the exporter's notes to its own developers nor its deprecation of itself reach the user.
+
+    Changes the whole process, so it is for the main thread of a training, once nothing else runs in it.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused attention has no ONNX form
     level = logging.getLogger("torch.onnx").level

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 from numpy.typing import NDArray
 
 from models.speech_recognition.params import SpeechData
+from models.speech_recognition.preprocessing import program_inputs
 
 DATA = SpeechData(sample_rate=8000, max_seconds=10)
 ALPHABET = (" ", "a", "b", "c")
@@ -26,3 +28,9 @@ def voices() -> list[NDArray[np.int16]]:
     click = rng.normal(0, 2, 4070)
     click[-60:] += rng.normal(0, 20_000, 60)
     return [*sounds, np.clip(click, -32768, 32767).astype(np.int16)]
+
+
+def tensors(sounds: list[NDArray[np.int16]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sounds padded to one length, and their lengths: what a network is given."""
+    samples, lengths = program_inputs(sounds).values()
+    return torch.from_numpy(samples), torch.from_numpy(lengths)

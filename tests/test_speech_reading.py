@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import soundfile
 
-from models import speech_recognition as kind
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
-from models.common.kind import Example
+from models.common.kind import Example, load_kind
 from models.speech_recognition.params import SpeechData, SpeechTrain
 from tests.hearing import DATA, wav
 from tests.samples.speech import VOICES, noisy, say, write_wav
+
+kind = load_kind("speech_recognition")
 
 
 def test_made_speech_is_the_same_twice_whatever_was_said_between() -> None:
@@ -115,7 +116,6 @@ def test_letters_that_training_never_had_are_told() -> None:
     [
         ({"weights": "pretrained"}, "no pretrained weights"),
         ({"network": "conformer", "width": 24, "heads": 8}, "multiple of twice the heads"),
-        ({"mixup": 0.2}, "mixup does not go with CTC"),
     ],
 )
 def test_params_that_contradict_are_refused(params: dict[str, Any], said: str) -> None:
@@ -123,3 +123,9 @@ def test_params_that_contradict_are_refused(params: dict[str, Any], said: str) -
         SpeechTrain(**params)
     with pytest.raises(ValueError, match="which no transcript keeps"):
         SpeechData(alphabet="abC")
+
+
+@pytest.mark.parametrize("key", ["mixup", "label_smoothing", "channels_last"])
+def test_a_key_of_another_kind_is_refused_as_unknown(key: str) -> None:
+    with pytest.raises(ValueError, match=rf"(?s){key}.*Extra inputs are not permitted"):
+        SpeechTrain(**{key: 0})

@@ -17,25 +17,25 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models import speech_recognition as kind
 from models.common.data.batches import read_manifest
 from models.common.errors import BadExampleError, UserError
-from models.common.kind import Example, ReportJob, TrainJob
+from models.common.kind import Example, ReportJob, ScoreJob, TrainJob, load_kind
 from models.common.program.program import Program
 from models.common.training.loop import alike
 from models.common.training.weights import load_file
 from models.speech_recognition import training
-from models.speech_recognition.learner import delayed, fits, padded
+from models.speech_recognition.learner import delayed
+from models.speech_recognition.networks import build
 from models.speech_recognition.params import SpeechTrain
 from models.speech_recognition.predictor import Predictor
 from models.speech_recognition.report import marked
-from models.speech_recognition.training import build
 from tasks.evaluate import evaluate
 from tasks.package import package
 from tasks.serve import free_port, running, unpack
-from tests.hearing import ALPHABET, DATA, voices, wav
+from tests.hearing import ALPHABET, DATA, tensors, voices, wav
 from tests.samples import speech_recognition as sample
 
+kind = load_kind("speech_recognition")
 SMALL = {"width": 16, "channels": 4, "mels": 24, "layers": 1, "heads": 2}
 NETWORKS = [
     {"network": "cnn_bigru"}, {"network": "cnn_bilstm", "layers": 2, "subsampling": 4}, {"network": "conformer"},
@@ -46,13 +46,12 @@ NETWORKS = [
 def test_an_answer_does_not_depend_on_the_batch_nor_on_who_gives_it(params: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     train = SpeechTrain(**{**SMALL, **params})
-    model = build(train, DATA, ALPHABET).eval()
+    model = build(train, DATA.sample_rate, ALPHABET).eval()
     job = TrainJob("m", DATA, train, None, tmp_path, tmp_path, tmp_path, None, {})
     training.write_program(model, job, ALPHABET)
     program, sounds = Program(tmp_path / "program"), voices()
-    lengths = torch.tensor([len(sound) for sound in sounds])
     with torch.inference_mode():
-        together, counts = model(padded(sounds, np.int16), lengths)
+        together, counts = model(*tensors(sounds))
         for sound, answer, count in zip(sounds, together, counts.tolist(), strict=True):
             alone, frames = model(torch.from_numpy(sound)[None], torch.tensor([len(sound)]))
             assert frames.tolist() == [count] == [alone.shape[1]]
@@ -60,20 +59,15 @@ def test_an_answer_does_not_depend_on_the_batch_nor_on_who_gives_it(params: dict
             shipped = program.run(samples=sound[None], lengths=np.array([len(sound)]))
             assert shipped["frames"].tolist() == [count]
             np.testing.assert_allclose(shipped["logits"][0], alone[0].numpy(), atol=1e-4)
-    assert training.proven(model, tmp_path / "program", sounds, 3) < 1e-3
+    assert training.parity(model, tmp_path / "program", sounds, 3) < 1e-3
     assert np.exp(together[0].numpy()).sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_probabilities_are_fp32_also_under_autocast() -> None:
-    model = build(SpeechTrain(**SMALL), DATA, ALPHABET)
+    model = build(SpeechTrain(**SMALL), DATA.sample_rate, ALPHABET)
     with torch.autocast("cpu", torch.bfloat16):
-        answer, _ = model(padded(voices(), np.int16), torch.tensor([len(sound) for sound in voices()]))
+        answer, _ = model(*tensors(voices()))
     assert answer.dtype == torch.float32
-
-
-def test_letters_that_are_doubled_need_a_frame_between_them() -> None:
-    assert fits(np.array([1, 2, 1]), 3)
-    assert not fits(np.array([1, 1, 2]), 3)
 
 
 def test_silence_before_a_sound_cuts_nothing_off() -> None:
@@ -154,7 +148,7 @@ def test_training_leaves_a_proven_program_with_its_alphabet(trained: TrainJob) -
 
 def test_evaluation_counts_as_jiwer_and_the_service_says_the_same(trained: TrainJob) -> None:
     test = trained.manifest[trained.manifest["split"] == "test"]
-    table = kind.score(trained.out / "program", test, trained.batches, trained.home)
+    table = kind.score(ScoreJob(trained.out / "program", test, trained.batches, trained.home))
     found = kind.summary(table, ())
     references, hypotheses = list(test["label"]), list(table["prediction"])
     assert list(table["transcript"]) == references
@@ -165,8 +159,8 @@ def test_evaluation_counts_as_jiwer_and_the_service_says_the_same(trained: Train
     assert list(table["voice"]) == list(test["voice"])
     predictor = Predictor(trained.out / "program")
     for row, payload in zip(table.to_dict("records"), payloads(trained, test), strict=True):
-        answer = predictor.predict(**kind.form(payload))
-        assert kind.differs(kind.expected(row, ()), answer, 1e-4) == ""
+        answer = predictor.predict(**kind.SERVICE.form(payload))
+        assert kind.SERVICE.differs(kind.SERVICE.expected(row, ()), answer, 1e-4) == ""
         assert [word["word"] for word in answer["words"]] == answer["text"].split()
         assert all(0 <= word["start"] < word["end"] <= row["seconds"] + 0.02 for word in answer["words"])
         assert [word["start"] for word in answer["words"]] == list(row["starts"])
@@ -193,7 +187,7 @@ def test_the_served_beam_says_what_the_predictor_says(trained: TrainJob, tmp_pat
         ]
         bad = httpx.post(f"http://127.0.0.1:{port}/beam", files={"audio": b"no sound"}, timeout=30)
     predictor = Predictor(trained.out / "program")
-    for reply, said in zip(replies, (predictor.predict(payload), predictor.search(payload)), strict=True):
+    for reply, said in zip(replies, (predictor.predict(payload), predictor.beam(payload)), strict=True):
         assert reply.json() == said | {"model": "orders", "version": "v1.0.0"}
     assert bad.status_code == 400
     assert "not a sound" in bad.json()["error"]
@@ -203,15 +197,15 @@ def test_the_served_beam_says_what_the_predictor_says(trained: TrainJob, tmp_pat
 
 def test_two_texts_as_good_as_equal_are_not_held_against_a_machine() -> None:
     row = {"prediction": "red", "confidence": 0.5, "margin": 0.0001}
-    assert kind.expected(row, ()) == {}
-    said = kind.expected({**row, "margin": 0.01}, ())
-    assert kind.differs(said, {"text": "rad", "confidence": 0.5}, 1e-3) == "text: rad instead of red"
+    assert kind.SERVICE.expected(row, ()) == {}
+    said = kind.SERVICE.expected({**row, "margin": 0.01}, ())
+    assert kind.SERVICE.differs(said, {"text": "rad", "confidence": 0.5}, 1e-3) == "text: rad instead of red"
 
 
 def test_the_beam_is_at_least_as_probable_as_greedy(trained: TrainJob) -> None:
     predictor = Predictor(trained.out / "program")
     for payload in payloads(trained, trained.manifest.head(10)):
-        greedy, beam = predictor.predict(payload), predictor.search(payload)
+        greedy, beam = predictor.predict(payload), predictor.beam(payload)
         words = len(greedy["words"]), len(beam["words"])
         assert beam["confidence"] ** max(1, words[1]) >= greedy["confidence"] ** max(1, words[0]) - 1e-4
 
@@ -224,7 +218,7 @@ def test_what_is_no_recording_is_refused_in_one_line(trained: TrainJob, bad: byt
 
 
 def test_the_report_marks_what_went_wrong(trained: TrainJob) -> None:
-    table = kind.score(trained.out / "program", trained.manifest, trained.batches, trained.home)
+    table = kind.score(ScoreJob(trained.out / "program", trained.manifest, trained.batches, trained.home))
     better = table.assign(edits=0, prediction=table["transcript"])
     job = ReportJob(table, better, (), trained.manifest, trained.batches)
     sections = {section.title: section.html for section in kind.report(job)}
@@ -243,7 +237,7 @@ def test_the_report_marks_what_went_wrong(trained: TrainJob) -> None:
 def test_a_new_letter_leaves_what_was_learnt_of_the_others(trained: TrainJob) -> None:
     old = Program(trained.out / "program").spec.labels
     new = tuple(sorted({*old, "z", "!"}))
-    model = build(trained.train, DATA, new)
+    model = build(trained.train, DATA.sample_rate, new)
     weights = trained.out / "training" / "weights.pt"
     load_file(model.network, [model.network.head], trained.train.network, ("", *new), weights)
     saved = torch.load(weights, weights_only=True)["state"]["head.weight"]

@@ -1,8 +1,6 @@
 """What learns to write down what is said: features, network, CTC."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,39 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import louder, masked, noisy, stretched
-from models.common.audio.mel import LogMel
-from models.common.data.decoded_cache import Ragged
 from models.common.training.freezing import Group
-from models.speech_recognition import decoding
-from models.speech_recognition.alignment import distance
+from models.common.transcripts.alignment import edit_distance
+from models.common.transcripts.ctc_decoding import BLANK, greedy, text_of
+from models.speech_recognition.dataset import Utterances
+from models.speech_recognition.networks import FULL_SCALE, Recogniser
 from models.speech_recognition.params import SpeechTrain
-
-FULL_SCALE = 32768
-
-
-class Recogniser(nn.Module):
-    """A network with its preprocessing: samples (N, T) int16 and how many of each are no padding -> log probabilities
-    of the letters by frame. This is what is exported."""
-
-    def __init__(self, network: nn.Module, mel: LogMel | None) -> None:
-        """`mel`: None for a network that takes the samples themselves."""
-        super().__init__()
-        self.network, self.mel = network, mel
-
-    def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, F, 1 + letters) float32 log probabilities, the blank first; (N,) frames of each."""
-        return self.answered(*self.features(samples.float() / FULL_SCALE, lengths))
-
-    def features(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network takes, of waves (N, T) of full scale 1, and how long that is."""
-        if self.mel is None:
-            return waves, lengths
-        return self.mel(waves, lengths), self.mel.frames(lengths)
-
-    def answered(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Log probabilities in fp32, also under autocast: CTC adds up hundreds of them."""
-        logits, frames = self.network(features, lengths)
-        return F.log_softmax(logits.float(), dim=2), frames
+from models.speech_recognition.preprocessing import padded, program_inputs
 
 
 @dataclass(frozen=True)
@@ -56,61 +28,24 @@ class Batch:
     counts: Tensor  # (N,) int64
 
 
-class Utterances:
-    """Sounds and the letters said in them, by position."""
-
-    def __init__(self, sounds: Ragged, letters: list[NDArray[np.int64]], device: torch.device) -> None:
-        self.letters = letters
-        self._sounds, self._device = sounds, device
-
-    def __len__(self) -> int:
-        return len(self._sounds)
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Samples of each."""
-        return self._sounds.lengths
-
-    def fetch(self, positions: NDArray[np.int64]) -> Batch:
-        """Those, on the device."""
-        sounds = self._sounds.take(positions)
-        letters = [self.letters[place] for place in positions]
-        fields = padded(sounds, np.int16), _lengths(sounds), padded(letters, np.int64), _lengths(letters)
-        if self._device.type == "cuda":
-            return Batch(*(field.pin_memory().to(self._device, non_blocking=True) for field in fields))
-        return Batch(*fields)
-
-
-def padded(rows: Sequence[NDArray[Any]], kind: type[np.integer]) -> Tensor:
-    """(N, longest), zeros behind each row."""
-    together = np.zeros((len(rows), max(map(len, rows))), kind)
-    for place, row in enumerate(rows):
-        together[place, : len(row)] = row
-    return torch.from_numpy(together)
-
-
-def _lengths(rows: Sequence[NDArray[Any]]) -> Tensor:
-    return torch.tensor([len(row) for row in rows])
-
-
 class SpeechLearner:
     """A Learner (models/common/training/loop.py) of recordings."""
 
     def __init__(
         self, model: Recogniser, groups: list[Group], train: SpeechTrain, sample_rate: int,
-        utterances: Utterances, val: Utterances, alphabet: tuple[str, ...],
+        training: Utterances, val: Utterances, alphabet: tuple[str, ...],
     ) -> None:  # fmt: skip
-        self.network, self.groups = model.network, groups
-        self.examples, self.lengths = len(utterances), utterances.lengths
-        self.model = model
-        self._train, self._sample_rate, self._alphabet = train, sample_rate, alphabet
-        self.utterances, self._val = utterances, val
+        self.network: nn.Module = model.network
+        self.groups, self.examples, self.lengths = groups, len(training), training.lengths
+        self.training, self.val = training, val
+        self._model, self._train, self._sample_rate, self._alphabet = model, train, sample_rate, alphabet
+        self._device = next(model.parameters()).device
         if train.compile:
             self.network.compile()
 
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Training sounds and their letters."""
-        return self.utterances.fetch(positions)
+        return self._batch(self.training, positions)
 
     def loss(self, batch: Batch) -> Tensor:
         """CTC of an augmented batch, by letter; a text that does not fit into its frames counts for nothing."""
@@ -118,27 +53,44 @@ class SpeechLearner:
         waves, lengths = stretched(batch.samples.float() / FULL_SCALE, batch.lengths, augment.speed)
         waves, lengths = delayed(waves, lengths, round(augment.shift * self._sample_rate))
         waves = louder(noisy(waves, augment.noise, augment.noise_snr_db), augment.gain_db)
-        features, frames = self.model.features(waves, lengths)
-        if self.model.mel is not None:
+        features, frames = self._model.features(waves, lengths)
+        if self._model.mel is not None:
             features = masked(features, augment)
-        log_probabilities, counts = self.model.answered(features, frames)
+        log_probabilities, counts = self._model.log_probabilities(features, frames)
         return _ctc(log_probabilities, counts, batch, "mean")
 
     def evaluate(self) -> dict[str, float]:
         """CTC by letter and one minus the word error rate, greedily decoded, over the validation split."""
         total, letters, edits, words = 0.0, 0, 0, 0
-        order = np.argsort(self._val.lengths, kind="stable")
+        order = np.argsort(self.val.lengths, kind="stable")
         for part in np.array_split(order, -(-len(order) // self._train.batch_size)):
-            batch = self._val.fetch(part)
-            log_probabilities, frames = self.model(batch.samples, batch.lengths)
+            batch = self._batch(self.val, part)
+            log_probabilities, frames = self._model(batch.samples, batch.lengths)
             total += float(_ctc(log_probabilities, frames, batch, "sum"))
             letters += int(batch.counts.sum())
-            for place, answer, count in zip(part, log_probabilities.cpu().numpy(), frames.tolist(), strict=True):
-                found = decoding.greedy(answer[:count])
-                wanted = decoding.spelt(decoding.Found(tuple(self._val.letters[place]), 1.0), self._alphabet).split()
-                edits += distance(wanted, decoding.spelt(found, self._alphabet).split())
-                words += len(wanted)
+            for row, answer, count in zip(part, log_probabilities.cpu().numpy(), frames.tolist(), strict=True):
+                reference = text_of(self.val.letters[row].tolist(), self._alphabet).split()
+                hypothesis = text_of(greedy(answer[:count]).letters, self._alphabet).split()
+                edits += edit_distance(reference, hypothesis)
+                words += len(reference)
         return {"val_loss": total / max(1, letters), "val_word_accuracy": 1 - edits / max(1, words)}
+
+    def exportable(self) -> Recogniser:
+        """The network behind its own preprocessing, on the CPU."""
+        return self._model.to("cpu").eval()
+
+    def _batch(self, utterances: Utterances, positions: NDArray[np.int64]) -> Batch:
+        """Those, on the device."""
+        letters = [utterances.letters[place] for place in positions]
+        arrays = [
+            *program_inputs(utterances.sounds.take(positions)).values(),
+            padded(letters, np.int64),
+            np.array([len(row) for row in letters], np.int64),
+        ]
+        fields = [torch.from_numpy(array) for array in arrays]
+        if self._device.type == "cuda":
+            fields = [field.pin_memory().to(self._device, non_blocking=True) for field in fields]
+        return Batch(*fields)
 
 
 def delayed(waves: Tensor, lengths: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -153,11 +105,4 @@ def delayed(waves: Tensor, lengths: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 def _ctc(log_probabilities: Tensor, frames: Tensor, batch: Batch, reduction: str) -> Tensor:
     by_frame = log_probabilities.transpose(0, 1)
-    return F.ctc_loss(
-        by_frame, batch.letters, frames, batch.counts, decoding.BLANK, reduction=reduction, zero_infinity=True
-    )
-
-
-def fits(letters: NDArray[np.int64], frames: int) -> bool:
-    """Whether CTC can say these letters in so many frames: one each, and a blank between two that are the same."""
-    return len(letters) + int((letters[1:] == letters[:-1]).sum()) <= frames
+    return F.ctc_loss(by_frame, batch.letters, frames, batch.counts, BLANK, reduction=reduction, zero_infinity=True)

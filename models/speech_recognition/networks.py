@@ -1,17 +1,24 @@
 """Networks that turn a spectrogram into letters by frame: convolutions with recurrent layers on top, or a Conformer.
 
+`build` makes one of them, or a torchaudio bundle, behind its own preprocessing; `load_initial` fills it.
+
 Whatever a sound is padded with to the length of its batch is held at zero and never looked at, so that an answer does
 not depend on what else is in the batch.
 """
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.speech_recognition.params import SpeechTrain
+from models.common.audio.bundles import CTCBundle, load_ctc_bundle
+from models.common.audio.mel import LogMel
+from models.common.training.weights import load_file
+from models.speech_recognition.params import OWN_NETWORKS, SpeechTrain
 
+FULL_SCALE = 32768
 KERNEL = 15  # frames that a Conformer's depthwise convolution sees (Gulati et al., 2020, have 32 of 40 ms)
 WIDER = 4  # of a Conformer's feed-forward layers
 
@@ -176,3 +183,52 @@ def _places(frames: Tensor) -> Tensor:
     place = torch.arange(frames.shape[1], device=frames.device, dtype=torch.float32)[:, None]
     rates = torch.exp(torch.arange(0, width, 2, device=frames.device) * (-math.log(10_000.0) / width))
     return torch.cat([torch.sin(place * rates), torch.cos(place * rates)], dim=1).to(frames.dtype)
+
+
+Network = Recurrent | Conformer | CTCBundle
+
+
+class Recogniser(nn.Module):
+    """A network with its preprocessing: samples (N, T) int16 and how many of each are no padding -> log probabilities
+    of the letters by frame. This is what is exported."""
+
+    def __init__(self, network: Network, mel: LogMel | None) -> None:
+        """`mel`: None for a network that takes the samples themselves."""
+        super().__init__()
+        self.network, self.mel = network, mel
+
+    def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, F, 1 + letters) float32 log probabilities, the blank first; (N,) frames of each."""
+        return self.log_probabilities(*self.features(samples.float() / FULL_SCALE, lengths))
+
+    def features(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network takes, of waves (N, T) of full scale 1, and how long that is."""
+        if self.mel is None:
+            return waves, lengths
+        return self.mel(waves, lengths), self.mel.frames(lengths)
+
+    def log_probabilities(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """In fp32, also under autocast: CTC adds up hundreds of them."""
+        logits, frames = self.network(features, lengths)
+        return F.log_softmax(logits.float(), dim=2), frames
+
+
+def build(train: SpeechTrain, sample_rate: int, alphabet: tuple[str, ...]) -> Recogniser:
+    """An untrained network with its preprocessing. UserError where there is no such network."""
+    outputs = 1 + len(alphabet)
+    if train.network not in OWN_NETWORKS:
+        return Recogniser(CTCBundle(train.network, outputs, sample_rate, OWN_NETWORKS), None)
+    network = (Conformer if train.network == "conformer" else Recurrent)(outputs, train)
+    return Recogniser(network, LogMel(sample_rate, train.mels))
+
+
+def load_initial(network: Network, train: SpeechTrain, alphabet: tuple[str, ...], initial: Path | None) -> None:
+    """Fills `network` from torchaudio's weights or from the file `initial`; leaves it as it is without either.
+
+    Raises UserError where the weights cannot be had or are another network's.
+    """
+    letters = ("", *alphabet)
+    if isinstance(network, CTCBundle) and train.weights == "pretrained":
+        load_ctc_bundle(network, train.network, letters, OWN_NETWORKS)
+    elif initial:
+        load_file(network, [network.head], train.network, letters, initial)

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from models.common.audio.params import AudioAugment, AudioData
-from models.common.params import TrainParams
+from models.common.params import Dropout, TrainParams
 
 OWN_NETWORKS = ("cnn_bigru", "cnn_bilstm", "conformer")
 
@@ -30,18 +30,20 @@ class SpeechData(AudioData):
 class SpeechTrain(TrainParams):
     """The `train` section."""
 
-    network: str = "cnn_bigru"  # one of OWN_NETWORKS, or a torchaudio bundle by name: WAV2VEC2_BASE, HUBERT_BASE, …
+    network: str = "cnn_bigru"  # one of OWN_NETWORKS, or a torchaudio bundle by name: wav2vec2_base, hubert_base, …
     width: int = Field(default=128, ge=8, multiple_of=8)  # units of a recurrent direction; of the Conformer, channels
     layers: int = Field(default=2, ge=1, le=32)
     channels: int = Field(default=32, ge=4)  # of the convolutions before them
     mels: int = Field(default=64, ge=16, le=128)  # bands of the spectrogram
     subsampling: Literal[2, 4] = 2  # spectrogram frames (10 ms) to one frame of the answer
     heads: int = Field(default=4, ge=1)  # of the Conformer's attention
+    dropout: Dropout = 0.0  # between the layers of our own networks
     augment: AudioAugment = AudioAugment(time_mask=0.05)  # shift: silence put before a sound
     decoder: Literal["greedy", "beam"] = "greedy"  # of the evaluation and of /predict; /beam always searches
     beam_width: int = Field(default=8, ge=1, le=128)
     metric: Literal["loss", "word_accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
     batch_size: int = Field(default=32, ge=1)
+    compile: bool = False
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -52,7 +54,8 @@ class SpeechTrain(TrainParams):
             )
         if self.network == "conformer" and self.width % (2 * self.heads):
             raise ValueError(f"width ({self.width}) must be a multiple of twice the heads ({self.heads})")
-        for key in ("mixup", "label_smoothing"):
-            if getattr(self, key):
-                raise ValueError(f"{key} does not go with CTC; leave it at 0")
         return self
+
+
+Data = SpeechData
+Train = SpeechTrain

@@ -8,8 +8,8 @@ from models.common.audio.decoding import EXTENSIONS
 from models.common.data.sources import SPLIT_NAMES, Source, labelled_files
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example, Expectation
+from models.common.transcripts.spelling import Spelling, letters_of, unknown_letters
 from models.speech_recognition.params import SpeechData
-from models.speech_recognition.text import Spelling, letters_of, unknown_letters
 
 if TYPE_CHECKING:
     import pandas as pd

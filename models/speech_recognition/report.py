@@ -11,7 +11,7 @@ from models.common.errors import UserError
 from models.common.kind import ReportJob, ReportSection
 from models.common.reporting import svg
 from models.common.reporting.audio import SHOWN_SECONDS, sound_card, sound_grid
-from models.speech_recognition.alignment import Pair, aligned
+from models.common.transcripts.alignment import Pair, align
 
 SHOWN_WORDS = 15
 SHOWN_TEXTS = 12
@@ -53,7 +53,7 @@ def _errors(table: pd.DataFrame) -> Counter[Pair]:
     pairs = [
         pair
         for wanted, said in zip(wanted_texts(wrong), wrong["prediction"], strict=True)
-        for pair in aligned(wanted.split(), said.split())
+        for pair in align(wanted.split(), said.split())
     ]
     return Counter(pair for pair in pairs if pair[0] != pair[1])
 
@@ -111,7 +111,7 @@ def _worst(job: ReportJob) -> str:
         fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
         texts = "".join(f"<li>{marked(str(row.transcript), str(row.prediction))}</li>" for row in worst.itertuples())
         return f"<ul>{texts}</ul><p>Their sounds are not on this machine. Fetch them: <code>{fetch}</code></p>"
-    better = set() if job.champion is None else _were_better(job)
+    better = set() if job.champion is None else _were_better(job.candidate, job.champion)
     files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
     cards = [
         sound_card(payload, _caption(row, row.id in better), f"{files.get(row.id, '')} in {row.batch}")
@@ -124,8 +124,8 @@ def _worst(job: ReportJob) -> str:
     return f"<p>{said}</p>{sound_grid(cards)}"
 
 
-def _were_better(job: ReportJob) -> set[str]:
-    both = job.candidate.merge(job.champion[["id", "edits"]], on="id", suffixes=("", "_before"))
+def _were_better(candidate: pd.DataFrame, champion: pd.DataFrame) -> set[str]:
+    both = candidate.merge(champion[["id", "edits"]], on="id", suffixes=("", "_before"))
     return set(both.loc[both["edits_before"] < both["edits"], "id"])
 
 
@@ -141,7 +141,7 @@ def _caption(row: object, new: bool) -> str:
 def marked(transcript: str, prediction: str) -> str:
     """The transcript as HTML, what is missing in the prediction struck out, what it has beyond underlined."""
     parts = []
-    for wanted, said in aligned(transcript.split(), prediction.split()):
+    for wanted, said in align(transcript.split(), prediction.split()):
         if wanted == said:
             parts.append(escape(str(said)))
         else:

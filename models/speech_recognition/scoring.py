@@ -1,6 +1,5 @@
 """A program's answers to recordings whose transcript is known, one row each, and the metrics computed from them."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,17 +7,16 @@ import pandas as pd
 
 from models.common.audio.cache import sounds
 from models.common.data.batches import COMMON_COLUMNS
-from models.common.errors import UserError
+from models.common.kind import ScoreJob
 from models.common.program.program import Program
+from models.common.transcripts.alignment import align, edit_counts, edit_distance
+from models.common.transcripts.ctc_decoding import Transcript, transcribe
+from models.common.transcripts.spelling import Spelling
 from models.speech_recognition import COLUMNS
-from models.speech_recognition.alignment import aligned, counts, distance
-from models.speech_recognition.predictor import Answer, heard, run
-from models.speech_recognition.text import Spelling
-
-NEEDED = ("sample_rate", "max_seconds", "frame_seconds", "together", "decoder", "beam_width", "lower_case", "ignored")
+from models.speech_recognition.preprocessing import ProgramInput, program_inputs, unpadded
 
 
-def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> pd.DataFrame:
+def score(job: ScoreJob) -> pd.DataFrame:
     """One row per row of the manifest, in its order.
 
     id, transcript, prediction (both as the program spells), edits, substitutions, deletions, insertions, words,
@@ -26,15 +24,12 @@ def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> p
     predicted words (seconds), seconds, split, group, batch,
     row and the manifest's slice columns. UserError when the program cannot be loaded.
     """
-    loaded = Program(program)
-    settings = loaded.spec.input
-    missing = [key for key in NEEDED if key not in settings]
-    if missing:
-        raise UserError(f"{program / 'program.json'}: input has no '{missing[0]}', so it is no speech program")
-    answers = _answers(loaded, manifest, batches, home)
-    spelling = Spelling(bool(settings["lower_case"]), str(settings["ignored"]))
-    texts = [spelling(transcript) for transcript in manifest["label"]]
-    scored = pd.DataFrame([_row(*pair) for pair in zip(texts, answers, strict=True)])
+    loaded, manifest = Program(job.program), job.manifest
+    takes = ProgramInput.of(loaded.spec.input, job.program)
+    spelling = Spelling(takes.lower_case, takes.ignored)
+    references = [spelling(transcript) for transcript in manifest["label"]]
+    pairs = zip(references, _transcripts(job, loaded, takes), strict=True)
+    scored = pd.DataFrame([_row(*pair) for pair in pairs])
     own = {*COMMON_COLUMNS, *COLUMNS}
     kept = [str(name) for name in manifest if name in {"split", "group", "batch", "row", "seconds"} or name not in own]
     beside = {name: manifest[name].to_numpy() for name in kept}
@@ -42,36 +37,34 @@ def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> p
     return scored.assign(**beside)
 
 
-def _answers(loaded: Program, manifest: pd.DataFrame, batches: Path, home: Path) -> list[Answer]:
+def _transcripts(job: ScoreJob, loaded: Program, takes: ProgramInput) -> list[Transcript]:
     """In the manifest's order; recordings of about one length go through the graph together."""
-    settings = loaded.spec.input
-    heard_sounds = sounds(manifest, batches, home, int(settings["sample_rate"]), float(settings["max_seconds"]))
-    order = np.argsort(heard_sounds.lengths, kind="stable")
-    found: dict[int, Answer] = {}
-    step = int(settings["together"])
-    for start in range(0, len(order), step):
-        places = order[start : start + step]
-        for place, frames in zip(places, run(loaded, heard_sounds.take(places)), strict=True):
-            found[int(place)] = heard(frames, settings, loaded.spec.labels)
-    return [found[place] for place in range(len(order))]
+    recordings = sounds(job.manifest, job.batches, job.home, takes.sample_rate, takes.max_seconds)
+    order = np.argsort(recordings.lengths, kind="stable")
+    transcripts: dict[int, Transcript] = {}
+    for start in range(0, len(order), takes.together):
+        rows = order[start : start + takes.together]
+        outputs = loaded.run(**program_inputs(recordings.take(rows)))
+        for row, frames in zip(rows, unpadded(outputs), strict=True):
+            transcripts[int(row)] = transcribe(frames, loaded.spec.labels, takes.frame_seconds, takes.usual_width)
+    return [transcripts[row] for row in range(len(order))]
 
 
-def _row(text: str, answer: Answer) -> dict[str, Any]:
-    wanted = text.split()
-    pairs = aligned(wanted, answer.text.split())
-    substitutions, deletions, insertions = counts(pairs)
+def _row(reference: str, answer: Transcript) -> dict[str, Any]:
+    words = reference.split()
+    substitutions, deletions, insertions = edit_counts(align(words, answer.text.split()))
     return {
-        "transcript": text,
+        "transcript": reference,
         "prediction": answer.text,
         "edits": substitutions + deletions + insertions,
-        "words": len(wanted),
-        "trivial_edits": len(wanted),
+        "words": len(words),
+        "trivial_edits": len(words),
         "substitutions": substitutions,
         "deletions": deletions,
         "insertions": insertions,
-        "letter_edits": distance(text, answer.text),
-        "letters": len(text),
-        "trivial_letter_edits": len(text),
+        "letter_edits": edit_distance(reference, answer.text),
+        "letters": len(reference),
+        "trivial_letter_edits": len(reference),
         "confidence": answer.confidence,
         "margin": answer.margin,
         "starts": [word.start for word in answer.words],
@@ -79,7 +72,7 @@ def _row(text: str, answer: Answer) -> dict[str, Any]:
     }
 
 
-def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:  # noqa: ARG001
+def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:  # noqa: ARG001  # the contract
     """Error rates by word and letter, the kinds of word errors by word, the share of texts without any error."""
     words, letters = max(1, table["words"].sum()), max(1, table["letters"].sum())
     return {

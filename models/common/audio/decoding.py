@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST")  # as libsndfile calls them
 READ = "WAV, FLAC, MP3, OGG, Opus, AIFF, AU, CAF and NIST are read"
 EXTENSIONS = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".caf", ".sph"})
+ACCEPT = "audio/*"  # what the form of a service takes
 RATES = (4_000, 192_000)  # Hz: below, no speech is left; above, no microphone delivers anything
 MAX_CHANNELS = 8  # mixed down; a file with more is something else than a recording of one scene
 LEAST_SECONDS = 0.01  # one frame of the features

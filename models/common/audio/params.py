@@ -16,7 +16,6 @@ AUDIO_COLUMNS = {
     "clipped": "float32",  # share of samples at full scale
     "dc_offset": "float32",  # |mean|, of full scale
 }
-ACCEPT = "audio/*"  # what the form of a service takes
 
 
 class AudioData(DataParams):

@@ -22,8 +22,8 @@ NEVER = -1e30  # log probability of what cannot be; finite, so that sums of it s
 
 
 @dataclass(frozen=True)
-class Found:
-    """The letters found, as columns of the frames, and how clearly they won."""
+class Hypothesis:
+    """The letters that were decoded, as columns of the frames, and how clearly they won."""
 
     letters: tuple[int, ...]
     margin: float  # probability between them and the next best; under a thousandth another machine may say that
@@ -39,13 +39,31 @@ class Word:
     confidence: float
 
 
-def greedy(frames: Frames) -> Found:
+@dataclass(frozen=True)
+class Transcript:
+    """What is said in one recording."""
+
+    text: str
+    words: list[Word]
+    confidence: float  # probability of the text, taken to one word
+    margin: float  # to the next best text; see Hypothesis
+
+
+def transcribe(frames: Frames, alphabet: Sequence[str], frame_seconds: float, beam_width: int) -> Transcript:
+    """The text of a recording's frames by beam search, or greedily where `beam_width` is 0."""
+    hypothesis = beam_search(frames, beam_width) if beam_width else greedy(frames)
+    words = timed_words(frames, hypothesis, alphabet, frame_seconds)
+    text, sure = text_of(hypothesis.letters, alphabet), confidence(frames, hypothesis, len(words))
+    return Transcript(text, words, sure, hypothesis.margin)
+
+
+def greedy(frames: Frames) -> Hypothesis:
     """The most probable letter of each frame, repetitions and blanks taken out."""
     best = frames.argmax(axis=1)
-    return Found(tuple(_collapsed(best)), _greedy_margin(frames, best))
+    return Hypothesis(tuple(_collapsed(best)), _greedy_margin(frames, best))
 
 
-def beam(frames: Frames, width: int, least: float = LEAST) -> Found:
+def beam_search(frames: Frames, width: int, least: float = LEAST) -> Hypothesis:
     """The most probable letters over all ways to say them, `width` beginnings kept (Hannun et al., 2014).
 
     With a width that nothing is cut at and `least` 0 it is exact.
@@ -54,33 +72,33 @@ def beam(frames: Frames, width: int, least: float = LEAST) -> Found:
     chances = np.exp(frames.astype(np.float64))
     for row, likely in zip(chances.tolist(), chances >= least, strict=True):
         letters = [letter for letter in np.flatnonzero(likely).tolist() if letter != BLANK]
-        grown = _grown(beams, row, letters)
-        kept = heapq.nsmallest(width, grown.items(), key=_rank)
+        extended = _extended(beams, row, letters)
+        kept = heapq.nsmallest(width, extended.items(), key=_rank)
         total = sum(kept[0][1]) or 1.0  # of the best: the others are told relative to it, so nothing underflows
         beams = {text: (blank / total, other / total) for text, (blank, other) in kept}
     (first, best), *others = sorted(beams.items(), key=_rank)
-    return Found(first, 1.0 - sum(others[0][1]) / sum(best) if others else 1.0)
+    return Hypothesis(first, 1.0 - sum(others[0][1]) / sum(best) if others else 1.0)
 
 
 def _rank(item: tuple[tuple[int, ...], tuple[float, float]]) -> tuple[float, tuple[int, ...]]:
     return -item[1][0] - item[1][1], item[0]
 
 
-def _grown(beams: Beams, row: list[float], likely: list[int]) -> Beams:
+def _extended(beams: Beams, row: list[float], likely: list[int]) -> Beams:
     """Every beginning as it is, and longer by each of the likely letters."""
-    grown: Beams = {}
+    extended: Beams = {}
     for text, (blank, other) in beams.items():
         last, both = text[-1] if text else BLANK, blank + other
-        before = grown.get(text, NOTHING)
-        grown[text] = (before[0] + both * row[BLANK], before[1] + (other * row[last] if text else 0.0))
+        before = extended.get(text, NOTHING)
+        extended[text] = (before[0] + both * row[BLANK], before[1] + (other * row[last] if text else 0.0))
         for letter in likely:
             longer = (*text, letter)
-            before = grown.get(longer, NOTHING)
-            grown[longer] = (before[0], before[1] + row[letter] * (blank if letter == last else both))
-    return grown
+            before = extended.get(longer, NOTHING)
+            extended[longer] = (before[0], before[1] + row[letter] * (blank if letter == last else both))
+    return extended
 
 
-def probability(frames: Frames, letters: Sequence[int]) -> float:
+def log_probability(frames: Frames, letters: Sequence[int]) -> float:
     """Log probability of exactly these letters, over all ways to say them (the CTC forward algorithm)."""
     if not len(frames):
         return 0.0 if not letters else -math.inf
@@ -95,7 +113,7 @@ def probability(frames: Frames, letters: Sequence[int]) -> float:
     return float(np.logaddexp.reduce(forward[-2:]))
 
 
-def alignment(frames: Frames, letters: Sequence[int]) -> list[tuple[int, int]]:
+def forced_alignment(frames: Frames, letters: Sequence[int]) -> list[tuple[int, int]]:
     """First and last frame of each letter on the most probable path that says these letters (Viterbi).
 
     The letters must fit into the frames, as those that were decoded from them do.
@@ -119,21 +137,21 @@ def alignment(frames: Frames, letters: Sequence[int]) -> list[tuple[int, int]]:
     return [spans[place] for place in range(len(letters))]
 
 
-def words(frames: Frames, found: Found, alphabet: Sequence[str], frame_seconds: float) -> list[Word]:
-    """The words of what was found, each with its times: from its first letter's first frame to its last one's last."""
-    if not found.letters:
+def timed_words(frames: Frames, hypothesis: Hypothesis, alphabet: Sequence[str], frame_seconds: float) -> list[Word]:
+    """The words of a hypothesis, each with its times: from its first letter's first frame to its last one's last."""
+    if not hypothesis.letters:
         return []
-    spans = alignment(frames, found.letters)
-    heard = [
+    spans = forced_alignment(frames, hypothesis.letters)
+    letters = [
         (alphabet[letter - 1], start, end, float(frames[start : end + 1, letter].max()))
-        for letter, (start, end) in zip(found.letters, spans, strict=True)
+        for letter, (start, end) in zip(hypothesis.letters, spans, strict=True)
     ]
-    said: list[list[tuple[str, int, int, float]]] = [[]]
-    for letter in heard:
+    words: list[list[tuple[str, int, int, float]]] = [[]]
+    for letter in letters:
         if letter[0] == " ":
-            said.append([])
+            words.append([])
         else:
-            said[-1].append(letter)
+            words[-1].append(letter)
     return [
         Word(
             "".join(letter for letter, *_ in word),
@@ -141,19 +159,24 @@ def words(frames: Frames, found: Found, alphabet: Sequence[str], frame_seconds: 
             round((word[-1][2] + 1) * frame_seconds, 3),
             round(math.exp(sum(log for *_, log in word) / len(word)), 6),
         )
-        for word in said
+        for word in words
         if word
     ]
 
 
-def spelt(found: Found, alphabet: Sequence[str]) -> str:
-    """The text of what was found; a space at either end or twice in a row says nothing."""
-    return " ".join("".join(alphabet[letter - 1] for letter in found.letters).split())
+def text_of(letters: Sequence[int], alphabet: Sequence[str]) -> str:
+    """Letters as text; a space at either end or twice in a row says nothing."""
+    return " ".join("".join(alphabet[letter - 1] for letter in letters).split())
 
 
-def confidence(frames: Frames, found: Found, count: int) -> float:
-    """Probability of the whole text, taken to one word: its `count`-th root."""
-    return math.exp(min(0.0, probability(frames, found.letters)) / max(1, count))
+def confidence(frames: Frames, hypothesis: Hypothesis, words: int) -> float:
+    """Probability of the whole text, taken to one word: the root of as many as there are."""
+    return math.exp(min(0.0, log_probability(frames, hypothesis.letters)) / max(1, words))
+
+
+def fits(letters: NDArray[np.int64], frames: int) -> bool:
+    """Whether CTC can say these letters in so many frames: one each, and a blank between two that are the same."""
+    return len(letters) + int((letters[1:] == letters[:-1]).sum()) <= frames
 
 
 def _states(letters: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 Pair = tuple[str | None, str | None]  # (of the reference, of the hypothesis); None: deleted, inserted
 
 
-def distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
+def edit_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
     """Levenshtein distance: the fewest substitutions, deletions and insertions that turn one into the other."""
     return int(_matrix(reference, hypothesis)[-1, -1])
 
 
-def aligned(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
+def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
     """Pairs in order, with the fewest edits; of several such alignments the one that pairs the most."""
     costs = _matrix(reference, hypothesis)
     row, column = len(reference), len(hypothesis)
@@ -32,21 +32,23 @@ def aligned(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
     return pairs[::-1]
 
 
-def counts(pairs: Sequence[Pair]) -> tuple[int, int, int]:
+def edit_counts(pairs: Sequence[Pair]) -> tuple[int, int, int]:
     """Substitutions, deletions, insertions."""
-    substituted = sum(None not in pair and pair[0] != pair[1] for pair in pairs)
-    return substituted, sum(said is None for _, said in pairs), sum(wanted is None for wanted, _ in pairs)
+    substitutions = sum(None not in pair and pair[0] != pair[1] for pair in pairs)
+    deletions = sum(hypothesis is None for _, hypothesis in pairs)
+    insertions = sum(reference is None for reference, _ in pairs)
+    return substitutions, deletions, insertions
 
 
 def _matrix(reference: Sequence[str], hypothesis: Sequence[str]) -> NDArray[np.int64]:
     """(R + 1, H + 1) edits between the beginnings; a row at a time, its insertions by a running minimum."""
-    number = {item: place for place, item in enumerate(dict.fromkeys([*reference, *hypothesis]))}
-    said = np.array([number[item] for item in hypothesis], np.int64)
+    index = {item: number for number, item in enumerate(dict.fromkeys([*reference, *hypothesis]))}
+    columns = np.array([index[item] for item in hypothesis], np.int64)
     steps = np.arange(len(hypothesis) + 1)
     costs = np.empty((len(reference) + 1, len(hypothesis) + 1), np.int64)
     costs[0] = steps
     for row, item in enumerate(reference, 1):
         best = costs[row - 1] + 1
-        best[1:] = np.minimum(best[1:], costs[row - 1, :-1] + (said != number[item]))
+        best[1:] = np.minimum(best[1:], costs[row - 1, :-1] + (columns != index[item]))
         costs[row] = np.minimum.accumulate(best - steps) + steps
     return costs

@@ -1,0 +1,64 @@
+"""What the program takes of decoded recordings, and gives for each: the same in training, evaluation and service.
+
+Needs no torch. The bytes of a recording become samples in models/common/audio/decoding.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.common.errors import UserError
+from models.common.transcripts.ctc_decoding import Frames
+
+
+@dataclass(frozen=True)
+class ProgramInput:
+    """What the program takes, and how its answer is read, as `input` in program.json says it."""
+
+    sample_rate: int  # Hz
+    max_seconds: float  # of one recording
+    frame_seconds: float  # of one frame of the answer
+    together: int  # recordings in one call of the program when it is evaluated
+    decoder: str  # greedy or beam
+    beam_width: int
+    lower_case: bool  # of the spelling, as the next one
+    ignored: str
+
+    @staticmethod
+    def of(given: Mapping[str, Any], program: Path) -> "ProgramInput":
+        """UserError where a program's description lacks one of them."""
+        names = [field.name for field in fields(ProgramInput)]
+        missing = [name for name in names if name not in given]
+        if missing:
+            raise UserError(
+                f"{program / 'program.json'}: input has no '{missing[0]}', so it is no program of speech recognition"
+            )
+        return ProgramInput(**{name: given[name] for name in names})
+
+    @property
+    def usual_width(self) -> int:
+        """Of the beam search that the evaluation and /predict do; 0: greedy."""
+        return self.beam_width if self.decoder == "beam" else 0
+
+
+def program_inputs(sounds: Sequence[NDArray[np.int16]]) -> dict[str, NDArray[Any]]:
+    """samples (N, longest) int16, zeros behind each sound, and lengths (N,) int64."""
+    return {"samples": padded(sounds, np.int16), "lengths": np.array([len(sound) for sound in sounds], np.int64)}
+
+
+def padded(rows: Sequence[NDArray[Any]], dtype: type[np.integer]) -> NDArray[Any]:
+    """(N, longest), zeros behind each row."""
+    together = np.zeros((len(rows), max(map(len, rows))), dtype)
+    for number, row in enumerate(rows):
+        together[number, : len(row)] = row
+    return together
+
+
+def unpadded(outputs: Mapping[str, NDArray[Any]]) -> list[Frames]:
+    """Log probabilities of each sound's own frames, from what the program gives."""
+    counts = outputs["frames"].tolist()
+    return [frames[:count] for frames, count in zip(outputs["logits"], counts, strict=True)]

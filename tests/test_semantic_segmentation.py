@@ -15,23 +15,25 @@ import yaml
 from PIL import Image, PngImagePlugin
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from models import semantic_segmentation as kind
 from models.common.data.batches import read_manifest
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
-from models.common.kind import Example, ReportJob, TrainJob
+from models.common.kind import Example, ReportJob, ScoreJob, TrainJob, load_kind
 from models.common.program.program import Program
-from models.semantic_segmentation import masks, networks
-from models.semantic_segmentation.augmentation import augmented
-from models.semantic_segmentation.dataset import places
-from models.semantic_segmentation.learner import SegmentationLearner, Segmenter, class_weights, dice
-from models.semantic_segmentation.masks import NO_CLASS
+from models.common.segmentation import class_maps
+from models.common.segmentation.class_maps import IGNORE_INDEX
+from models.semantic_segmentation import networks
+from models.semantic_segmentation.dataset import class_map
+from models.semantic_segmentation.learner import SegmentationLearner, Segmenter, augmented, class_weights, dice
 from models.semantic_segmentation.params import Augment, SegmentationData, SegmentationTrain
 from models.semantic_segmentation.predictor import Predictor
 from models.semantic_segmentation.training import parity
 from tasks.add import add
+from tasks.project.params import load_model
+from tasks.train import _initial
 from tests.samples import semantic_segmentation as sample
 
+kind = load_kind("semantic_segmentation")
 NAMES = ("sky", "road", "void")
 
 
@@ -56,7 +58,7 @@ MASK = png(grid())
 
 
 def example(mask: bytes, photo: bytes = PHOTO, names: tuple[str, ...] = NAMES) -> Example:
-    return Example("images/1.png", photo, target=masks.with_names(mask, names))
+    return Example("images/1.png", photo, target=class_maps.embed_class_names(mask, names))
 
 
 def lay(folder: Path, files: dict[str, bytes]) -> Path:
@@ -82,7 +84,7 @@ def test_pictures_and_masks_are_paired_in_every_layout(tmp_path: Path, above: st
     read_ones, source = read(lay(tmp_path, {f"{above}classes.txt": b"sky\nroad\nvoid\n", photo: PHOTO, mask: MASK}))
     (one,) = read_ones
     assert (one.file_name, one.split, one.label, one.payload) == (photo, found, None, PHOTO)
-    assert masks.names_in(one.target or b"") == NAMES
+    assert class_maps.read_class_names(one.target or b"") == NAMES
     assert (source.total, source.rejected) == (1, [])
 
 
@@ -175,10 +177,10 @@ def test_masks_of_few_bits_hold_the_same_numbers(bits: int) -> None:
     values = grid() % 2
     image = Image.fromarray(values.astype(np.uint8), "P")
     image.putpalette(bytes(6))
-    assert (masks.read_mask(png(image, bits=bits), 10**6) == values).all()  # a palette
+    assert (class_maps.decode_mask(png(image, bits=bits), 10**6) == values).all()  # a palette
     rows = np.packbits(((values[..., None] >> np.arange(bits)[::-1]) & 1).reshape(len(values), -1).astype(np.uint8), 1)
     grey = small_grey_png(rows, values.shape, bits)
-    assert (masks.read_mask(grey, 10**6) == values).all()
+    assert (class_maps.decode_mask(grey, 10**6) == values).all()
 
 
 def small_grey_png(rows: np.ndarray, shape: tuple[int, ...], bits: int) -> bytes:
@@ -188,17 +190,17 @@ def small_grey_png(rows: np.ndarray, shape: tuple[int, ...], bits: int) -> bytes
 
     header = struct.pack(">IIBBBBB", shape[1], shape[0], bits, 0, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    chunks = [masks._chunk(name, data) for name, data in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))]
-    return masks.SIGNATURE + b"".join(chunks)
+    chunks = [class_maps._chunk(name, data) for name, data in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))]
+    return class_maps.SIGNATURE + b"".join(chunks)
 
 
 def test_names_go_into_a_mask_once_and_its_pixels_stay() -> None:
     note = PngImagePlugin.PngInfo()
     note.add_text("author", "someone")
     plain = png(Image.fromarray(grid().astype(np.uint8)), pnginfo=note)
-    first = masks.with_names(plain, ("übergang", "b"))
-    assert masks.names_in(first) == ("übergang", "b")
-    assert masks.with_names(first, NAMES) == masks.with_names(plain, NAMES)
+    first = class_maps.embed_class_names(plain, ("übergang", "b"))
+    assert class_maps.read_class_names(first) == ("übergang", "b")
+    assert class_maps.embed_class_names(first, NAMES) == class_maps.embed_class_names(plain, NAMES)
     with Image.open(io.BytesIO(first)) as image:
         assert image.info["author"] == "someone"
         assert (np.asarray(image) == grid()).all()
@@ -207,10 +209,10 @@ def test_names_go_into_a_mask_once_and_its_pixels_stay() -> None:
 def test_deliveries_with_other_numberings_mean_the_same() -> None:
     other = ("void", "road", "sky")
     renumbered = png(np.array([2, 1, 0])[grid()])
-    one = places(masks.with_names(MASK, NAMES), ("road", "sky"), SegmentationData())
-    two = places(masks.with_names(renumbered, other), ("road", "sky"), SegmentationData())
+    one = class_map(class_maps.embed_class_names(MASK, NAMES), ("road", "sky"), SegmentationData())
+    two = class_map(class_maps.embed_class_names(renumbered, other), ("road", "sky"), SegmentationData())
     assert (one == two).all()
-    assert set(np.unique(one)) == {0, 1, NO_CLASS}
+    assert set(np.unique(one)) == {0, 1, IGNORE_INDEX}
 
 
 # Augmentation and loss
@@ -224,7 +226,7 @@ def test_picture_and_mask_move_together() -> None:
     augment = Augment(crop=(32, 24), scale=0.5, brightness=0, contrast=0)
     moved, classes = augmented(pictures, values, augment)
     assert moved.shape == (6, 24, 32, 3)
-    inside = classes != NO_CLASS
+    inside = classes != IGNORE_INDEX
     inner = (moved[..., 0] - 50.0 * classes).abs()[inside] < 1  # but where bilinear mixes two classes at their edge
     assert inner.float().mean() > 0.7
     assert not torch.equal(classes[0], classes[1])
@@ -237,33 +239,33 @@ def test_what_lies_beyond_the_edge_is_void() -> None:
     torch.manual_seed(1)
     pictures, values = torch.zeros(20, 32, 32, 3, dtype=torch.uint8), torch.zeros(20, 32, 32, dtype=torch.uint8)
     _, classes = augmented(pictures, values, Augment(scale=0.5))
-    assert set(classes.flatten().tolist()) == {0, NO_CLASS}
+    assert set(classes.flatten().tolist()) == {0, IGNORE_INDEX}
 
 
 def test_void_pixels_teach_nothing() -> None:
     logits = torch.randn(2, 3, 8, 8, requires_grad=True)
     classes = torch.randint(0, 3, (2, 8, 8))
-    classes[:, :4] = NO_CLASS
+    classes[:, :4] = IGNORE_INDEX
     for loss in (learner_loss(logits, classes), dice(logits, classes)):
         (gradient,) = torch.autograd.grad(loss, logits)
         assert float(gradient[:, :, :4].abs().max()) == 0
         assert float(gradient[:, :, 4:].abs().max()) > 0
-    all_void = torch.full((2, 8, 8), NO_CLASS)
+    all_void = torch.full((2, 8, 8), IGNORE_INDEX)
     assert learner_loss(logits, all_void).item() == 0
     assert torch.isfinite(dice(logits, all_void))
 
 
 def learner_loss(logits: torch.Tensor, classes: torch.Tensor, **train: Any) -> torch.Tensor:
-    pupil = SegmentationLearner.__new__(SegmentationLearner)
-    pupil._train, pupil._classes = SegmentationTrain(**train), 3
-    pupil._weights = torch.ones(3)
-    return pupil._loss(logits, classes)
+    learner = SegmentationLearner.__new__(SegmentationLearner)
+    learner._train, learner._classes = SegmentationTrain(**train), 3
+    learner._weights = torch.ones(3)
+    return learner._loss(logits, classes)
 
 
 def test_the_loss_is_the_mean_over_labelled_pixels() -> None:
     logits, classes = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
-    classes[0, 0] = NO_CLASS
-    theirs = torch.nn.functional.cross_entropy(logits, classes, ignore_index=NO_CLASS)
+    classes[0, 0] = IGNORE_INDEX
+    theirs = torch.nn.functional.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX)
     assert learner_loss(logits, classes) == pytest.approx(float(theirs), rel=1e-5)
     sure = torch.nn.functional.one_hot(classes.clamp(max=2), 3).permute(0, 3, 1, 2) * 50.0
     assert dice(sure, classes) == pytest.approx(0, abs=1e-5)
@@ -320,13 +322,20 @@ def test_larger_networks_have_the_right_shapes(name: str) -> None:
     [
         ({"network": "unet"}, "unknown network 'unet'. Known: small_fpn, and lraspp, deeplabv3, fcn each followed by"),
         ({"network": "fcn_vgg16"}, "unknown network 'fcn_vgg16'"),
-        ({"mixup": 0.2}, "a mask has none to mix"),
+        ({"mixup": 0.2}, "Extra inputs are not permitted"),
         ({"weights": "imagenet"}, "small_fpn has no imagenet weights"),
     ],
 )
 def test_params_that_contradict_are_refused(train: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SegmentationTrain(**train)
+
+
+def test_weights_that_no_network_of_this_kind_has_are_refused_and_not_left_out(tmp_path: Path) -> None:
+    section = {**sample.TINY, "train": {**sample.TINY["train"], "weights": "pretrained"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"models": {"scenes": section}}))
+    with pytest.raises(UserError, match=r"weights is 'pretrained', and there is no file .* Allowed: none, imagenet, "):
+        _initial(tmp_path, load_model(tmp_path, "scenes"))
 
 
 def test_imagenet_weights_fill_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,12 +361,12 @@ def test_imagenet_weights_fill_the_backbone(tmp_path: Path, monkeypatch: pytest.
 
 def scored(truths: np.ndarray, answers: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
     """A score table by scoring's own code, from class maps (N, H, W)."""
-    from models.semantic_segmentation.scoring import _confusion, _table
+    from models.semantic_segmentation.scoring import confusion_matrix, score_table
 
     count = len(truths)
-    matrices = np.stack([_confusion(*pair, len(classes)) for pair in zip(truths, answers, strict=True)])
+    matrices = np.stack([confusion_matrix(*pair, len(classes)) for pair in zip(truths, answers, strict=True)])
     manifest = pd.DataFrame({"id": [str(n) for n in range(count)], "split": "test", "row": range(count)})
-    return _table(manifest, classes, matrices, [{} for _ in range(count)])
+    return score_table(manifest, classes, matrices, [{} for _ in range(count)])
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +375,7 @@ def guessed() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     rng = np.random.default_rng(3)
     truths = rng.integers(0, 4, (12, 20, 30)).astype(np.uint8)
     answers = np.where(rng.random(truths.shape) < 0.6, truths, rng.integers(0, 5, truths.shape)).astype(np.uint8)
-    truths[rng.random(truths.shape) < 0.1] = NO_CLASS
+    truths[rng.random(truths.shape) < 0.1] = IGNORE_INDEX
     return truths, answers, ("a", "b", "c", "d", "e")
 
 
@@ -375,7 +384,7 @@ def test_mean_iou_and_accuracies_are_torchmetrics_own(guessed: tuple[np.ndarray,
     table = scored(*guessed)
     found = kind.summary(table, classes)
     given = torch.tensor(answers).long(), torch.tensor(truths).long()
-    settings: dict[str, Any] = {"num_classes": 5, "ignore_index": NO_CLASS}
+    settings: dict[str, Any] = {"num_classes": 5, "ignore_index": IGNORE_INDEX}
     assert found["mean_iou"] == pytest.approx(float(MulticlassJaccardIndex(average="macro", **settings)(*given)))
     each = MulticlassJaccardIndex(average="none", **settings)(*given).tolist()
     assert [found[f"iou_{name}"] for name in classes] == pytest.approx(each)
@@ -409,11 +418,11 @@ def estimated(table: pd.DataFrame, classes: tuple[str, ...] | None, weights: np.
 def test_confusions_and_a_trivial_answer_are_counted(guessed: tuple[np.ndarray, np.ndarray, tuple[str, ...]]) -> None:
     truths, answers, _ = guessed
     table = scored(*guessed)
-    wrong = int(((truths != answers) & (truths != NO_CLASS)).sum())
+    wrong = int(((truths != answers) & (truths != IGNORE_INDEX)).sum())
     assert sum(sum(counts) for counts in table["confused_pixels"]) == wrong
     a_as_b = int(((truths[0] == 0) & (answers[0] == 1)).sum())
     assert dict(zip(table["confused"][0], table["confused_pixels"][0], strict=True))["a as b"] == a_as_b
-    most = np.bincount(truths[truths != NO_CLASS]).argmax()
+    most = np.bincount(truths[truths != IGNORE_INDEX]).argmax()
     assert table["trivial_right_pixels"].tolist() == [(each == most).sum() for each in truths]
 
 
@@ -438,7 +447,7 @@ def trained(_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     job = TrainJob("scenes", data, train, read_manifest(batches), batches, out, home, None, {"model": "scenes"})
     kind.train(job)
     test = job.manifest[job.manifest["split"] == "test"].reset_index(drop=True)
-    return root, job, kind.score(out / "program", test, batches, home)
+    return root, job, kind.score(ScoreJob(out / "program", test, batches, home))
 
 
 def test_a_model_learns_from_deliveries_with_other_numberings(
@@ -474,7 +483,7 @@ def test_a_class_that_the_program_does_not_know_is_always_wrong(
     spec["labels"][spec["labels"].index("disc")] = "triangle"
     (program / "program.json").write_text(json.dumps(spec))
     test = job.manifest[job.manifest["split"] == "test"]
-    found = kind.summary(kind.score(program, test, job.batches, job.home), tuple(spec["labels"]))
+    found = kind.summary(kind.score(ScoreJob(program, test, job.batches, job.home)), tuple(spec["labels"]))
     assert found["iou_disc"] == 0
     assert found["mean_iou"] < kind.summary(table, tuple(spec["labels"]))["mean_iou"]
 
@@ -490,18 +499,20 @@ def test_the_service_answers_as_the_evaluation_and_a_shifted_mask_is_noticed(
         row = {str(name): value for name, value in table.iloc[place].items()}
         asked = sample.write_scenes(tmp_path, numbers[place], numbers[place] + 1) / f"images/{numbers[place]:04d}.png"
         answer = predictor.predict(asked.read_bytes())
-        expected = kind.expected(row, labels)
-        assert kind.differs(expected, answer, 1e-4) == ""
+        expected = kind.SERVICE.expected(row, labels)
+        assert kind.SERVICE.differs(expected, answer, 1e-4) == ""
         assert sum(answer["shares"].values()) == pytest.approx(1, abs=1e-5)
         assert (answer["width"], answer["height"]) == (sample.WIDTH, sample.HEIGHT)
-        moved = np.roll(masks.from_base64(answer["mask"]), 2, axis=1)
+        moved = np.roll(class_maps.decode_base64(answer["mask"]), 2, axis=1)
         shifted = answer | {"mask": predictor_mask(moved, len(labels))}
-        assert "of its pixels are of another class" in kind.differs(expected, shifted, 1e-3)
-        one_off = masks.from_base64(answer["mask"]).copy()
+        assert "of its pixels are of another class" in kind.SERVICE.differs(expected, shifted, 1e-3)
+        one_off = class_maps.decode_base64(answer["mask"]).copy()
         one_off[0, 0] = (one_off[0, 0] + 1) % 4
-        assert kind.differs(expected, answer | {"mask": predictor_mask(one_off, len(labels))}, 1e-3) == ""
-        assert kind.differs(expected, answer | {"mask": "no PNG"}, 1e-3) == "mask: no PNG as base64"
-        assert kind.differs(expected, answer | {"confidence": answer["confidence"] / 2}, 1e-3).startswith("confidence")
+        assert kind.SERVICE.differs(expected, answer | {"mask": predictor_mask(one_off, len(labels))}, 1e-3) == ""
+        assert kind.SERVICE.differs(expected, answer | {"mask": "no PNG"}, 1e-3) == "mask: no PNG as base64"
+        assert kind.SERVICE.differs(expected, answer | {"confidence": answer["confidence"] / 2}, 1e-3).startswith(
+            "confidence"
+        )
 
 
 def files(job: TrainJob, table: pd.DataFrame) -> list[str]:
@@ -511,7 +522,7 @@ def files(job: TrainJob, table: pd.DataFrame) -> list[str]:
 def predictor_mask(values: np.ndarray, classes: int) -> str:
     import base64
 
-    return base64.b64encode(masks.write_png(values, classes)).decode()
+    return base64.b64encode(class_maps.encode_png(values, classes)).decode()
 
 
 def test_a_photo_of_any_size_is_answered_at_its_own_size_upright(
@@ -524,7 +535,7 @@ def test_a_photo_of_any_size_is_answered_at_its_own_size_upright(
     file = io.BytesIO()
     picture.save(file, "JPEG", exif=exif)
     answer = predictor.predict(file.getvalue())
-    assert masks.from_base64(answer["mask"]).shape == (300, 41) == (answer["height"], answer["width"])
+    assert class_maps.decode_base64(answer["mask"]).shape == (300, 41) == (answer["height"], answer["width"])
     with pytest.raises(BadExampleError, match="not an image"):
         predictor.predict(b"no picture")
 

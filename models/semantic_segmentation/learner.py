@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.data.decoded_cache import Decoded
+from models.common.image.augmentation import random_resized_crop, random_tint, recoloured
 from models.common.image.normalisation import Normalised
+from models.common.segmentation.class_maps import IGNORE_INDEX
 from models.common.training.freezing import Group
-from models.semantic_segmentation.augmentation import augmented
-from models.semantic_segmentation.masks import NO_CLASS
-from models.semantic_segmentation.params import SegmentationTrain
+from models.semantic_segmentation.params import Augment, SegmentationTrain
 
 RESIDENT = 0.4  # share of a GPU's free memory that the data may take; else they travel batch by batch
 AUXILIARY = 0.4  # weight of auxiliary logits' loss (PSPNet, Zhao et al. 2017)
@@ -110,14 +110,19 @@ class SegmentationLearner:
         for part in np.array_split(np.arange(len(self._val)), self._parts()):
             pictures, masks = (each[: len(part)] for each in self._val.fetch(part))
             logits, classes = self._model(pictures).float(), masks.long()
-            total += F.cross_entropy(logits, classes, ignore_index=NO_CLASS, reduction="sum").double().cpu()
-            matrix += confusion(logits.argmax(1), classes, self._classes).cpu()
+            total += F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX, reduction="sum").double().cpu()
+            matrix += confusion_matrix(logits.argmax(1), classes, self._classes).cpu()
         pixels = max(1, int(matrix.sum()))
         return {
             "val_loss": float(total) / pixels,
             "val_mean_iou": mean_iou(matrix),
             "val_pixel_accuracy": int(matrix.diagonal().sum()) / pixels,
         }
+
+    def exportable(self) -> Segmenter:
+        """The network behind its own normalisation, on the CPU: uint8 pictures in, class maps out."""
+        self.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return Segmenter(self.network).eval()
 
     def _parts(self) -> int:
         height, width = self._val.fetch(np.zeros(1, np.int64))[1].shape[1:]
@@ -129,11 +134,27 @@ class SegmentationLearner:
             return self._loss(main, classes) + AUXILIARY * sum(self._loss(each, classes) for each in further)
         smoothing = self._train.label_smoothing
         total = F.cross_entropy(
-            outputs.float(), classes, self._weights, ignore_index=NO_CLASS, reduction="sum", label_smoothing=smoothing
+            outputs.float(),
+            classes,
+            self._weights,
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
+            label_smoothing=smoothing,
         )
-        counted = torch.bincount(classes.flatten(), minlength=NO_CLASS + 1)[: self._classes]
+        counted = torch.bincount(classes.flatten(), minlength=IGNORE_INDEX + 1)[: self._classes]
         loss = total / (counted * self._weights).sum().clamp(min=1)  # a batch may be void all over
         return loss + self._train.dice * dice(outputs.float(), classes) if self._train.dice else loss
+
+
+def augmented(pictures: Tensor, class_maps: Tensor, augment: Augment) -> tuple[Tensor, Tensor]:
+    """(N, H, W, 3) and (N, H, W) uint8 -> (N, h, w, 3) float in 0..255 and (N, h, w) int64; h and w of the crop."""
+    height, width = class_maps.shape[1:]
+    crop = augment.crop or (width, height)
+    cropped, classes = random_resized_crop(
+        pictures, class_maps, crop, augment.scale, augment.horizontal_flip, IGNORE_INDEX
+    )
+    cropped = recoloured(cropped, augment.brightness, augment.contrast)
+    return random_tint(cropped, augment.tint).permute(0, 2, 3, 1), classes
 
 
 def class_weights(policy: str, shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,21 +167,21 @@ def dice(logits: Tensor, classes: Tensor) -> Tensor:
 
     Of a whole batch, of the classes in it; void pixels are left out.
     """
-    counted = classes != NO_CLASS
+    counted = classes != IGNORE_INDEX
     number = logits.shape[1]
     chances = torch.softmax(logits, 1) * counted[:, None]
     known = classes.masked_fill(~counted, 0)
     of_truth = chances.gather(1, known[:, None])[:, 0]  # 0 where void
     both = torch.zeros(number, device=logits.device).index_add(0, known.flatten(), of_truth.flatten())
-    size = torch.bincount(classes.flatten(), minlength=NO_CLASS + 1)[:number]
+    size = torch.bincount(classes.flatten(), minlength=IGNORE_INDEX + 1)[:number]
     scores = 2 * both / (chances.sum((0, 2, 3)) + size).clamp(min=1)
     here = size > 0
     return 1 - (scores * here).sum() / here.sum().clamp(min=1)
 
 
-def confusion(found: Tensor, classes: Tensor, number: int) -> Tensor:
+def confusion_matrix(found: Tensor, classes: Tensor, number: int) -> Tensor:
     """(number, number) pixels by true class (rows) and found class; void left out."""
-    counted = classes != NO_CLASS
+    counted = classes != IGNORE_INDEX
     return torch.bincount(classes[counted] * number + found[counted], minlength=number**2).view(number, number)
 
 

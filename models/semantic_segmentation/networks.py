@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.common.image.blocks import ConvNormAct, ResidualBlock
 from models.common.image.imagenet import imagenet_weights
 from models.common.training.weights import fill
 from models.semantic_segmentation.params import OWN
@@ -61,14 +62,14 @@ class SmallFPN(nn.Module):
         super().__init__()
         channels = [width, 2 * width, 4 * width, 8 * width, 8 * width]  # at 1/2, 1/4, 1/8, 1/16, 1/32
         inner = 2 * width
-        self.stem = _Conv(3, width, kernel=4, stride=2)
+        self.stem = ConvNormAct(3, width, kernel=4, stride=2)
         self.stages = nn.ModuleList(
-            nn.Sequential(_Conv(inward, outward, stride=2), _Residual(outward))
+            nn.Sequential(ConvNormAct(inward, outward, stride=2), ResidualBlock(outward))
             for inward, outward in itertools.pairwise(channels)
         )
         self.context = nn.Conv2d(channels[-1], inner, 1)
         self.sides = nn.ModuleList(nn.Conv2d(each, inner, 1, bias=False) for each in channels[1:])
-        self.smooth = nn.ModuleList(_Conv(inner, inner) for _ in channels[1:])
+        self.smooth = nn.ModuleList(ConvNormAct(inner, inner) for _ in channels[1:])
         self.classifier = nn.Conv2d(inner, classes, 1)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -85,25 +86,6 @@ class SmallFPN(nn.Module):
         return F.interpolate(logits, pictures.shape[-2:], mode="bilinear", align_corners=False)
 
 
-class _Conv(nn.Sequential):
-    def __init__(self, inward: int, outward: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inward, outward, kernel, stride, padding=1, bias=False),
-            nn.BatchNorm2d(outward),
-            nn.ReLU(inplace=True),
-        )
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(_Conv(channels, channels), _Conv(channels, channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = features + self.inner(features)
-        return out
-
-
 class _Logits(nn.Module):
     """A torchvision network without its dictionary: logits, and while it trains a tuple of those and auxiliary ones."""
 
@@ -112,8 +94,8 @@ class _Logits(nn.Module):
         self.network = network
 
     def forward(self, pictures: Tensor) -> Any:
-        found = self.network(pictures)
-        return (found["out"], found["aux"]) if self.training and "aux" in found else found["out"]
+        outputs = self.network(pictures)
+        return (outputs["out"], outputs["aux"]) if self.training and "aux" in outputs else outputs["out"]
 
 
 def _fcn(name: str, classes: int) -> nn.Module:

@@ -1,11 +1,11 @@
 """Params of semantic segmentation beyond those that every kind shares."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.params import DataParams, Section, TrainParams
+from models.common.params import DataParams, Dropout, LabelSmoothing, Section, TrainParams
 
 Side = Annotated[int, Field(ge=16, le=2048)]  # px
 VOID = ("void", "unlabelled", "unlabeled", "ignore", 255)
@@ -60,11 +60,17 @@ class Augment(Section):
 class SegmentationTrain(TrainParams):
     """The `train` section."""
 
+    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)
+
     network: str = OWN  # our own, or <head>_<backbone> of torchvision: lraspp_mobilenet_v3_large, deeplabv3_resnet50
     width: int = Field(default=32, ge=4)  # channels of the stem of our own network
+    dropout: Dropout = 0.0  # before the layers that give logits
+    label_smoothing: LabelSmoothing = 0.0
     augment: Augment = Augment()
     class_weights: Literal["none", "inverse_log"] = "none"  # inverse_log: rare classes weigh more, up to 50 times
     dice: float = Field(default=0.0, ge=0)  # weight of the Dice loss beside cross-entropy
+    channels_last: bool = True
+    compile: bool = False
     metric: Literal["loss", "mean_iou"] = "mean_iou"  # on validation: which epoch is kept, when to stop
 
     @model_validator(mode="after")
@@ -78,9 +84,11 @@ class SegmentationTrain(TrainParams):
         return self
 
     @model_validator(mode="after")
-    def _masks_do_not_mix(self) -> Self:
-        if self.mixup:
-            raise ValueError("mixup mixes labels, and a mask has none to mix; set mixup: 0")
+    def _imagenet_needs_a_torchvision_network(self) -> Self:
         if self.network == OWN and self.weights == "imagenet":
             raise ValueError(f"network: {OWN} has no imagenet weights; name a torchvision network or set weights: none")
         return self
+
+
+Data = SegmentationData
+Train = SegmentationTrain

@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from models.common.image.decoding import decode_whole, open_image, shown_size
 from models.common.program import answers
 from models.common.program.program import Program
-from models.semantic_segmentation.masks import colours, from_base64, stretched, write_png
+from models.common.program.service import Service, one_file
+from models.common.segmentation.class_maps import (
+    ClassMap,
+    decode_base64,
+    decode_png,
+    encode_png,
+    palette,
+    resize_class_map,
+)
+from models.semantic_segmentation.preprocessing import resized_with_size
 
 DIFFERING = 0.002  # share of pixels that may be of another class: where two classes are as good as equal
 DIGITS = 6  # of shares and confidence
@@ -29,52 +37,62 @@ class Predictor:
         given = self._program.spec.input
         self._size = int(given["width"]), int(given["height"])
         self._max_pixels = int(given["max_pixels"])
-        shades = colours(len(self.labels)).tolist()
-        self._colours = {label: f"#{bytes(shade).hex()}" for label, shade in zip(self.labels, shades, strict=True)}
+        colours = palette(len(self.labels)).tolist()
+        self._colours = {label: f"#{bytes(colour).hex()}" for label, colour in zip(self.labels, colours, strict=True)}
 
     def predict(self, image: bytes) -> dict[str, Any]:
-        """`mask`: PNG as base64, as large as the photo (`width`, `height`), each pixel the place of its class in
-        `classes`; `shares` of the photo by class, the largest first; `confidence`: the mean over all pixels of the
-        probability of their class; `colours` of the mask's palette by class.
+        """Mask (PNG as base64) of one photo (JPEG, PNG, WebP, BMP, TIFF, GIF), and the share of each class.
+
+        `mask` is as large as the photo (`width`, `height`), each pixel the index of its class in `classes`; `shares` of
+        the photo by class, the largest first; `confidence`: the mean over all pixels of the probability of their class;
+        `colours` of the mask's palette by class.
 
         Raises BadExampleError saying why the bytes cannot be used as a picture.
         """
-        opened = open_image(image, self._max_pixels)
-        width, height = shown_size(opened)
-        answer = self._program.run(images=decode_whole(opened, *self._size)[None])
-        values = stretched(answer["classes"][0], width, height)
+        pixels, shown = resized_with_size(image, *self._size, self._max_pixels)
+        outputs = self._program.run(images=pixels[None])
+        values = resize_class_map(outputs["classes"][0], *shown)
         shares = np.bincount(values.ravel(), minlength=len(self.labels)) / values.size
-        return described(values, self.labels, shares.tolist(), float(answer["confidence"][0])) | {
+        return mask_answer(values, self.labels, shares.tolist(), float(outputs["confidence"][0])) | {
             "classes": list(self.labels),
             "colours": self._colours,
         }
 
 
-def described(values: Any, labels: tuple[str, ...], shares: list[float], confidence: float) -> dict[str, Any]:
-    """The part of an answer that evaluation tells, too. `values`: (height, width) uint8."""
+def mask_answer(values: ClassMap, labels: tuple[str, ...], shares: list[float], confidence: float) -> dict[str, Any]:
+    """The part of an answer that follows from a row of the score table, too. `values`: (height, width) uint8."""
     ranked = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])
     return {
         "shares": {label: round(share, DIGITS) for label, share in ranked},
         "confidence": round(confidence, DIGITS),
         "width": values.shape[1],
         "height": values.shape[0],
-        "mask": base64.b64encode(write_png(values, len(labels))).decode(),
+        "mask": base64.b64encode(encode_png(values, len(labels))).decode(),
     }
+
+
+def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
+    """What must be answered to the photo of a score table's row: its mask, the share of every class, the confidence."""
+    values = resize_class_map(decode_png(row["mask"]), int(row["width"]), int(row["height"]))
+    return mask_answer(values, labels, list(map(float, row["shares"])), float(row["confidence"]))
 
 
 def differs(expected: Mapping[str, Any], answer: Mapping[str, Any], tolerance: float) -> str:
     """How an answer differs from what was expected; "" where it agrees but for DIFFERING of the pixels."""
     numbers = answers.differs({"confidence": expected["confidence"]}, answer, tolerance)
     shares = answers.differs({"shares": expected["shares"]}, answer, max(tolerance, DIFFERING))
-    return numbers or shares or _other_mask(expected["mask"], answer.get("mask"))
+    return numbers or shares or _mask_differs(expected["mask"], answer.get("mask"))
 
 
-def _other_mask(expected: str, answer: Any) -> str:
+def _mask_differs(expected: str, answer: Any) -> str:
     try:
-        ours, theirs = from_base64(expected), from_base64(answer)
+        ours, theirs = decode_base64(expected), decode_base64(answer)
     except (OSError, ValueError, TypeError):
         return "mask: no PNG as base64"
     if ours.shape != theirs.shape:
         return f"mask: {theirs.shape[1]} x {theirs.shape[0]} px instead of {ours.shape[1]} x {ours.shape[0]}"
     share = float((ours != theirs).mean())
     return f"mask: {share:.2%} of its pixels are of another class" if share > DIFFERING else ""
+
+
+SERVICE = Service(Predictor, {"image": "image/*"}, one_file("image"), expected, differs)

@@ -16,7 +16,7 @@ from models.common.errors import BadExampleError, UserError
 from models.common.image.checks import look, photo_expectations
 from models.common.image.decoding import EXTENSIONS
 from models.common.kind import Example, Expectation
-from models.semantic_segmentation.masks import names_in, read_mask, with_names
+from models.common.segmentation.class_maps import decode_mask, embed_class_names, read_class_names
 from models.semantic_segmentation.params import SegmentationData
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def examples(source: Source, data: SegmentationData) -> Iterator[Example]:
     UserError where there are no such folders or no classes.txt; single files that cannot be used are rejected.
     """
     pairs = _pairs(source, _class_lists(source))
-    told = _metadata(source, data.columns)
+    metadata = _metadata(source, data.columns)
     source.total = len(pairs)
     masks = dict(source.stream({pair.mask for pair in pairs.values()}))  # a few kilobytes each, where photos are many
     for path, payload in source.stream(pairs):
@@ -50,10 +50,10 @@ def examples(source: Source, data: SegmentationData) -> Iterator[Example]:
         if pair.mask not in masks:
             source.reject(path, f"its mask {pair.mask} cannot be read")
             continue
-        row = dict(told.get(path, {}))
+        row = dict(metadata.get(path, {}))
         split = row.get("split") or _split_of(path)
         extra = {name: value for name, value in row.items() if name not in USED}
-        target = with_names(masks.pop(pair.mask), pair.names)
+        target = embed_class_names(masks.pop(pair.mask), pair.names)
         yield Example(path, payload, None, split, row.get("group") or None, extra, target)
 
 
@@ -65,14 +65,14 @@ def _class_lists(source: Source) -> dict[str, tuple[str, ...]]:
             f"{source.path} has no {CLASSES}: one class name a line, the first for pixels of value 0."
             f" Beside it, folders {IMAGES}/ and {MASKS}/ with files of the same names"
         )
-    found = {}
+    lists = {}
     for path, payload in source.stream(wanted):
         lines = payload.decode("utf-8-sig", "replace").strip().splitlines()
         names = tuple(line.strip() for line in lines)
         if not all(names) or len(set(names)) < len(names) or len(names) > 256:
             raise UserError(f"{path} must have one class name a line, each once, no empty lines, at most 256")
-        found[path.rpartition("/")[0]] = names
-    return found
+        lists[path.rpartition("/")[0]] = names
+    return lists
 
 
 def _pairs(source: Source, lists: Mapping[str, tuple[str, ...]]) -> dict[str, _Pair]:
@@ -81,7 +81,7 @@ def _pairs(source: Source, lists: Mapping[str, tuple[str, ...]]) -> dict[str, _P
     masks = {key: path for path in source.paths if _type(path) in EXTENSIONS and (key := _key(path, MASKS))}
     if not pictures:
         raise UserError(f"{source.path} has no folder {IMAGES}/ with pictures in it, and masks in {MASKS}/ beside it")
-    found = {}
+    pairs = {}
     for key, picture in pictures.items():
         names = _nearest(lists, picture)
         if key not in masks:
@@ -89,10 +89,10 @@ def _pairs(source: Source, lists: Mapping[str, tuple[str, ...]]) -> dict[str, _P
         elif names is None:
             source.reject(picture, f"no {CLASSES} in a folder above it")
         else:
-            found[picture] = _Pair(picture, masks[key], names)
+            pairs[picture] = _Pair(picture, masks[key], names)
     for key in masks.keys() - pictures.keys():
         source.reject(masks[key], f"a mask without its picture: there is no {IMAGES}/{key[-1]}.*")
-    return found
+    return pairs
 
 
 def _key(path: str, folder: str) -> tuple[str, ...]:
@@ -101,10 +101,10 @@ def _key(path: str, folder: str) -> tuple[str, ...]:
     Empty where the path is in no such folder.
     """
     *folders, name = path.split("/")
-    places = [place for place, step in enumerate(folders) if step.lower() == folder]
-    if not places:
+    depths = [depth for depth, step in enumerate(folders) if step.lower() == folder]
+    if not depths:
         return ()
-    folders[places[-1]] = ""
+    folders[depths[-1]] = ""
     return (*folders, name.rpartition(".")[0])
 
 
@@ -120,17 +120,17 @@ def _nearest(lists: Mapping[str, tuple[str, ...]], path: str) -> tuple[str, ...]
 def _metadata(source: Source, columns: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
     """Picture -> its row of a metadata file: file_name, relative to it, split, group, further slices."""
     wanted = {path for path in source.paths if path.rpartition("/")[2] in NAMES}
-    found: dict[str, Mapping[str, str]] = {}
+    rows: dict[str, Mapping[str, str]] = {}
     for path, payload in source.stream(wanted):
         content = read_metadata(path, payload, {"label": "file_name", **columns})  # its label is the mask
         source.rejected += content.broken
         source.columns = tuple(dict.fromkeys([*source.columns, *(set(content.columns) - USED)]))
         folder = path.rpartition("/")[0]
-        found |= {f"{folder}/{row['file_name']}".removeprefix("/"): row for row in content.rows}
-    missing = sorted(found.keys() - set(source.paths))
+        rows |= {f"{folder}/{row['file_name']}".removeprefix("/"): row for row in content.rows}
+    missing = sorted(rows.keys() - set(source.paths))
     for path in missing:
         source.reject(path, "named in the metadata, but there is no such file")
-    return found
+    return rows
 
 
 def _split_of(path: str) -> str | None:
@@ -145,8 +145,8 @@ def inspect(example: Example, data: SegmentationData) -> dict[str, Any]:
     """COLUMNS of one example, from decoding picture and mask whole. Raises BadExampleError with the reason."""
     columns = look(example.payload, data)
     target = example.target or b""
-    values = read_mask(target, data.max_pixels)
-    names = names_in(target)
+    values = decode_mask(target, data.max_pixels)
+    names = read_class_names(target)
     height, width = values.shape
     if (width, height) != (columns["width"], columns["height"]):
         raise BadExampleError(
@@ -154,30 +154,30 @@ def inspect(example: Example, data: SegmentationData) -> dict[str, Any]:
         )
     counts = np.bincount(values.ravel(), minlength=256)
     _check_values(counts, names, data)
-    inside = {
+    pixels = {
         names[number]: int(counts[number])
         for number in np.flatnonzero(counts[: len(names)]).tolist()
         if not data.is_void(names[number], number)
     }
-    if not inside:
+    if not pixels:
         raise BadExampleError("mask is void all over: there is nothing to learn or test")
-    shares = {name: round(count / values.size, 6) for name, count in sorted(inside.items())}
+    shares = {name: round(count / values.size, 6) for name, count in sorted(pixels.items())}
     return columns | {
-        "classes": write_counts(dict.fromkeys(inside, 1)),
+        "classes": write_counts(dict.fromkeys(pixels, 1)),
         "shares": json.dumps(shares, ensure_ascii=False),
-        "void_share": 1 - sum(inside.values()) / values.size,
+        "void_share": 1 - sum(pixels.values()) / values.size,
     }
 
 
 def _check_values(counts: "np.ndarray[Any, Any]", names: tuple[str, ...], data: SegmentationData) -> None:
-    strange = [
+    unknown = [
         int(value) for value in np.flatnonzero(counts) if value >= len(names) and not data.is_void("", int(value))
     ]
-    if strange:
-        more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
+    if unknown:
+        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
         void = "".join(f", {each}" for each in data.void if isinstance(each, int) and each >= len(names))
         raise BadExampleError(
-            f"mask holds {', '.join(map(str, strange[:SHOWN]))}{more}; {CLASSES} allows 0 to {len(names) - 1}{void}"
+            f"mask holds {', '.join(map(str, unknown[:SHOWN]))}{more}; {CLASSES} allows 0 to {len(names) - 1}{void}"
         )
 
 

@@ -3,7 +3,9 @@
 import base64
 import io
 from collections import Counter
+from collections.abc import Hashable, Mapping
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,16 +16,15 @@ from models.common.data.batches import read_payloads
 from models.common.errors import UserError
 from models.common.image.decoding import decode_whole, open_image, shown_size
 from models.common.kind import ReportJob, ReportSection
-from models.semantic_segmentation.dataset import places
-from models.semantic_segmentation.masks import NO_CLASS, colours, from_png, stretched
-from models.semantic_segmentation.metrics import TRUTH_OF, known_classes, pixels
+from models.common.segmentation.class_maps import IGNORE_INDEX, ClassMap, decode_png, palette, resize_class_map
+from models.common.segmentation.metrics import GROUND_TRUTH, class_ious, known_classes, pixel_counts
+from models.semantic_segmentation.dataset import class_map
 from models.semantic_segmentation.params import SegmentationData
-from models.semantic_segmentation.scoring import class_ious
 
 SHOWN_CONFUSIONS = 15
 SHOWN_PICTURES = 8
 THUMBNAIL = 260  # px, wider side
-OVER = 0.6  # of a mask's colour over the photo
+OPACITY = 0.6  # of a class colour over the photo
 WRONG, VOID = (214, 39, 40), (128, 128, 128)
 MAX_PIXELS = 2**29  # the picture was checked when it was added
 CSS = "display:inline-block;width:.8em;height:.8em;border-radius:3px;margin-right:.4em;background:"
@@ -43,21 +44,21 @@ def _classes(job: ReportJob) -> str:
     """IoU of each class, with the champion's beside it."""
     ours = class_ious(job.candidate)
     theirs = {} if job.champion is None else class_ious(job.champion)
-    labelled = pixels(job.candidate, TRUTH_OF).sum(axis=0)
+    labelled = pixel_counts(job.candidate, GROUND_TRUTH).sum(axis=0)
     shares = dict(zip(known_classes(job.candidate), labelled / max(labelled.sum(), 1), strict=True))
-    shades = _shades(job.labels)
+    colours = _class_colours(job.labels)
     rows = []
     for name in sorted(ours, key=lambda name: -shares[name]):
         cells = [f"{shares[name]:.1%}", f"{ours[name]:.3f}"]
         if job.champion is not None:
             was = theirs.get(name)
             cells += ["" if was is None else f"{was:.3f}", "" if was is None else f"{ours[name] - was:+.3f}"]
-        said = "".join(f'<td class="n">{cell}</td>' for cell in cells)
-        rows.append(f"<tr><td>{_swatch(shades.get(name, VOID))}{escape(name)}</td>{said}</tr>")
+        numbers = "".join(f'<td class="n">{cell}</td>' for cell in cells)
+        rows.append(f"<tr><td>{_swatch(colours.get(name, VOID))}{escape(name)}</td>{numbers}</tr>")
     head = ["share of pixels", "candidate", *([] if job.champion is None else ["champion", "gain"])]
     heads = "".join(f'<th class="n">{name}</th>' for name in head)
-    said = "Intersection over union of each class, over all labelled pixels of the test pictures; void is left out."
-    return f"<p>{said}</p><table><thead><tr><th>class</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    text = "Intersection over union of each class, over all labelled pixels of the test pictures; void is left out."
+    return f"<p>{text}</p><table><thead><tr><th>class</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _confusions(job: ReportJob) -> str:
@@ -73,8 +74,8 @@ def _confusions(job: ReportJob) -> str:
         rows.append(f'<tr><td>{escape(name)}</td><td class="n">{count / total:.2%}</td>{was}</tr>')
     head = '<th>is … as …</th><th class="n">candidate</th>'
     head += "" if before is None else '<th class="n">champion</th>'
-    said = "Shares of all labelled pixels. A pair of classes with a blurred border comes first where borders are long."
-    return f"<p>{said}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    text = "Shares of all labelled pixels. A pair of classes with a blurred border comes first where borders are long."
+    return f"<p>{text}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _pairs(table: pd.DataFrame) -> Counter[str]:
@@ -98,18 +99,18 @@ def _worst(job: ReportJob) -> str:
         for row, photo, target in zip(worst.to_dict("records"), photos, targets, strict=True)
     )
     legend = " ".join(
-        f'<span style="white-space:nowrap">{_swatch(shade)}{escape(name)}</span>'
-        for name, shade in _shades(job.labels).items()
+        f'<span style="white-space:nowrap">{_swatch(colour)}{escape(name)}</span>'
+        for name, colour in _class_colours(job.labels).items()
     )
-    said = (
+    text = (
         f"The {len(worst)} pictures of the lowest mean IoU, the worst first: photo, truth, answer, and where the answer"
         " is wrong (red; grey is void). A mask that is wrong in the data shows up here, too."
     )
-    return f'<p>{said}</p><p>{legend}</p><div class="figure">{rows}</div>'
+    return f'<p>{text}</p><p>{legend}</p><div class="figure">{rows}</div>'
 
 
 def _row(
-    row: dict[str, object], photo: bytes, target: bytes, file: str, was: float | None, labels: tuple[str, ...]
+    row: Mapping[Hashable, Any], photo: bytes, target: bytes, file: str, was: float | None, labels: tuple[str, ...]
 ) -> str:
     image = open_image(photo, MAX_PIXELS)
     shown = shown_size(image)
@@ -117,35 +118,40 @@ def _row(
     width, height = (max(1, round(side * factor)) for side in shown)
     picture = decode_whole(image, width, height)
     data = SegmentationData(max_pixels=MAX_PIXELS, void=())  # what is not among the labels was void
-    truth = stretched(places(target, labels, data), width, height)
-    answer = stretched(from_png(bytes(row["mask"])), width, height)  # type: ignore[call-overload]
-    void = truth == NO_CLASS
+    truth = resize_class_map(class_map(target, labels, data), width, height)
+    answer = resize_class_map(decode_png(bytes(row["mask"])), width, height)
+    void = truth == IGNORE_INDEX
     wrong = np.where(void[..., None], VOID, np.where((truth != answer)[..., None], WRONG, picture // 2 + 100))
-    parts = [picture, over(picture, truth, len(labels)), over(picture, answer, len(labels)), wrong.astype(np.uint8)]
-    images = "".join(f'<img alt="" style="width:24%;margin:0 .5% 0 0" src="{_inline(part)}">' for part in parts)
+    parts = [
+        picture,
+        overlay(picture, truth, len(labels)),
+        overlay(picture, answer, len(labels)),
+        wrong.astype(np.uint8),
+    ]
+    images = "".join(f'<img alt="" style="width:24%;margin:0 .5% 0 0" src="{_inline_jpeg(part)}">' for part in parts)
     champion = "" if was is None else f", champion {was:.3f}"
     where = escape(f"{file} in {row['batch']}")
-    told = f"<b>{row['picture_iou']:.3f}</b>{champion} <span class=soft>{where}</span>"
-    return f'<figure style="margin:0 0 1.2em;max-width:none">{images}<figcaption>{told}</figcaption></figure>'
+    caption = f"<b>{row['picture_iou']:.3f}</b>{champion} <span class=soft>{where}</span>"
+    return f'<figure style="margin:0 0 1.2em;max-width:none">{images}<figcaption>{caption}</figcaption></figure>'
 
 
-def over(picture: Picture, values: Picture, classes: int) -> Picture:
+def overlay(picture: Picture, values: ClassMap, classes: int) -> Picture:
     """(H, W, 3): class colours over a photo; where void, the photo alone."""
     table = np.zeros((256, 3), np.uint8)
-    table[:classes] = colours(classes)
-    mixed = (1 - OVER) * picture + OVER * table[values]
-    return np.where((values == NO_CLASS)[..., None], picture, mixed).astype(np.uint8)
+    table[:classes] = palette(classes)
+    mixed = (1 - OPACITY) * picture + OPACITY * table[values]
+    return np.where((values == IGNORE_INDEX)[..., None], picture, mixed).astype(np.uint8)
 
 
-def _shades(labels: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(shade) for name, shade in zip(labels, colours(len(labels)).tolist(), strict=True)}
+def _class_colours(labels: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(colour) for name, colour in zip(labels, palette(len(labels)).tolist(), strict=True)}
 
 
-def _swatch(shade: tuple[int, ...]) -> str:
-    return f'<span style="{CSS}rgb{shade}"></span>'
+def _swatch(colour: tuple[int, ...]) -> str:
+    return f'<span style="{CSS}rgb{colour}"></span>'
 
 
-def _inline(picture: Picture) -> str:
+def _inline_jpeg(picture: Picture) -> str:
     out = io.BytesIO()
     Image.fromarray(picture).save(out, "jpeg", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"

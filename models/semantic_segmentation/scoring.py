@@ -15,18 +15,26 @@ from numpy.typing import NDArray
 from models.common.data.batches import COMMON_COLUMNS, payloads
 from models.common.data.class_counts import read_counts
 from models.common.errors import UserError
+from models.common.kind import ScoreJob
 from models.common.program.program import Program
+from models.common.segmentation.class_maps import IGNORE_INDEX, ClassMap, encode_png, resize_class_map
+from models.common.segmentation.metrics import (
+    GROUND_TRUTH,
+    INTERSECTION,
+    UNION,
+    class_ious,
+    mean_of_ratios,
+    pixel_counts,
+)
 from models.semantic_segmentation import COLUMNS
-from models.semantic_segmentation.dataset import photos, places
-from models.semantic_segmentation.masks import NO_CLASS, stretched, write_png
-from models.semantic_segmentation.metrics import BOTH, EITHER, TRUTH_OF, known_classes, mean_of_ratios, pixels
+from models.semantic_segmentation.dataset import class_map, photos
 from models.semantic_segmentation.params import SegmentationData
 
 PIXELS_AT_ONCE = 2**20  # of all pictures that one call of the graph takes
 CONFUSIONS = 20  # pairs of classes kept of a picture, the commonest
 
 
-def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> pd.DataFrame:
+def score(job: ScoreJob) -> pd.DataFrame:
     """One row per row of the manifest, in its order.
 
     id, classes (names in the truth), right_pixels, labelled_pixels (void ones left out), trivial_right_pixels (of the
@@ -35,30 +43,29 @@ def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> p
     as pavement", pixels in confused_pixels), width, height, split, group, batch, row and the manifest's slice columns.
     A class that the program does not know is always wrong. UserError when the program cannot be loaded.
     """
-    loaded = Program(program)
-    data = _data(loaded, program)
-    labels = loaded.spec.labels
-    classes = (*labels, *_further(manifest, labels, data))
-    answers = _answers(loaded, manifest, batches, home, data)
-    truths = _truths(manifest, batches, classes, data)
+    program, manifest = Program(job.program), job.manifest
+    data = _data(program, job.program)
+    labels = program.spec.labels
+    classes = (*labels, *_further_classes(manifest, labels, data))
+    answers, confidences = _answers(program, job, data)
     rows: list[dict[str, Any]] = [{}] * len(manifest)
     matrices = np.zeros((len(manifest), len(classes), len(classes)), np.int64)
-    for position, truth in truths:
-        answer, confidence = answers[0][position], answers[1][position]
-        found = stretched(answer, truth.shape[1], truth.shape[0])
-        matrices[position] = _confusion(truth, found, len(classes))
+    for position, truth in _truths(job, classes, data):
+        height, width = truth.shape
+        predicted = resize_class_map(answers[position], width, height)
+        matrices[position] = confusion_matrix(truth, predicted, len(classes))
         rows[position] = {
-            "confidence": float(confidence),
-            "shares": np.bincount(found.ravel(), minlength=len(labels)) / found.size,
-            "mask": write_png(answer, len(labels)),
-            "width": truth.shape[1],
-            "height": truth.shape[0],
+            "confidence": float(confidences[position]),
+            "shares": np.bincount(predicted.ravel(), minlength=len(labels)) / predicted.size,
+            "mask": encode_png(answers[position], len(labels)),
+            "width": width,
+            "height": height,
         }
-    return _table(manifest, classes, matrices, rows)
+    return score_table(manifest, classes, matrices, rows)
 
 
-def _data(loaded: Program, folder: Path) -> SegmentationData:
-    given = loaded.spec.input
+def _data(program: Program, folder: Path) -> SegmentationData:
+    given = program.spec.input
     try:
         return SegmentationData(
             image_size=(given["width"], given["height"]), max_pixels=given["max_pixels"], void=tuple(given["void"])
@@ -67,66 +74,64 @@ def _data(loaded: Program, folder: Path) -> SegmentationData:
         raise UserError(f"{folder / 'program.json'}: input has no {error}, so it is no segmenter") from None
 
 
-def _further(manifest: pd.DataFrame, labels: tuple[str, ...], data: SegmentationData) -> list[str]:
+def _further_classes(manifest: pd.DataFrame, labels: tuple[str, ...], data: SegmentationData) -> list[str]:
     """Classes in the masks that the program does not know."""
     inside = {name for text in manifest["classes"] for name in read_counts(text)}
     return sorted(name for name in inside - set(labels) if not data.is_void(name))
 
 
-def _answers(
-    loaded: Program, manifest: pd.DataFrame, batches: Path, home: Path, data: SegmentationData
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _answers(program: Program, job: ScoreJob, data: SegmentationData) -> tuple[ClassMap, NDArray[np.float32]]:
     """Class maps (N, height, width) and mean confidences (N,)."""
     width, height = data.size
-    pictures = photos(manifest, batches, home, data.size, data.max_pixels)
+    pictures = photos(job.manifest, job.batches, job.home, data.size, data.max_pixels)
     step = max(1, PIXELS_AT_ONCE // (width * height))
-    maps = np.empty((len(manifest), height, width), np.uint8)
-    confidence = np.empty(len(manifest), np.float32)
-    for start in range(0, len(manifest), step):
-        part = slice(start, min(start + step, len(manifest)))
-        found = loaded.run(images=pictures.take(np.arange(part.start, part.stop)))
-        maps[part], confidence[part] = found["classes"], found["confidence"]
-    return maps, confidence
+    answers = np.empty((len(pictures), height, width), np.uint8)
+    confidences = np.empty(len(pictures), np.float32)
+    for start in range(0, len(pictures), step):
+        part = slice(start, min(start + step, len(pictures)))
+        outputs = program.run(images=pictures.take(np.arange(part.start, part.stop)))
+        answers[part], confidences[part] = outputs["classes"], outputs["confidence"]
+    return answers, confidences
 
 
-def _truths(
-    manifest: pd.DataFrame, batches: Path, classes: tuple[str, ...], data: SegmentationData
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """(position in the manifest, places among `classes`) of every mask, batch by batch."""
-    wanted = {key: place for place, key in enumerate(zip(manifest["batch"], manifest["row"], strict=True))}
+def _truths(job: ScoreJob, classes: tuple[str, ...], data: SegmentationData) -> Iterator[tuple[int, ClassMap]]:
+    """(position in the manifest, class map of indices in `classes`) of every mask, batch by batch."""
+    manifest = job.manifest
+    wanted = {key: position for position, key in enumerate(zip(manifest["batch"], manifest["row"], strict=True))}
     for batch in sorted(set(manifest["batch"])):
-        for row, target in enumerate(payloads(batches, batch, "target")):
+        for row, target in enumerate(payloads(job.batches, batch, "target")):
             if (batch, row) in wanted:
-                yield wanted[batch, row], places(target, classes, data)
+                yield wanted[batch, row], class_map(target, classes, data)
 
 
-def _confusion(truth: NDArray[np.uint8], found: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    """(classes, classes) pixels by true class (rows) and found class; void left out."""
-    counted = truth != NO_CLASS
-    pairs = truth[counted].astype(np.int64) * classes + found[counted]
+def confusion_matrix(truth: ClassMap, predicted: ClassMap, classes: int) -> NDArray[np.int64]:
+    """(classes, classes) pixels by true class (rows) and predicted class; void left out."""
+    counted = truth != IGNORE_INDEX
+    pairs = truth[counted].astype(np.int64) * classes + predicted[counted]
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def _table(
+def score_table(
     manifest: pd.DataFrame, classes: tuple[str, ...], matrices: NDArray[np.int64], rows: list[dict[str, Any]]
 ) -> pd.DataFrame:
-    both = np.diagonal(matrices, axis1=1, axis2=2)
-    truth, found = matrices.sum(axis=2), matrices.sum(axis=1)
-    either = truth + found - both
+    """See score. matrices: (pictures, classes, classes); rows: further columns of each picture."""
+    intersection = np.diagonal(matrices, axis1=1, axis2=2)
+    truth, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
+    union = truth + predicted - intersection
     commonest = int(truth.sum(axis=0).argmax())
     confused = [_confused(matrix, classes) for matrix in matrices]
     columns: dict[str, Any] = {
         "id": manifest["id"].to_numpy(),
-        "classes": [[classes[place] for place in np.flatnonzero(counts)] for counts in truth],
-        "right_pixels": both.sum(axis=1),
+        "classes": [[classes[index] for index in np.flatnonzero(counts)] for counts in truth],
+        "right_pixels": intersection.sum(axis=1),
         "labelled_pixels": truth.sum(axis=1),
         "trivial_right_pixels": truth[:, commonest],
-        "picture_iou": mean_of_ratios(both, either),
+        "picture_iou": mean_of_ratios(intersection, union),
         "confused": [names for names, _ in confused],
         "confused_pixels": [counts for _, counts in confused],
     }
-    for name, counts in ((BOTH, both), (EITHER, either), (TRUTH_OF, truth)):
-        columns |= {f"{name}{label}": counts[:, place] for place, label in enumerate(classes)}
+    for prefix, counts in ((INTERSECTION, intersection), (UNION, union), (GROUND_TRUTH, truth)):
+        columns |= {f"{prefix}{label}": counts[:, index] for index, label in enumerate(classes)}
     columns |= {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
     own = {*COMMON_COLUMNS, *COLUMNS, "target_id"}
     kept = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in own]
@@ -136,31 +141,21 @@ def _table(
 def _confused(matrix: NDArray[np.int64], classes: tuple[str, ...]) -> tuple[list[str], list[int]]:
     """The commonest confusions of a picture: "road as pavement", and of how many pixels."""
     wrong = matrix - np.diag(np.diagonal(matrix))
-    order = [place for place in np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS] if wrong.flat[place]]
-    names = [f"{classes[place // len(classes)]} as {classes[place % len(classes)]}" for place in order]
-    return names, [int(wrong.flat[place]) for place in order]
+    order = [cell for cell in np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS] if wrong.flat[cell]]
+    names = [f"{classes[cell // len(classes)]} as {classes[cell % len(classes)]}" for cell in order]
+    return names, [int(wrong.flat[cell]) for cell in order]
 
 
 def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:
-    """mean_iou, pixel_accuracy, mean_class_accuracy (mean recall over the classes that occur), and the IoU of each.
+    """Beside METRICS: mean_class_accuracy (mean recall over the classes that occur), and the IoU of each class.
 
     `labels`: those of the program come first.
     """
-    totals = {name: pixels(table, name).sum(axis=0, keepdims=True) for name in (BOTH, EITHER, TRUTH_OF)}
-    found = {
-        "mean_iou": float(mean_of_ratios(totals[BOTH], totals[EITHER])[0]),
-        "pixel_accuracy": float(table["right_pixels"].sum() / table["labelled_pixels"].sum()),
-        "mean_class_accuracy": float(mean_of_ratios(totals[BOTH], totals[TRUTH_OF])[0]),
-    }
+    intersection, truth = (
+        pixel_counts(table, prefix).sum(axis=0, keepdims=True) for prefix in (INTERSECTION, GROUND_TRUTH)
+    )
     ious = class_ious(table)
-    return found | {f"iou_{name}": ious[name] for name in sorted(ious, key=lambda name: name not in labels)}
-
-
-def class_ious(table: pd.DataFrame) -> dict[str, float]:
-    """Class -> IoU over all pictures' pixels, of the classes that occur."""
-    both, either = (pixels(table, name).sum(axis=0) for name in (BOTH, EITHER))
     return {
-        name: float(above / below)
-        for name, above, below in zip(known_classes(table), both, either, strict=True)
-        if below > 0
+        "mean_class_accuracy": float(mean_of_ratios(intersection, truth)[0]),
+        **{f"iou_{name}": ious[name] for name in sorted(ious, key=lambda name: name not in labels)},
     }

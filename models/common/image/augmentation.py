@@ -53,6 +53,32 @@ def recoloured(pictures: Tensor, brightness: float, contrast: float) -> Tensor:
     return pictures.clamp(0, 255) if brightness or contrast else pictures
 
 
+def random_tint(pictures: Tensor, share: float) -> Tensor:
+    """(N, C, H, W) float in 0..255, each colour lightened or darkened by itself by up to `share`."""
+    if not share:
+        return pictures
+    count, colours = pictures.shape[:2]
+    shares = 1 + share * _either_way(count * colours, pictures.device)
+    return (pictures * shares.view(count, colours, 1, 1)).clamp(0, 255)
+
+
+def random_resized_crop(
+    pictures: Tensor, class_maps: Tensor, size: tuple[int, int], scale: float, flip: bool, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """A window of each picture (N, H, W, 3), as (N, 3, h, w) float, bilinear, and of its class map, (N, h, w) int64.
+
+    `size`: width and height of the window, which is then larger or smaller by up to `scale`, and half of them mirrored
+    where `flip`. Beyond the edge the picture goes on with its last pixels, and the class is `ignore_index`.
+    """
+    count, height, width = class_maps.shape
+    windows = _windows(count, (size[0] / width, size[1] / height), scale, flip, pictures.device)
+    points = F.affine_grid(windows, [count, 3, size[1], size[0]], align_corners=False)
+    cropped = F.grid_sample(pictures.permute(0, 3, 1, 2).float(), points, "bilinear", "border", align_corners=False)
+    shifted = class_maps[:, None].float() - ignore_index  # so that the zeros beyond the edge become ignore_index
+    classes = F.grid_sample(shifted, points, "nearest", "zeros", align_corners=False)[:, 0] + ignore_index
+    return cropped, classes.long()
+
+
 def erased(pictures: Tensor, share: float, fill: float = 0.0) -> Tensor:
     """(N, C, H, W): `share` of the pictures lose a rectangle with sides of 1/8 to 1/2 (Zhong et al. 2020)."""
     if not share:
@@ -63,6 +89,17 @@ def erased(pictures: Tensor, share: float, fill: float = 0.0) -> Tensor:
     chosen = torch.rand(count, 1, 1, device=pictures.device) < share
     mask = rows[:, :, None] & columns[:, None, :] & chosen
     return pictures.masked_fill(mask[:, None], fill)
+
+
+def _windows(count: int, share: tuple[float, float], scale: float, flip: bool, device: torch.device) -> Tensor:
+    """(N, 2, 3) affine matrices: where in the picture, both of whose axes go from -1 to 1, a window lies."""
+    zoom = 1 + scale * _either_way(count, device)
+    across, along = zoom * share[0], zoom * share[1]
+    right, down = ((1 - size).abs() * _either_way(count, device) for size in (across, along))
+    if flip:
+        across = torch.where(torch.rand(count, device=device) < 0.5, -across, across)
+    zero = torch.zeros_like(zoom)
+    return torch.stack([across, zero, right, zero, along, down], 1).view(count, 2, 3)
 
 
 def _whole_shift(pictures: Tensor, side: int, share: float) -> Tensor:

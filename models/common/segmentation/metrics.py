@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-BOTH, EITHER, TRUTH_OF = "intersection:", "union:", "truth:"  # followed by a class: columns of pixels in a picture
+INTERSECTION, UNION, GROUND_TRUTH = "intersection:", "union:", "truth:"  # and a class: columns of pixels in a picture
 
 
 def mean_iou(classes: tuple[str, ...] | None = None) -> Metric:
@@ -19,10 +19,10 @@ def mean_iou(classes: tuple[str, ...] | None = None) -> Metric:
     """
 
     def estimate(table: "pd.DataFrame") -> Estimate:
-        both, either = (pixels(table, prefix, classes) for prefix in (BOTH, EITHER))
+        intersection, union = (pixel_counts(table, prefix, classes) for prefix in (INTERSECTION, UNION))
 
         def value(weights: "NDArray[np.float64]") -> "NDArray[np.float64]":
-            return mean_of_ratios(weights @ both, weights @ either)
+            return mean_of_ratios(weights @ intersection, weights @ union)
 
         return value
 
@@ -31,15 +31,25 @@ def mean_iou(classes: tuple[str, ...] | None = None) -> Metric:
 
 def known_classes(table: "pd.DataFrame") -> tuple[str, ...]:
     """Classes that a score table has columns of."""
-    return tuple(str(name).removeprefix(BOTH) for name in table if str(name).startswith(BOTH))
+    return tuple(str(name).removeprefix(INTERSECTION) for name in table if str(name).startswith(INTERSECTION))
 
 
-def pixels(table: "pd.DataFrame", prefix: str, classes: tuple[str, ...] | None = None) -> "NDArray[np.float64]":
+def pixel_counts(table: "pd.DataFrame", prefix: str, classes: tuple[str, ...] | None = None) -> "NDArray[np.float64]":
     """(pictures, classes); a class that the table does not have is nowhere in it."""
     import numpy as np
 
     columns = [f"{prefix}{name}" for name in (known_classes(table) if classes is None else classes)]
     return np.asarray(table.reindex(columns=columns, fill_value=0).to_numpy(np.float64))
+
+
+def class_ious(table: "pd.DataFrame") -> dict[str, float]:
+    """Class -> IoU over all pictures' pixels, of the classes that occur."""
+    intersection, union = (pixel_counts(table, prefix).sum(axis=0) for prefix in (INTERSECTION, UNION))
+    return {
+        name: float(above / below)
+        for name, above, below in zip(known_classes(table), intersection, union, strict=True)
+        if below > 0
+    }
 
 
 def mean_of_ratios(above: "NDArray[Any]", below: "NDArray[Any]") -> "NDArray[np.float64]":

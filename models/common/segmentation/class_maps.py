@@ -1,7 +1,8 @@
-"""Masks: PNG files of class numbers, and what the numbers mean. Torch-free: validation, training and service use it.
+"""Class maps: the class number of every pixel of a picture, and what the numbers mean. No torch: it travels in Bentos.
 
-A mask is kept as it was delivered, with one thing put in: the class names of its `classes.txt`, as a text chunk of the
-PNG. So deliveries with other numberings go together: classes are matched by name.
+A mask is a PNG of class numbers, as it was delivered, with one thing put in: the class names of its `classes.txt`, as a
+text chunk of the PNG. So deliveries with other numberings go together: classes are matched by name. A class map is an
+array of indices into the labels of a program.
 """
 
 import base64
@@ -17,8 +18,8 @@ from PIL import Image
 
 from models.common.errors import BadExampleError
 
-Pixels = NDArray[np.uint8]
-NO_CLASS = 255  # in class maps of ours: void
+ClassMap = NDArray[np.uint8]
+IGNORE_INDEX = 255  # in class maps: void, neither learnt nor scored
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = 33  # bytes: the signature and the first chunk, IHDR, which is always as long
 KEYWORD = b"ratchet-classes"
@@ -27,24 +28,24 @@ COLOUR_TYPES = {2: "colour (RGB)", 4: "grey with transparency", 6: "colour with 
 SCALED = {2: 85, 4: 17}  # bits of a grey pixel -> what PIL multiplies it with
 
 
-def with_names(payload: bytes, names: Sequence[str]) -> bytes:
+def embed_class_names(payload: bytes, names: Sequence[str]) -> bytes:
     """A PNG with the names of its classes put in, in the place of those that it had. What is no PNG stays as it is."""
     if not payload.startswith(SIGNATURE) or len(payload) < HEADER:
         return payload
     body = KEYWORD + b"\0\0\0\0\0" + "\n".join(names).encode()  # not compressed, no language, no translated keyword
-    return payload[:HEADER] + _chunk(b"iTXt", body) + payload[_end_of_names(payload) :]
+    return payload[:HEADER] + _chunk(b"iTXt", body) + payload[_end_of_class_names(payload) :]
 
 
-def names_in(payload: bytes) -> tuple[str, ...]:
-    """The class names that `with_names` put in; a class number is the place of its name. BadExampleError without."""
-    end = _end_of_names(payload)
+def read_class_names(payload: bytes) -> tuple[str, ...]:
+    """The names that `embed_class_names` put in; a class number is the index of its name. BadExampleError without."""
+    end = _end_of_class_names(payload)
     if end == HEADER:
         raise BadExampleError("the mask carries no class names, so its numbers mean nothing")
     text = payload[HEADER + 8 + len(KEYWORD) + 5 : end - 4].decode()
     return tuple(text.split("\n"))
 
 
-def read_mask(payload: bytes, max_pixels: int) -> Pixels:
+def decode_mask(payload: bytes, max_pixels: int) -> ClassMap:
     """(H, W) uint8 class numbers of a PNG. BadExampleError saying why it is no mask."""
     _check_header(payload, max_pixels)
     try:
@@ -72,27 +73,27 @@ def _check_header(payload: bytes, max_pixels: int) -> None:
         raise BadExampleError(f"mask of {width} x {height} px is more than the {max_pixels} pixels allowed")
 
 
-def place_table(names: Sequence[str], labels: Sequence[str], void: Sequence[bool]) -> Pixels:
-    """(256,) uint8: class number of a mask -> place among `labels`, NO_CLASS for void and what is not among them.
+def label_indices(names: Sequence[str], labels: Sequence[str], void: Sequence[bool]) -> ClassMap:
+    """(256,) uint8: class number of a mask -> index in `labels`, IGNORE_INDEX for void and what is not among them.
 
     `void`: whether each of the 256 numbers is.
     """
-    table = np.full(256, NO_CLASS, np.uint8)
-    place = {label: number for number, label in enumerate(labels)}
+    table = np.full(256, IGNORE_INDEX, np.uint8)
+    index = {label: number for number, label in enumerate(labels)}
     for number, name in enumerate(names):
-        if name in place and not void[number]:
-            table[number] = place[name]
+        if name in index and not void[number]:
+            table[number] = index[name]
     return table
 
 
-def stretched(values: Pixels, width: int, height: int) -> Pixels:
+def resize_class_map(values: ClassMap, width: int, height: int) -> ClassMap:
     """(height, width): each pixel takes the class of the one whose area its centre lies in."""
     if values.shape == (height, width):
         return values
     return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
 
 
-def colours(classes: int) -> NDArray[np.uint8]:
+def palette(classes: int) -> NDArray[np.uint8]:
     """(classes, 3) uint8 RGB, as different as hue and lightness allow, the same for the same number."""
     golden = 0.618033988749895  # steps of the golden ratio never come close to an earlier hue soon
     found = [
@@ -102,27 +103,27 @@ def colours(classes: int) -> NDArray[np.uint8]:
     return np.asarray(np.round(np.array(found).reshape(classes, 3) * 255), np.uint8)
 
 
-def write_png(values: Pixels, classes: int) -> bytes:
+def encode_png(values: ClassMap, classes: int) -> bytes:
     """A palette PNG of class numbers."""
     image = Image.fromarray(values, "P")
-    image.putpalette(colours(classes).tobytes())
+    image.putpalette(palette(classes).tobytes())
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=4)
     return file.getvalue()
 
 
-def from_png(payload: bytes) -> Pixels:
-    """(H, W) of what `write_png` wrote."""
+def decode_png(payload: bytes) -> ClassMap:
+    """(H, W) of what `encode_png` wrote."""
     with Image.open(io.BytesIO(payload), formats=("PNG",)) as image:
         return np.asarray(image, np.uint8)
 
 
-def from_base64(text: str) -> Pixels:
+def decode_base64(text: str) -> ClassMap:
     """(H, W) of the PNG in an answer."""
-    return from_png(base64.b64decode(text))
+    return decode_png(base64.b64decode(text))
 
 
-def _end_of_names(payload: bytes) -> int:
+def _end_of_class_names(payload: bytes) -> int:
     """Where the chunk with the names ends; HEADER where there is none."""
     there = payload[HEADER + 4 : HEADER + 8 + len(KEYWORD) + 1] == b"iTXt" + KEYWORD + b"\0"
     return HEADER + 12 + int.from_bytes(payload[HEADER : HEADER + 4], "big") if there else HEADER

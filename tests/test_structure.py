@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from models.common.kind import known_kinds, load_kind
+from tasks.project.fingerprint import JUDGES, SHOWS
 from tests.conftest import CODE
 
 HEAVY = ("torch", "torchvision", "prefect", "dvc", "great_expectations", "bentoml", "pandas", "numpy", "onnxruntime")
@@ -49,12 +50,13 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-def closure(start: Iterable[str]) -> set[str]:
-    """Our modules that these ones import, directly or through others."""
+def closure(start: Iterable[str], without: Iterable[str] = ()) -> set[str]:
+    """Our modules that these ones import, directly or through others, but for some and what only they import."""
+    skipped = set(without)
     todo, found = list(start), set()
     while todo:
         name = todo.pop()
-        if name in OURS and name not in found:
+        if name in OURS and name not in found | skipped:
             found.add(name)
             todo += imports(OURS[name])
             todo.append(name.rpartition(".")[0])
@@ -68,8 +70,13 @@ def stage_dependencies(stage: str, kind: str) -> list[str]:
 
 def uncovered(files: Iterable[Path], stage: str, kind: str) -> set[str]:
     """Files, relative to the repository, that no dependency of the stage holds."""
-    dependencies = [Path(path) for path in stage_dependencies(stage, kind)]
-    return {str(file) for file in files if not any(file == path or path in file.parents for path in dependencies)}
+    return outside(files, stage_dependencies(stage, kind))
+
+
+def outside(files: Iterable[Path], paths: Iterable[str]) -> set[str]:
+    """Files that are neither one of these paths nor in one of them."""
+    known = [Path(path) for path in paths]
+    return {str(file) for file in files if not any(file == path or path in file.parents for path in known)}
 
 
 @pytest.mark.parametrize(
@@ -124,6 +131,34 @@ runpy.run_module("tasks." + stage, run_name="__main__", alter_sys=True)
         used = [path for path in used if path not in (Path("tasks/__init__.py"), Path("models/__init__.py"))]
         assert Path("tasks/project/params.py") in used
         assert not uncovered(used, stage, "image_classification")
+
+
+def judging(kind: str) -> list[Path]:
+    """Files that a verdict on a model of this kind and its Bento come from; the kind's face offers other things too."""
+    halves = [f"models.{kind}.{name}" for name in ("predictor", "scoring", "bento_service", "agreeing")]
+    others = [f"models.{kind}.{name}" for name in ("reading", "training", "report")]
+    shows = [name for name in OURS if name.startswith("models.common.reporting")]
+    reached = closure(["tasks.judge", "tasks.package", f"models.{kind}", *halves], without=[*others, *shows])
+    build = [CODE / "tasks/packaging/build.py"]  # packaging starts it as a process
+    return [
+        path.relative_to(CODE) for path in [OURS[name] for name in reached if name not in ("tasks", "models")] + build
+    ]
+
+
+@pytest.mark.parametrize("kind", known_kinds())
+def test_the_fingerprint_covers_every_module_that_judges(kind: str) -> None:
+    files = judging(kind)
+    assert {Path("tasks/gating/statistics.py"), Path(f"models/{kind}/scoring.py")} <= set(files)
+    judges = [path.replace("${item.kind}", kind) for path in JUDGES]
+    assert not outside(files, judges), f"not in JUDGES of fingerprint.py: {sorted(outside(files, judges))}"
+    assert not [str(file) for file in files if SHOWS.match(str(file))]
+    assert all((CODE / path).exists() for path in judges)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_change_of_what_only_judges_trains_nothing_and_one_of_the_environment_does(stage: str) -> None:
+    judges = {"tasks/gating/gate.py", "tasks/judge.py", "tasks/package.py", "tasks/packaging/smoke_test.py"}
+    assert uncovered([Path("requirements.txt"), *map(Path, judges)], stage, "image_classification") == judges
 
 
 def test_help_is_light_and_quick() -> None:

@@ -22,7 +22,7 @@ from tasks.project.locks import lock
 from tasks.project.registry import Champion, create_refs, register_and_assign
 from tasks.project.repository import check_identity, dvc, dvc_each, git, git_remote, home, shared
 
-STAGES = ("validate", "train", "evaluate")
+STAGES = ("validate", "initial_weights", "train", "evaluate")
 
 
 @dataclass(frozen=True)

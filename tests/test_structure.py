@@ -15,7 +15,7 @@ from models.common.kind import known_kinds, load_kind
 from tests.conftest import CODE
 
 HEAVY = ("torch", "torchvision", "prefect", "dvc", "great_expectations", "bentoml", "pandas", "numpy", "onnxruntime")
-STAGES = ("validate", "train", "evaluate")
+STAGES = ("validate", "initial_weights", "train", "evaluate")
 
 
 def modules(package: str) -> dict[str, Path]:

@@ -173,7 +173,7 @@ def serve(
 ) -> None:
     """Serve the model in production on this machine, until Ctrl-C."""
     from tasks.packaging.champion_bento import champion_bento
-    from tasks.project.repository import home
+    from tasks.project.paths import home
     from tasks.serve import serve as serve_bento
 
     root = _project()
@@ -210,7 +210,7 @@ def _project() -> Path:
     try:
         return Path(git(Path.cwd(), "rev-parse", "--show-toplevel"))
     except RatchetError:
-        from tasks.project.repository import main_checkout
+        from tasks.project.paths import main_checkout
 
         return main_checkout(Path.cwd())  # says what is wrong
 

@@ -129,10 +129,8 @@ def validate(tree: Path, model: str) -> bool:
 @task(cache_policy=NO_CACHE, timeout_seconds=48 * HOUR)
 def train(tree: Path, model: str) -> bool:
     """The learner, in a process of its own; ends with the exported program."""
-    champion = _champion_folder(tree, model)
-    start = {"RATCHET_CHAMPION": str(champion)} if champion.exists() else {}
     with show.Progress(model) as progress:
-        return stages.reproduce(tree, "train", model, progress.line, start)
+        return stages.reproduce(tree, "train", model, progress.line)
 
 
 @task(cache_policy=NO_CACHE, timeout_seconds=4 * HOUR)

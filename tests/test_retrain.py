@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from models.common.errors import LostRaceError, PublishError, RatchetError, RegistryError
 from tests.conftest import CODE, git
@@ -62,6 +63,9 @@ def test_the_first_model_is_promoted_and_anyone_can_get_it(
         command = ["dvc", "artifacts", "get", str(world.origin), artifact, "--stage", "production"]
         subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, check=True, capture_output=True)
         assert (tmp_path / found).stat().st_size > 1000
+    lock = yaml.safe_load(git(world.project, "show", "digits#production#1:dvc.lock"))["stages"]
+    assert set(lock) == {f"{stage}@digits" for stage in ("validate", "initial_weights", "train", "evaluate")}
+    assert all(stage["outs"] for stage in lock.values())
     shown = [run for run in flow_runs(server) if run["name"] == f"digits@{answer.json['data_version']}"]
     assert shown[0]["state_name"] == "PROMOTED"
     artifacts = httpx.post(f"{server}/api/artifacts/filter", json={}).json()

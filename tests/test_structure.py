@@ -24,7 +24,7 @@ from tasks.project.imports import closure, imports, without_packages
 from tests.conftest import CODE, git
 
 HEAVY = ("torch", "torchvision", "prefect", "dvc", "great_expectations", "bentoml", "pandas", "numpy", "onnxruntime")
-STAGES = ("validate", "train", "evaluate")
+STAGES = ("validate", "initial_weights", "train", "evaluate")
 ROOMS = (  # from the top down: a room may import from those that come after it
     "flows",
     "tasks",
@@ -140,6 +140,7 @@ def test_the_stages_call_what_their_names_say() -> None:
     """The test below rests on this."""
     assert {stage: files_called(stage) - {"__init__", "params"} for stage in STAGES} == {
         "validate": {"reading"},
+        "initial_weights": set(),
         "train": {"training"},
         "evaluate": {"scoring"},
     }

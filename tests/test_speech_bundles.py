@@ -1,8 +1,6 @@
 """torchaudio's bundles as networks of speech recognition, made small: no weights are fetched."""
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,31 +8,22 @@ import torch
 
 from models.common.errors import UserError
 from models.common.kind import TrainJob
-from models.speech_recognition import bundles, training
+from models.speech_command.networks import build as build_commands
+from models.speech_command.params import CommandTrain
+from models.speech_recognition import training
 from models.speech_recognition.bundles import Bundle, load_bundle
 from models.speech_recognition.learner import padded
 from models.speech_recognition.params import SpeechData, SpeechTrain
 from models.speech_recognition.training import build
+from tests.bundles import keep_weights, shrink
 from tests.hearing import ALPHABET, DATA, voices
-
-
-def small_bundle(name: str, **further: Any) -> Any:
-    """torchaudio's bundle with a network of a few thousand weights."""
-    bundle = bundles.find_bundle(name)
-    layers = [(16, 10, 5), (16, 8, 8), (16, 4, 4), (16, 2, 2)]
-    small = {
-        "extractor_conv_layer_config": layers, "encoder_embed_dim": 32, "encoder_pos_conv_kernel": 8,
-        "encoder_pos_conv_groups": 4, "encoder_num_layers": 2, "encoder_num_heads": 4, "encoder_ff_interm_features": 32,
-    }  # fmt: skip
-    return dataclasses.replace(bundle, _params={**bundle._params, **small, **further})
 
 
 @pytest.mark.parametrize("name", ["WAV2VEC2_ASR_BASE_10M", "HUBERT_LARGE"])
 def test_a_bundle_hears_each_clip_by_itself_and_is_exported(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = small_bundle(name)
-    monkeypatch.setattr(bundles, "find_bundle", lambda _: bundle)
+    shrink(monkeypatch, name)
     data = SpeechData()
     train = SpeechTrain(network=name)
     model = build(train, data, ALPHABET).eval()
@@ -53,20 +42,15 @@ def test_a_bundle_hears_each_clip_by_itself_and_is_exported(
 def test_a_bundles_weights_come_from_torchaudio_or_the_user_is_told_which_file_to_fetch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = small_bundle("WAV2VEC2_ASR_BASE_10M")
-    monkeypatch.setattr(bundles, "find_bundle", lambda _: bundle)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    bundle, name = shrink(monkeypatch, "WAV2VEC2_ASR_BASE_10M"), "wav2vec2_asr_base_10m"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
-    network = Bundle("any", 5, 16_000)
-    place = tmp_path / "checkpoints" / bundle._path
+    network = Bundle(name, 5, 16_000)
+    place = tmp_path / "hub/checkpoints" / bundle._path
     with pytest.raises(UserError, match=f"put torchaudio's {bundle._path} at {place}"):
-        load_bundle(network, "any", ("", *ALPHABET))
-    from torchaudio.models import wav2vec2_model
-
-    theirs = wav2vec2_model(**{**bundle._params, "aux_num_out": 32}).state_dict()  # 3 of them torchaudio takes out
-    place.parent.mkdir(exist_ok=True)
-    torch.save(theirs, place)
-    load_bundle(network, "any", ("", *ALPHABET))
+        load_bundle(network, name, ("", *ALPHABET))
+    theirs = keep_weights(bundle, outputs=32)  # 3 of them torchaudio takes out
+    load_bundle(network, name, ("", *ALPHABET))
     kept = [row for row in range(32) if row not in (1, 2, 3)]
     of_a = kept[bundle.get_labels().index("A")]
     torch.testing.assert_close(network.head.weight[2], theirs["aux.weight"][of_a])
@@ -74,8 +58,18 @@ def test_a_bundles_weights_come_from_torchaudio_or_the_user_is_told_which_file_t
                                theirs["encoder.feature_projection.projection.weight"])  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["wav2vec2_base", "HUBERT_LARGE", "wav2vec2_asr_base_960h"])
+def test_both_kinds_know_the_same_bundles_by_the_same_names(name: str) -> None:
+    with torch.device("meta"):  # torchaudio's whole architecture, without memory for its weights
+        hears = Bundle(name, len(ALPHABET) + 1, 16_000)
+        commands = build_commands(3, 16_000, CommandTrain(network=name))
+    bodies = [{key for key in each.state_dict() if key.startswith("model.")} for each in (hears, commands)]
+    assert bodies[0] == bodies[1]
+    assert len(bodies[0]) > 200
+
+
 def test_an_unknown_network_is_told_with_those_near_it() -> None:
-    with pytest.raises(UserError, match=r"Unknown network 'WAV2VEC_BASE'\. Did you mean: WAV2VEC2_BASE"):
+    with pytest.raises(UserError, match=r"Unknown network 'WAV2VEC_BASE'\. Did you mean: wav2vec2_base"):
         build(SpeechTrain(network="WAV2VEC_BASE"), SpeechData(), ALPHABET)
     with pytest.raises(UserError, match="hears 16000 Hz, not 8000"):
         build(SpeechTrain(network="WAV2VEC2_BASE"), DATA, ALPHABET)

@@ -3,34 +3,14 @@
 Their normalisation and their convolution over positions see padding, so outside training each clip goes by itself.
 """
 
-import difflib
-import pickle
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.common.errors import UserError
+from models.common.audio.bundles import bundle_model, bundle_state, find_bundle
 from models.common.training.weights import fill
 from models.speech_recognition.params import OWN_NETWORKS
-
-
-def find_bundle(name: str) -> Any:
-    """torchaudio's bundle called `name`; UserError with the names nearest to it where there is none."""
-    from torchaudio import pipelines
-
-    bundles = {
-        key: value for key in dir(pipelines) if isinstance(value := getattr(pipelines, key), pipelines.Wav2Vec2Bundle)
-    }
-    known = [key for key, bundle in bundles.items() if bundle._model_type == "Wav2Vec2"]
-    if name not in known:
-        close = difflib.get_close_matches(name.upper(), known, n=4, cutoff=0.4)
-        near = f" Did you mean: {', '.join(close)}?" if close else ""
-        raise UserError(
-            f"Unknown network '{name}'.{near} Known: {', '.join(OWN_NETWORKS)} and torchaudio's wav2vec 2.0 and"
-            " HuBERT bundles"
-        )
-    return bundles[name]
 
 
 class Bundle(nn.Module):
@@ -39,18 +19,8 @@ class Bundle(nn.Module):
     def __init__(self, name: str, outputs: int, sample_rate: int) -> None:
         """Untrained. UserError where there is no such bundle or it takes another sample rate."""
         super().__init__()
-        from torchaudio.models import wav2vec2_model
-
-        bundle = find_bundle(name)
-        if sample_rate != bundle.sample_rate:
-            raise UserError(
-                f"{name} hears {bundle.sample_rate:g} Hz, not {sample_rate};"
-                f" set data.sample_rate: {bundle.sample_rate:g}"
-            )
-        params = {**bundle._params, "aux_num_out": None}
-        self.model = wav2vec2_model(**params)
-        self.head = nn.Linear(params["encoder_embed_dim"], outputs)
-        self._normalises = bool(bundle._normalize_waveform)
+        self.model, size, self._normalises = bundle_model(name, sample_rate, OWN_NETWORKS)
+        self.head = nn.Linear(size, outputs)
 
     def forward(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, F, outputs) of waves (N, T), full scale 1, and how many frames of each are of the sound."""
@@ -73,7 +43,8 @@ class Bundle(nn.Module):
         return centred / (centred.square().sum(1, keepdim=True) / count + 1e-5).sqrt()
 
     def _frames(self, lengths: Tensor) -> Tensor:
-        for layer in self.model.feature_extractor.conv_layers:
+        extractor: Any = self.model.feature_extractor
+        for layer in extractor.conv_layers:
             lengths = torch.div(lengths - layer.kernel_size, layer.stride, rounding_mode="floor") + 1
             lengths = lengths.clamp(min=0)
         return lengths
@@ -84,8 +55,7 @@ def load_bundle(network: Bundle, name: str, letters: tuple[str, ...]) -> None:
 
     letters: of the head's outputs, the blank first. UserError where the weights cannot be had.
     """
-    bundle = find_bundle(name)
-    state = _fetch(name, bundle)
+    bundle, state = find_bundle(name, OWN_NETWORKS), bundle_state(name, OWN_NETWORKS)
     if hasattr(bundle, "get_labels") and "aux.weight" in state:
         theirs = ["", *(" " if label == "|" else label.lower() for label in bundle.get_labels()[1:])]
         own = network.head.state_dict()
@@ -96,16 +66,3 @@ def load_bundle(network: Bundle, name: str, letters: tuple[str, ...]) -> None:
         network.head.load_state_dict(own)
     body = {f"model.{key}": value for key, value in state.items() if not key.startswith("aux.")}
     fill(network, [network.head], body, f"torchaudio's weights of {name}")
-
-
-def _fetch(name: str, bundle: Any) -> dict[str, Tensor]:
-    place = f"{torch.hub.get_dir()}/checkpoints/{bundle._path}"
-    try:
-        return dict(bundle._get_state_dict({"progress": False}))
-    except OSError as error:  # URLError, timeouts and refused connections are OSErrors
-        raise UserError(
-            f"Pretrained weights of {name} could not be downloaded ({error});"
-            f" put torchaudio's {bundle._path} at {place}"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{place} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None

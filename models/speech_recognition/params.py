@@ -30,7 +30,7 @@ class SpeechData(AudioData):
 class SpeechTrain(Train):
     """The `train` section."""
 
-    network: str = "cnn_bigru"  # one of OWN_NETWORKS, or a torchaudio bundle by name: WAV2VEC2_BASE, HUBERT_BASE, …
+    network: str = "cnn_bigru"  # one of OWN_NETWORKS, or a torchaudio bundle by name: wav2vec2_base, hubert_base, …
     width: int = Field(default=128, ge=8, multiple_of=8)  # units of a recurrent direction; of the Conformer, channels
     layers: int = Field(default=2, ge=1, le=32)
     channels: int = Field(default=32, ge=4)  # of the convolutions before them

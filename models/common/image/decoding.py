@@ -14,8 +14,8 @@ from models.common.errors import BadExampleError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # JPEG brings MPO, what phones store two pictures in
 ORIENTATION = 0x0112  # EXIF
 ROTATED = (5, 6, 7, 8)  # values of it that swap width and height
-# `max_pixels` of open_image is the limit, on the header too. Pillow's own would have to be silenced for each picture, and
-# warnings.catch_warnings is not safe in threads: it leaves its filter in place for good.
+# `max_pixels` of open_image is the limit, on the header too. Pillow's own would have to be silenced for each picture,
+# and warnings.catch_warnings is not safe in threads: it leaves its filter in place for good.
 Image.MAX_IMAGE_PIXELS = None
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 

@@ -8,9 +8,9 @@ import pandas as pd
 
 from models.common.data.batches import data_version, read_manifest
 from models.common.data.hashing import unit_interval
-from models.common.errors import RatchetError, UserError
+from models.common.errors import UserError
 from models.common.kind import TrainJob
-from tasks.project import command, paths, repository
+from tasks.project import command, paths
 from tasks.project.params import Model, load_model
 
 
@@ -61,14 +61,10 @@ def _initial(root: Path, name: str) -> Path | None:
 def _provenance(root: Path, model: Model, manifest: pd.DataFrame) -> dict[str, Any]:
     from importlib.metadata import version
 
-    try:
-        commit = repository.git(root, "rev-parse", "HEAD")
-    except RatchetError:
-        commit = ""  # outside of git, or before the first commit
     return {
         "model": model.name,
         "data_version": data_version(root / "data" / model.name),
-        "commit": commit,
+        "commit": paths.head(root),
         "examples": {str(split): int(count) for split, count in manifest["split"].value_counts().items()},
         "params": {"data": model.data.model_dump(mode="json"), "train": model.train.model_dump(mode="json")},
         "torch": version("torch"),

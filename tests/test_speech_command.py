@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from models.speech_command.networks import MelNetwork, build
 from models.speech_command.params import CommandData, CommandTrain
 from models.speech_command.predictor import Predictor
 from tests import delivered
+from tests.bundles import keep_weights, shrink
 from tests.samples import speech_command as sample
 
 DATA = CommandData(**sample.TINY["data"])
@@ -106,55 +106,33 @@ def test_any_clip_length_and_number_of_bands_has_room(mels: int, seconds: float)
     torch.testing.assert_close(network(clips[:1]), logits[:1], atol=1e-4, rtol=1e-4)
 
 
-class _Bundle:
-    """A wav2vec 2.0 as torchaudio has them, so small that it is built in no time."""
-
-    sample_rate = 8000
-    _path = "tiny.pth"
-    _normalize_waveform = True
-    _model_type = "Wav2Vec2"
-    _params: ClassVar[dict[str, Any]] = {
-        "extractor_mode": "group_norm", "extractor_conv_layer_config": [(16, 10, 5), (16, 8, 8), (16, 4, 4)],
-        "extractor_conv_bias": False, "encoder_embed_dim": 16, "encoder_projection_dropout": 0.0,
-        "encoder_pos_conv_kernel": 8, "encoder_pos_conv_groups": 2, "encoder_num_layers": 2, "encoder_num_heads": 2,
-        "encoder_attention_dropout": 0.0, "encoder_ff_interm_features": 16, "encoder_ff_interm_dropout": 0.0,
-        "encoder_dropout": 0.0, "encoder_layer_norm_first": False, "encoder_layer_drop": 0.0, "aux_num_out": None,
-    }  # fmt: skip
-
-    def _get_state_dict(self, options: dict[str, Any]) -> dict[str, torch.Tensor]:
-        from torchaudio.models import wav2vec2_model
-
-        torch.manual_seed(7)
-        return wav2vec2_model(**self._params).state_dict()
-
-
 def test_a_bundle_is_fine_tuned_from_its_weights_with_its_body_frozen(
     tmp_path: Path, batches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundles, "find_bundle", lambda name, own: _Bundle())
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    theirs = keep_weights(shrink(monkeypatch, "WAV2VEC2_BASE", _sample_rate=8000))
     settings = {"network": "wav2vec2_base", "weights": "pretrained", "unfreeze": "head", "epochs": 1, "batch_size": 32}
     job = delivered.job(tmp_path, batches, speech_command, DATA, **settings)
     speech_command.train(job)
     state = torch.load(job.out / "training/weights.pt", weights_only=True)["state"]
-    for name, tensor in _Bundle()._get_state_dict({}).items():
+    for name, tensor in theirs.items():
         torch.testing.assert_close(state[f"model.{name}"], tensor)
     assert len(scored(job)) == 24
 
 
-def test_bundles_are_asked_for_by_name_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundles_are_asked_for_by_name_and_rate() -> None:
     with pytest.raises(UserError, match="Did you mean: hubert_base"):
         build(3, 16_000, CommandTrain(network="huberd_base"))
     with pytest.raises(UserError, match="wav2vec2_base hears 16000 Hz, not 8000"):
         build(3, 8000, CommandTrain(network="wav2vec2_base"))
 
 
-def test_weights_that_cannot_be_fetched_say_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*arguments: object) -> None:
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setattr(_Bundle, "_get_state_dict", offline)
-    monkeypatch.setattr(bundles, "find_bundle", lambda name, own: _Bundle())
-    with pytest.raises(UserError, match=r"could not be downloaded \(Network is unreachable\); put .*tiny.pth at /"):
+def test_weights_that_cannot_be_fetched_say_which_file_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(UserError, match=rf"could not be downloaded \(.*; put .*_ls960.pth at {tmp_path}"):
         bundles.bundle_state("wav2vec2_base", ())
 
 

@@ -25,3 +25,9 @@ def home(root: Path) -> Path:
         return main_checkout(root) / ".ratchet"
     except UserError:
         return root / ".ratchet"
+
+
+def head(root: Path) -> str:
+    """The commit that is checked out; "" outside of git, or before the first commit."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,6 +1,7 @@
 """Voices: who speaks, and whether two are one; verification counted as scikit-learn's ROC does, padding never seen."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,23 @@ def test_many_pairs_are_drawn_evenly_and_always_the_same() -> None:
     assert (chosen.first != chosen.second).all()
     often = np.bincount(np.concatenate([chosen.first, chosen.second]), minlength=400)
     assert often.min() > 2
+
+
+def test_verifying_20_000_recordings_lists_no_200_million_pairs() -> None:
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 40, 20_000).astype(str).astype(object)
+    embeddings = rng.normal(size=(20_000, 16))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    table = pd.DataFrame({"label": labels, "embedding": list(embeddings)})
+    weights = np.ones((40, 20_000))
+    tracemalloc.start()
+    rate = verification.equal_error_rate(table)(weights)[0]
+    threshold = verification.best_threshold(labels, embeddings)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 100 * 2**20
+    assert rate == pytest.approx(0.5, abs=0.03)
+    assert threshold == pytest.approx(0, abs=0.03)
 
 
 def test_a_sample_of_the_pairs_has_about_the_rate_of_all() -> None:

@@ -18,7 +18,7 @@ import torch
 import torchaudio
 
 from models import speech_command
-from models.common.audio.augmentation import masked, varied
+from models.common.audio.augmentation import augment_waveform, spec_augment
 from models.common.audio.cache import sounds
 from models.common.audio.mel import LogMel
 from models.common.audio.params import AudioAugment
@@ -90,7 +90,7 @@ def _our_epoch(clips: Clips, augment: AudioAugment) -> Iterator[torch.Tensor]:
     mel = LogMel(RATE, MELS)
     order = np.random.default_rng(0).permutation(CLIPS)
     for batch, _ in fetched(clips.fetch, np.array_split(order, CLIPS // BATCH)):
-        yield masked(mel(varied(batch, augment, RATE)), augment)
+        yield spec_augment(mel(augment_waveform(batch, augment, RATE)), augment)
 
 
 class _Items(torch.utils.data.Dataset[torch.Tensor]):

@@ -17,7 +17,7 @@ import pyarrow as pa
 from models.common.data.arrow_columns import empty, hashes
 from models.common.data.batches import SPLITS, batch_names, read_columns
 from models.common.data.class_counts import read_counts
-from models.common.data.near_duplicates import alike, alike_earlier
+from models.common.data.near_duplicates import find_near_duplicates, has_earlier_near_duplicate
 from models.common.data.sources import SPLIT_NAMES, Source
 from models.common.errors import DataBlockedError, PublishError, RatchetError, UserError
 from tasks.adding.batch_file import BatchFile, content_hash, write_index
@@ -243,7 +243,7 @@ def _near_duplicates(params: Model, taken: _Taken) -> int:
     if bits is None or not len(taken.index):
         return 0
     new, old = hashes(taken.index["phash"]), hashes(taken.existing["phash"])
-    return int(((alike(new, old, bits) >= 0) | alike_earlier(new, bits)).sum())
+    return int(((find_near_duplicates(new, old, bits) >= 0) | has_earlier_near_duplicate(new, bits)).sum())
 
 
 def _counts(index: pa.Table, column: str) -> dict[str, int]:

@@ -12,7 +12,14 @@ import torch
 import torchaudio
 from numpy.typing import NDArray
 
-from models.common.audio.augmentation import louder, masked, moved, noisy, stretched, varied
+from models.common.audio.augmentation import (
+    add_noise,
+    augment_waveform,
+    random_gain,
+    random_shift_speed,
+    random_speed,
+    spec_augment,
+)
 from models.common.audio.checks import audio_expectations, inspect_sound
 from models.common.audio.decoding import as_int16, fitted, read_sound
 from models.common.audio.mel import FLOOR, LogMel
@@ -185,15 +192,15 @@ def test_log_mel_ignores_padding_and_loudness() -> None:
 def test_augmentation_does_what_it_says() -> None:
     torch.manual_seed(0)
     waves = torch.randn(64, 4000)
-    assert torch.equal(moved(waves, 0, 0), waves)
-    change = (louder(waves, 6) / waves).abs().log10()[:, 0] * 20
+    assert torch.equal(random_shift_speed(waves, 0, 0), waves)
+    change = (random_gain(waves, 6) / waves).abs().log10()[:, 0] * 20
     assert -6 <= change.min() < -4
     assert 4 < change.max() <= 6
-    noise = noisy(waves, 1.0, (10, 10)) - waves
+    noise = add_noise(waves, 1.0, (10, 10)) - waves
     snr = 10 * torch.log10(waves.square().mean(1) / noise.square().mean(1))
     torch.testing.assert_close(snr, torch.full((64,), 10.0), atol=1e-3, rtol=0)
-    assert (noisy(waves, 0.5, (10, 10)) != waves).any(1).float().mean() == pytest.approx(0.5, abs=0.2)
-    after = stretched(waves, torch.full((64,), 4000), 0.2)[1]
+    assert (add_noise(waves, 0.5, (10, 10)) != waves).any(1).float().mean() == pytest.approx(0.5, abs=0.2)
+    after = random_speed(waves, torch.full((64,), 4000), 0.2)[1]
     assert 3300 < after.min() < after.max() < 5050
 
 
@@ -201,11 +208,11 @@ def test_a_moved_sound_is_the_same_sound_elsewhere() -> None:
     torch.manual_seed(0)
     pulse = torch.zeros(200, 1001)
     pulse[:, 500] = 1
-    places = moved(pulse, 100, 0).argmax(1)
+    places = random_shift_speed(pulse, 100, 0).argmax(1)
     assert 400 <= places.min() < 420
     assert 580 < places.max() <= 600
     slope = torch.arange(1001.0)[None].repeat(50, 1)
-    steps = moved(slope, 0, 0.2)[:, 400:600].diff(dim=1).mean(1)
+    steps = random_shift_speed(slope, 0, 0.2)[:, 400:600].diff(dim=1).mean(1)
     assert 0.8 <= steps.min() < 0.85
     assert 1.15 < steps.max() <= 1.2
 
@@ -213,11 +220,11 @@ def test_a_moved_sound_is_the_same_sound_elsewhere() -> None:
 def test_masks_hide_stretches_of_time_and_of_frequency() -> None:
     torch.manual_seed(0)
     augment = AudioAugment(time_masks=1, time_mask=0.5, frequency_masks=0)
-    hidden = masked(torch.ones(100, 20, 50), augment) == 0
+    hidden = spec_augment(torch.ones(100, 20, 50), augment) == 0
     assert (hidden.all(1) == hidden.any(1)).all()
     assert 0.2 < hidden.float().mean() < 0.3
     sounds = torch.from_numpy(as_int16(TONE))[None].repeat(4, 1)
-    assert varied(sounds, AudioAugment(), RATE).shape == sounds.shape
+    assert augment_waveform(sounds, AudioAugment(), RATE).shape == sounds.shape
 
 
 def test_a_report_shows_and_plays_a_sound() -> None:

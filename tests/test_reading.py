@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from models.audio_visual.report import _picture as shown_beside_sound
-from models.common.data.near_duplicates import alike, alike_earlier
+from models.common.data.near_duplicates import find_near_duplicates, has_earlier_near_duplicate
 from models.common.errors import BadExampleError
 from models.common.image.decoding import decode, decode_whole, open_image, shown_size
 from models.common.image.letterbox import Canvas
@@ -124,17 +124,17 @@ def test_the_fast_search_finds_what_comparing_all_pairs_finds(bits: int) -> None
             some[150:], hashes[150:] ^ (np.uint64(1) << rng.integers(0, 64, 150, dtype=np.uint64)), hashes[:150]
         )
     near = np.bitwise_count(hashes[:, None] ^ hashes[None, :]) <= bits
-    assert (alike(hashes[150:], hashes[:150], bits) >= 0).tolist() == near[150:, :150].any(axis=1).tolist()
-    assert alike_earlier(hashes, bits).tolist() == [bool(near[row, :row].any()) for row in range(300)]
-    found = alike(hashes[150:], hashes[:150], bits)
+    found = find_near_duplicates(hashes[150:], hashes[:150], bits)
+    assert (found >= 0).tolist() == near[150:, :150].any(axis=1).tolist()
+    assert has_earlier_near_duplicate(hashes, bits).tolist() == [bool(near[row, :row].any()) for row in range(300)]
     assert all(near[150 + row, other] for row, other in enumerate(found) if other >= 0)
 
 
 def test_no_hashes_are_like_none() -> None:
     nothing = np.array([], np.uint64)
-    assert alike(nothing, nothing, 2).tolist() == []
-    assert alike(np.array([1], np.uint64), nothing, 2).tolist() == [-1]
-    assert alike_earlier(nothing, 2).tolist() == []
+    assert find_near_duplicates(nothing, nothing, 2).tolist() == []
+    assert find_near_duplicates(np.array([1], np.uint64), nothing, 2).tolist() == [-1]
+    assert has_earlier_near_duplicate(nothing, 2).tolist() == []
 
 
 def test_a_png_that_breaks_off_is_refused_wherever_its_size_is_asked_for() -> None:

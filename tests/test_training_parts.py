@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.common.errors import RatchetError
-from models.common.image.augmentation import erased, moved, recoloured, resampled
+from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
 from models.common.training.checkpoints import Checkpoints
 from models.common.training.freezing import freeze, layer_groups, trainable_groups
 from models.common.training.logger import Curves
@@ -115,7 +115,7 @@ def test_moved_pictures_are_shifted_with_reflection_or_mirrored() -> None:
     padded = F.pad(picture[:1].permute(0, 3, 1, 2).float(), (2, 2, 2, 2), mode="reflect").permute(0, 2, 3, 1).byte()
     windows = [padded[0, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
     allowed = torch.stack(windows + [window.flip(1) for window in windows])
-    out = moved(picture, 0.25, flip=True)
+    out = random_shift_flip(picture, 0.25, flip=True)
     found = [(allowed == each).flatten(1).all(1).nonzero() for each in out]
     assert all(len(place) == 1 for place in found)
     assert len({int(place) for place in found}) > 40  # nearly all of the 50 there are
@@ -124,37 +124,37 @@ def test_moved_pictures_are_shifted_with_reflection_or_mirrored() -> None:
 def test_no_augmentation_changes_nothing() -> None:
     pictures = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)
     floats = pictures.permute(0, 3, 1, 2).float()
-    assert torch.equal(moved(pictures, 0, flip=False), pictures)
-    assert torch.equal(erased(recoloured(resampled(floats, 0, 0), 0, 0), 0), floats)
+    assert torch.equal(random_shift_flip(pictures, 0, flip=False), pictures)
+    assert torch.equal(random_erasing(color_jitter(random_affine(floats, 0, 0), 0, 0), 0), floats)
 
 
 def test_zooming_in_keeps_the_middle_and_rotation_by_nothing_else_moves_it() -> None:
     torch.manual_seed(0)
     ramp = torch.arange(32.0).expand(16, 3, 32, 32)
-    zoomed = resampled(ramp, 0.5, 0)
+    zoomed = random_affine(ramp, 0.5, 0)
     assert zoomed.mean(dim=(1, 2, 3)) == pytest.approx(np.full(16, 15.5), abs=0.1)
     assert (zoomed.amax(dim=(1, 2, 3)) <= 31).all()
     spread = zoomed[:, 0, 0, -1] - zoomed[:, 0, 0, 0]
     assert spread.min() < 20
     assert spread.max() > 26
-    turned = resampled(ramp, 0, 180)
+    turned = random_affine(ramp, 0, 180)
     assert not torch.allclose(turned, ramp)
 
 
 def test_colour_changes_stay_in_range_and_in_their_shares() -> None:
     torch.manual_seed(0)
     grey = torch.full((64, 3, 4, 4), 100.0)
-    bright = recoloured(grey, 0.2, 0)[:, 0, 0, 0]
+    bright = color_jitter(grey, 0.2, 0)[:, 0, 0, 0]
     assert 80 <= bright.min() < 85
     assert 115 < bright.max() <= 120
-    assert torch.allclose(recoloured(grey, 0, 0.5), grey)  # contrast about the mean leaves an even picture alone
-    white = recoloured(torch.full((8, 3, 2, 2), 250.0), 0.5, 0)
+    assert torch.allclose(color_jitter(grey, 0, 0.5), grey)  # contrast about the mean leaves an even picture alone
+    white = color_jitter(torch.full((8, 3, 2, 2), 250.0), 0.5, 0)
     assert white.max() <= 255
 
 
 def test_a_share_of_pictures_loses_a_rectangle() -> None:
     torch.manual_seed(0)
-    lost = (erased(torch.ones(400, 3, 16, 16), 0.5) == 0).float().mean(dim=(1, 2, 3))
+    lost = (random_erasing(torch.ones(400, 3, 16, 16), 0.5) == 0).float().mean(dim=(1, 2, 3))
     assert 0.4 < (lost > 0).float().mean() < 0.6
     assert lost.max() <= 0.26
 

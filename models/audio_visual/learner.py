@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from models.audio_visual.dataset import Media
 from models.audio_visual.networks import Answers, AudioVisual
 from models.audio_visual.params import AudioVisualTrain
-from models.common.audio.augmentation import masked, varied
-from models.common.image.augmentation import erased, moved, recoloured, resampled
+from models.common.audio.augmentation import augment_waveform, spec_augment
+from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
 from models.common.training.freezing import Group
 
 
@@ -94,10 +94,10 @@ class AudioVisualLearner:
         if not len(rows):
             return self._nothing(has)
         augment = self._train.augment_image
-        batch = moved(images[rows], augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
-        batch = resampled(batch, augment.scale, augment.rotate)
-        batch = recoloured(batch, augment.brightness, augment.contrast)
-        batch = erased(self._network.image.scaled(batch.permute(0, 2, 3, 1)), augment.erase)
+        batch = random_shift_flip(images[rows], augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
+        batch = random_affine(batch, augment.scale, augment.rotate)
+        batch = color_jitter(batch, augment.brightness, augment.contrast)
+        batch = random_erasing(self._network.image.scaled(batch.permute(0, 2, 3, 1)), augment.erase)
         features = self._network.image.network(batch.contiguous(memory_format=self._format))
         return _placed(self._network.bring_image(features), rows, len(has))
 
@@ -106,8 +106,8 @@ class AudioVisualLearner:
         if not len(rows):
             return self._nothing(has)
         augment = self._train.augment_audio
-        spectrograms = self._network.mel(varied(samples[rows], augment, self._sample_rate))
-        features = self._network.audio(masked(spectrograms, augment))
+        spectrograms = self._network.mel(augment_waveform(samples[rows], augment, self._sample_rate))
+        features = self._network.audio(spec_augment(spectrograms, augment))
         return _placed(self._network.bring_audio(features), rows, len(has))
 
     def _nothing(self, has: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from models.common.data.packed_files import pack, unpack
 from models.common.data.sources import SPLIT_NAMES, USED, Source
 from models.common.errors import BadExampleError, UserError
 from models.common.image import decoding as images
-from models.common.image.checks import look, photo_expectations
+from models.common.image.checks import inspect_image, photo_expectations
 from models.common.kind import Example, Expectation
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def inspect(payload: bytes, data: AudioVisualData) -> dict[str, Any]:
         raise BadExampleError("neither a picture nor a sound")
     found: dict[str, Any] = {"phash": int.from_bytes(hashlib.sha256(payload).digest()[:8], "big")}
     if "image" in parts:
-        found |= _inspected("image", lambda: look(parts["image"], data))
+        found |= _inspected("image", lambda: inspect_image(parts["image"], data))
     if "audio" in parts:
         found |= _inspected("audio", lambda: inspect_sound(parts["audio"], data))
     return found | {"parts": "+".join(part for part in PARTS if part in parts)}

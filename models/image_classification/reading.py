@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from models.common.data.sources import Source, labelled_files
-from models.common.image.checks import look, photo_expectations
+from models.common.image.checks import inspect_image, photo_expectations
 from models.common.image.decoding import EXTENSIONS
 from models.common.kind import Example, Expectation
 from models.image_classification.params import ImageData
@@ -23,7 +23,7 @@ def inspect(example: Example, data: ImageData) -> dict[str, Any]:
 
     Raises BadExampleError with the reason.
     """
-    return look(example.payload, data)
+    return inspect_image(example.payload, data)
 
 
 def expectations(data: ImageData, manifest: "pd.DataFrame") -> list[Expectation]:

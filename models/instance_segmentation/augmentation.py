@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.common.image.augmentation import recoloured
+from models.common.image.augmentation import color_jitter
 from models.instance_segmentation.params import Augment
 
 LEAST_SEEN = 0.3  # share of a mask that must still be in the picture; less of an object is not to be found
@@ -20,7 +20,7 @@ def augmented(pictures: Tensor, masks: Tensor, classes: Tensor, augment: Augment
 
     Gives pictures (N, H, W, 3) float in 0..255, masks and classes after the change. fill: (3,), beyond the edges.
     """
-    batch = recoloured(pictures.permute(0, 3, 1, 2).float(), augment.brightness, augment.contrast)
+    batch = color_jitter(pictures.permute(0, 3, 1, 2).float(), augment.brightness, augment.contrast)
     if augment.horizontal_flip or augment.vertical_flip or augment.scale or augment.shift:
         grid, size = _grid(len(batch), batch.shape[-2:], augment, batch.device)
         edge = fill.view(1, 3, 1, 1)  # taken off, so that the zeros beyond the edges become the fill

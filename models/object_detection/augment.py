@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.common.image.augmentation import recoloured
+from models.common.image.augmentation import color_jitter
 from models.object_detection.params import Augment
 
 LEAST_SEEN = 0.3  # share of a box that must still be in the picture; less of an object is not to be found
@@ -22,7 +22,7 @@ def augmented(pictures: Tensor, boxes: Boxes, classes: Classes, augment: Augment
 
     fill: (3,), the colour beyond a picture's edges.
     """
-    batch = recoloured(pictures.permute(0, 3, 1, 2).float(), augment.brightness, augment.contrast)
+    batch = color_jitter(pictures.permute(0, 3, 1, 2).float(), augment.brightness, augment.contrast)
     batch = batch - fill.view(1, 3, 1, 1)  # so that the zeros beyond the edges are the fill
     if augment.mosaic and torch.rand(()) < augment.mosaic:
         batch, boxes, classes = _mosaic(batch, boxes, classes)

@@ -10,7 +10,7 @@ from models.common.data.class_counts import read_counts, write_counts
 from models.common.data.drift import batch_drift
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError
-from models.common.image.checks import look, photo_expectations
+from models.common.image.checks import inspect_image, photo_expectations
 from models.common.image.decoding import EXTENSIONS
 from models.common.kind import Example, Expectation
 from models.common.objects.annotations import check_objects, parse_target
@@ -37,7 +37,7 @@ def inspect(example: Example, data: DetectionData) -> dict[str, Any]:
     """
     if example.target is None:
         raise BadExampleError("it has no annotation")
-    seen = look(example.payload, data)
+    seen = inspect_image(example.payload, data)
     annotation = parse_target(example.target)
     check_objects(annotation, (seen["width"], seen["height"]), data.labels)
     boxes = annotation.boxes[~annotation.ignored]

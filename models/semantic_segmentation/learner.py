@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.data.decoded_cache import Decoded
-from models.common.image.augmentation import random_resized_crop, random_tint, recoloured
+from models.common.image.augmentation import color_jitter, random_resized_crop, random_tint
 from models.common.image.normalisation import Normalised
 from models.common.segmentation.class_maps import IGNORE_INDEX
 from models.common.training.freezing import Group
@@ -153,7 +153,7 @@ def augmented(pictures: Tensor, class_maps: Tensor, augment: Augment) -> tuple[T
     cropped, classes = random_resized_crop(
         pictures, class_maps, crop, augment.scale, augment.horizontal_flip, IGNORE_INDEX
     )
-    cropped = recoloured(cropped, augment.brightness, augment.contrast)
+    cropped = color_jitter(cropped, augment.brightness, augment.contrast)
     return random_tint(cropped, augment.tint).permute(0, 2, 3, 1), classes
 
 

@@ -13,7 +13,7 @@ from models.common.data.drift import stability_index
 from models.common.data.metadata import NAMES, read_metadata
 from models.common.data.sources import SPLIT_NAMES, Source
 from models.common.errors import BadExampleError, UserError
-from models.common.image.checks import look, photo_expectations
+from models.common.image.checks import inspect_image, photo_expectations
 from models.common.image.decoding import EXTENSIONS
 from models.common.kind import Example, Expectation
 from models.common.segmentation.class_maps import decode_mask, embed_class_names, read_class_names
@@ -143,7 +143,7 @@ def _type(path: str) -> str:
 
 def inspect(example: Example, data: SegmentationData) -> dict[str, Any]:
     """COLUMNS of one example, from decoding picture and mask whole. Raises BadExampleError with the reason."""
-    columns = look(example.payload, data)
+    columns = inspect_image(example.payload, data)
     target = example.target or b""
     values = decode_mask(target, data.max_pixels)
     names = read_class_names(target)

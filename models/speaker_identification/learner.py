@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio.augmentation import masked, varied
+from models.common.audio.augmentation import augment_waveform, spec_augment
 from models.common.data.decoded_cache import Ragged
 from models.common.training.freezing import Group
 from models.speaker_identification.inputs import padded
@@ -74,8 +74,8 @@ class SpeakerLearner:
         low, high = (round(seconds * self._sample_rate) for seconds in train.crop_seconds)
         share = float(torch.randint(STEPS, ())) / (STEPS - 1)
         samples, lengths = cropped(batch.samples, batch.lengths, round(low + share * (high - low)))
-        sounds = varied(samples, train.augment, self._sample_rate)
-        spectrograms = masked(self._network.mel(sounds, lengths), train.augment)
+        sounds = augment_waveform(samples, train.augment, self._sample_rate)
+        spectrograms = spec_augment(self._network.mel(sounds, lengths), train.augment)
         embeddings = self._network.embedded(spectrograms, self._network.inside(samples, lengths))
         cosines = self._network.cosines(embeddings)
         margins = train.margin * F.one_hot(batch.speakers, cosines.shape[1])

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio.augmentation import masked, varied
+from models.common.audio.augmentation import augment_waveform, spec_augment
 from models.common.audio.decoding import fitted
 from models.common.data.decoded_cache import Ragged
 from models.common.training.freezing import Group
@@ -71,8 +71,8 @@ class CommandLearner:
 
     def prepared(self, clips: Tensor) -> Tensor:
         """What the network judges, of clips varied and masked."""
-        features = self._commands.features(varied(clips, self._train.augment, self._sample_rate))
-        return masked(features, self._train.augment) if features.ndim == 3 else features
+        features = self._commands.features(augment_waveform(clips, self._train.augment, self._sample_rate))
+        return spec_augment(features, self._train.augment) if features.ndim == 3 else features
 
     def evaluate(self) -> dict[str, float]:
         """Cross-entropy (unsmoothed) and accuracy over the validation split."""

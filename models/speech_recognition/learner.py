@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio.augmentation import louder, masked, noisy, stretched
+from models.common.audio.augmentation import add_noise, random_gain, random_speed, spec_augment
 from models.common.training.freezing import Group
 from models.common.transcripts.alignment import edit_distance
 from models.common.transcripts.ctc_decoding import BLANK, greedy, text_of
@@ -50,12 +50,12 @@ class SpeechLearner:
     def loss(self, batch: Batch) -> Tensor:
         """CTC of an augmented batch, by letter; a text that does not fit into its frames counts for nothing."""
         augment = self._train.augment
-        waves, lengths = stretched(batch.samples.float() / FULL_SCALE, batch.lengths, augment.speed)
+        waves, lengths = random_speed(batch.samples.float() / FULL_SCALE, batch.lengths, augment.speed)
         waves, lengths = delayed(waves, lengths, round(augment.shift * self._sample_rate))
-        waves = louder(noisy(waves, augment.noise, augment.noise_snr_db), augment.gain_db)
+        waves = random_gain(add_noise(waves, augment.noise, augment.noise_snr_db), augment.gain_db)
         features, frames = self._model.features(waves, lengths)
         if self._model.mel is not None:
-            features = masked(features, augment)
+            features = spec_augment(features, augment)
         log_probabilities, counts = self._model.log_probabilities(features, frames)
         return _ctc(log_probabilities, counts, batch, "mean")
 

@@ -12,58 +12,58 @@ from models.common.audio.params import AudioAugment
 COLOUR = 0.95  # strongest tilt of the noise, towards low or high frequencies
 
 
-def varied(sounds: Tensor, augment: AudioAugment, sample_rate: int) -> Tensor:
-    """(N, T) int16 or float of full scale 1 -> float, same shape: moved, faster or slower, louder or softer, noisy."""
+def augment_waveform(sounds: Tensor, augment: AudioAugment, sample_rate: int) -> Tensor:
+    """(N, T) int16 or float of full scale 1 -> float, same shape: shift, speed, noise and gain, all random."""
     waves = sounds.float() if sounds.is_floating_point() else sounds.float() / 32768
-    waves = moved(waves, augment.shift * sample_rate, augment.speed)
-    waves = noisy(waves, augment.noise, augment.noise_snr_db)
-    return louder(waves, augment.gain_db)
+    waves = random_shift_speed(waves, augment.shift * sample_rate, augment.speed)
+    waves = add_noise(waves, augment.noise, augment.noise_snr_db)
+    return random_gain(waves, augment.gain_db)
 
 
-def masked(spectrograms: Tensor, augment: AudioAugment) -> Tensor:
+def spec_augment(spectrograms: Tensor, augment: AudioAugment) -> Tensor:
     """(N, bands, frames) with stretches of time and of frequency set to 0, the mean of a normalised spectrogram."""
     _, bands, frames = spectrograms.shape
-    hidden = _stretches(spectrograms, frames, augment.time_mask, augment.time_masks)[:, None]
-    hidden = hidden | _stretches(spectrograms, bands, augment.frequency_mask, augment.frequency_masks)[:, :, None]
+    hidden = _random_mask(spectrograms, frames, augment.time_mask, augment.time_masks)[:, None]
+    hidden = hidden | _random_mask(spectrograms, bands, augment.frequency_mask, augment.frequency_masks)[:, :, None]
     return spectrograms.masked_fill(hidden, 0.0)
 
 
-def moved(waves: Tensor, shift: float, speed: float) -> Tensor:
+def random_shift_speed(waves: Tensor, shift: float, speed: float) -> Tensor:
     """(N, T) shifted by up to `shift` samples and played up to `speed` faster or slower about the middle; zeros
     come in at the edges."""
     if not shift and not speed:
         return waves
     length = waves.shape[1]
-    rate = 1 + speed * _either_way(waves)
+    rate = 1 + speed * _signed_uniform(waves)
     middle = (length - 1) / 2
     time = torch.arange(length, device=waves.device) - middle
-    return _interpolated(waves, middle + time * rate + shift * _either_way(waves))
+    return _interpolate(waves, middle + time * rate + shift * _signed_uniform(waves))
 
 
-def stretched(waves: Tensor, lengths: Tensor, speed: float) -> tuple[Tensor, Tensor]:
+def random_speed(waves: Tensor, lengths: Tensor, speed: float) -> tuple[Tensor, Tensor]:
     """Padded sounds (N, T) of `lengths` (N,) played up to `speed` faster or slower from their start, and what lengths
     they then have; nothing is cut off."""
     if not speed:
         return waves, lengths
-    rate = 1 + speed * _either_way(waves)
+    rate = 1 + speed * _signed_uniform(waves)
     after = ((lengths - 1) / rate[:, 0]).floor().long() + 1
     time = torch.arange(int(after.max()), device=waves.device)
     inside = time < after[:, None]
-    return _interpolated(waves, time * rate) * inside, after
+    return _interpolate(waves, time * rate) * inside, after
 
 
-def louder(waves: Tensor, decibels: float) -> Tensor:
+def random_gain(waves: Tensor, decibels: float) -> Tensor:
     """(N, T), each by up to so many decibels louder or softer."""
-    return waves * 10 ** (decibels / 20 * _either_way(waves)) if decibels else waves
+    return waves * 10 ** (decibels / 20 * _signed_uniform(waves)) if decibels else waves
 
 
-def noisy(waves: Tensor, share: float, snr_db: tuple[float, float]) -> Tensor:
+def add_noise(waves: Tensor, share: float, snr_db: tuple[float, float]) -> Tensor:
     """(N, T): `share` of the sounds with noise, from `snr_db[0]` to `snr_db[1]` under their own power."""
     if not share:
         return waves
     low, high = snr_db
     white = torch.randn_like(waves)
-    noise = white + COLOUR * _either_way(waves) * white.roll(1, 1)
+    noise = white + COLOUR * _signed_uniform(waves) * white.roll(1, 1)
     sounding = (waves != 0).sum(1, keepdim=True).clamp(min=1)  # padding is no part of the sound
     power = waves.square().sum(1, keepdim=True) / sounding
     wanted = power * 10 ** (-(low + (high - low) * _uniform(waves)) / 10)
@@ -72,11 +72,11 @@ def noisy(waves: Tensor, share: float, snr_db: tuple[float, float]) -> Tensor:
     return torch.addcmul(waves, noise, factor)
 
 
-def _interpolated(waves: Tensor, places: Tensor) -> Tensor:
-    """Values between samples, by straight lines; 0 beyond the ends. places: (N, T'), in samples."""
+def _interpolate(waves: Tensor, positions: Tensor) -> Tensor:
+    """Values between samples, by straight lines; 0 beyond the ends. positions: (N, T'), in samples."""
     last = waves.shape[1] - 1
-    before = places.floor()
-    share = places - before
+    before = positions.floor()
+    share = positions - before
     left = before.long()
     inside = (left >= 0) & (left < last)
     left = left.clamp(0, max(0, last - 1))
@@ -84,16 +84,16 @@ def _interpolated(waves: Tensor, places: Tensor) -> Tensor:
     return values * inside
 
 
-def _stretches(like: Tensor, length: int, share: float, count: int) -> Tensor:
+def _random_mask(like: Tensor, length: int, share: float, count: int) -> Tensor:
     """(N, length) bool: up to `count` random stretches of up to `share` of the length each."""
     hidden = torch.zeros(len(like), length, dtype=torch.bool, device=like.device)
     if not share:
         return hidden
-    place = torch.arange(length, device=like.device) + 0.5
+    centre = torch.arange(length, device=like.device) + 0.5
     for _ in range(count):
         width = share * length * _uniform(like)
         start = (length - width) * _uniform(like)
-        hidden |= (place >= start) & (place < start + width)
+        hidden |= (centre >= start) & (centre < start + width)
     return hidden
 
 
@@ -102,6 +102,6 @@ def _uniform(like: Tensor) -> Tensor:
     return torch.rand(len(like), 1, device=like.device)
 
 
-def _either_way(like: Tensor) -> Tensor:
+def _signed_uniform(like: Tensor) -> Tensor:
     """(N, 1) in -1..1."""
     return 2 * _uniform(like) - 1

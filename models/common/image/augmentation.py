@@ -11,28 +11,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def moved(pictures: Tensor, shift: float, flip: bool) -> Tensor:
-    """(N, H, W, C) moved by up to `shift` of the side, edges reflected; half of them mirrored where `flip`."""
+def random_shift_flip(pictures: Tensor, shift: float, flip: bool) -> Tensor:
+    """(N, H, W, C) shifted by up to `shift` of the side, edges reflected; half of them mirrored where `flip`."""
     if not shift and not flip:
         return pictures
     count, height, width, channels = pictures.shape
-    rows = _reflected(torch.arange(height, device=pictures.device) + _whole_shift(pictures, height, shift), height)
-    columns = _reflected(torch.arange(width, device=pictures.device) + _whole_shift(pictures, width, shift), width)
+    rows = _reflect(torch.arange(height, device=pictures.device) + _random_offset(pictures, height, shift), height)
+    columns = _reflect(torch.arange(width, device=pictures.device) + _random_offset(pictures, width, shift), width)
     if flip:
         mirrored = torch.rand(count, 1, device=pictures.device) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     first = torch.arange(count, device=pictures.device)[:, None] * height
-    places = ((first + rows) * width)[:, :, None] + columns[:, None, :]
-    return pictures.reshape(-1, channels).index_select(0, places.flatten()).view(pictures.shape)
+    index = ((first + rows) * width)[:, :, None] + columns[:, None, :]
+    return pictures.reshape(-1, channels).index_select(0, index.flatten()).view(pictures.shape)
 
 
-def resampled(pictures: Tensor, scale: float, degrees: float) -> Tensor:
+def random_affine(pictures: Tensor, scale: float, degrees: float) -> Tensor:
     """(N, C, H, W) float, zoomed in by up to `scale` of the side and turned by up to `degrees` either way; bilinear."""
     if not scale and not degrees:
         return pictures
     count = len(pictures)
     zoom = 1 - scale * torch.rand(count, device=pictures.device)
-    angle = math.radians(degrees) * _either_way(count, pictures.device)
+    angle = math.radians(degrees) * _signed_uniform(count, pictures.device)
     across, along = zoom * angle.cos(), zoom * angle.sin()
     zero = torch.zeros_like(zoom)
     matrix = torch.stack([across, -along, zero, along, across, zero], 1).view(count, 2, 3)
@@ -40,15 +40,15 @@ def resampled(pictures: Tensor, scale: float, degrees: float) -> Tensor:
     return F.grid_sample(pictures, grid, "bilinear", "reflection", align_corners=False)
 
 
-def recoloured(pictures: Tensor, brightness: float, contrast: float) -> Tensor:
+def color_jitter(pictures: Tensor, brightness: float, contrast: float) -> Tensor:
     """(N, C, H, W) float in 0..255, lightened or darkened and stretched about its mean by up to those shares."""
     count = len(pictures)
     if contrast:
         mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
-        share = 1 + contrast * _either_way(count, pictures.device)
+        share = 1 + contrast * _signed_uniform(count, pictures.device)
         pictures = torch.lerp(mean, pictures, share.view(-1, 1, 1, 1))
     if brightness:
-        share = 1 + brightness * _either_way(count, pictures.device)
+        share = 1 + brightness * _signed_uniform(count, pictures.device)
         pictures = pictures * share.view(-1, 1, 1, 1)
     return pictures.clamp(0, 255) if brightness or contrast else pictures
 
@@ -58,7 +58,7 @@ def random_tint(pictures: Tensor, share: float) -> Tensor:
     if not share:
         return pictures
     count, colours = pictures.shape[:2]
-    shares = 1 + share * _either_way(count * colours, pictures.device)
+    shares = 1 + share * _signed_uniform(count * colours, pictures.device)
     return (pictures * shares.view(count, colours, 1, 1)).clamp(0, 255)
 
 
@@ -71,7 +71,7 @@ def random_resized_crop(
     where `flip`. Beyond the edge the picture goes on with its last pixels, and the class is `ignore_index`.
     """
     count, height, width = class_maps.shape
-    windows = _windows(count, (size[0] / width, size[1] / height), scale, flip, pictures.device)
+    windows = _window_matrices(count, (size[0] / width, size[1] / height), scale, flip, pictures.device)
     points = F.affine_grid(windows, [count, 3, size[1], size[0]], align_corners=False)
     cropped = F.grid_sample(pictures.permute(0, 3, 1, 2).float(), points, "bilinear", "border", align_corners=False)
     shifted = class_maps[:, None].float() - ignore_index  # so that the zeros beyond the edge become ignore_index
@@ -79,47 +79,47 @@ def random_resized_crop(
     return cropped, classes.long()
 
 
-def erased(pictures: Tensor, share: float, fill: float = 0.0) -> Tensor:
+def random_erasing(pictures: Tensor, share: float, fill: float = 0.0) -> Tensor:
     """(N, C, H, W): `share` of the pictures lose a rectangle with sides of 1/8 to 1/2 (Zhong et al. 2020)."""
     if not share:
         return pictures
     count, _, height, width = pictures.shape
-    rows = _within(count, height, pictures.device)
-    columns = _within(count, width, pictures.device)
+    rows = _random_interval(count, height, pictures.device)
+    columns = _random_interval(count, width, pictures.device)
     chosen = torch.rand(count, 1, 1, device=pictures.device) < share
     mask = rows[:, :, None] & columns[:, None, :] & chosen
     return pictures.masked_fill(mask[:, None], fill)
 
 
-def _windows(count: int, share: tuple[float, float], scale: float, flip: bool, device: torch.device) -> Tensor:
+def _window_matrices(count: int, share: tuple[float, float], scale: float, flip: bool, device: torch.device) -> Tensor:
     """(N, 2, 3) affine matrices: where in the picture, both of whose axes go from -1 to 1, a window lies."""
-    zoom = 1 + scale * _either_way(count, device)
+    zoom = 1 + scale * _signed_uniform(count, device)
     across, along = zoom * share[0], zoom * share[1]
-    right, down = ((1 - size).abs() * _either_way(count, device) for size in (across, along))
+    right, down = ((1 - size).abs() * _signed_uniform(count, device) for size in (across, along))
     if flip:
         across = torch.where(torch.rand(count, device=device) < 0.5, -across, across)
     zero = torch.zeros_like(zoom)
     return torch.stack([across, zero, right, zero, along, down], 1).view(count, 2, 3)
 
 
-def _whole_shift(pictures: Tensor, side: int, share: float) -> Tensor:
+def _random_offset(pictures: Tensor, side: int, share: float) -> Tensor:
     most = int(side * share)
     return torch.randint(-most, most + 1, (len(pictures), 1), device=pictures.device)
 
 
-def _reflected(index: Tensor, side: int) -> Tensor:
+def _reflect(index: Tensor, side: int) -> Tensor:
     """Indices beyond an edge come back from it, the edge itself not repeated: -1 is 1, side is side - 2."""
     last = side - 1
     return last - (last - index.abs()).abs()
 
 
-def _either_way(count: int, device: torch.device) -> Tensor:
+def _signed_uniform(count: int, device: torch.device) -> Tensor:
     return 2 * torch.rand(count, device=device) - 1
 
 
-def _within(count: int, side: int, device: torch.device) -> Tensor:
+def _random_interval(count: int, side: int, device: torch.device) -> Tensor:
     """(count, side) bool: a random stretch of each row."""
     length = side * (0.125 + 0.375 * torch.rand(count, 1, device=device))
     start = (side - length) * torch.rand(count, 1, device=device)
-    place = torch.arange(side, device=device) + 0.5
-    return (place >= start) & (place < start + length)
+    centre = torch.arange(side, device=device) + 0.5
+    return (centre >= start) & (centre < start + length)

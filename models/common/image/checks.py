@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.common.data.drift import batch_drift
-from models.common.data.near_duplicates import alike
+from models.common.data.near_duplicates import find_near_duplicates
 from models.common.errors import BadExampleError
 from models.common.image.decoding import decode, open_image, shown_size
 from models.common.kind import Expectation
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HASH_SIDE = 8  # rows and differences a row of the perceptual hash: 64 bits
-LOOK = 32  # px: what the hash is made from; finer detail never decides
+HASH_INPUT = 32  # px: what the hash is made from; finer detail never decides
 LARGE = 4_000_000  # pixels; larger ones are decoded one at a time, so that threads do not multiply their memory
 SCALED = 8  # a JPEG is decoded at an eighth of its sides, which takes far less memory
-_one_large = threading.Lock()
+_large_image_lock = threading.Lock()
 
 
-class Limits(Protocol):
+class ImageLimits(Protocol):
     """What a `data` section says of photos."""
 
     @property
@@ -37,7 +37,7 @@ class Limits(Protocol):
     def max_drift(self) -> float: ...
 
 
-def look(payload: bytes, limits: Limits) -> dict[str, Any]:
+def inspect_image(payload: bytes, limits: ImageLimits) -> dict[str, Any]:
     """width and height in px as shown (after EXIF rotation) and the perceptual hash, from decoding it whole.
 
     Raises BadExampleError with the reason.
@@ -49,8 +49,8 @@ def look(payload: bytes, limits: Limits) -> dict[str, Any]:
             f"{width} x {height} px; the shorter side must have at least {limits.min_side} (min_side)"
         )
     unpacked = width * height // (SCALED if image.format in ("JPEG", "MPO") else 1)
-    with _one_large if unpacked > LARGE else nullcontext():
-        picture = decode(image, LOOK)
+    with _large_image_lock if unpacked > LARGE else nullcontext():
+        picture = decode(image, HASH_INPUT)
     return {"width": width, "height": height, "phash": difference_hash(picture)}
 
 
@@ -64,12 +64,12 @@ def difference_hash(picture: NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(fields[:, 1:] > fields[:, :-1]).tobytes(), "big")
 
 
-def photo_expectations(limits: Limits, manifest: "pd.DataFrame") -> list[Expectation]:
+def photo_expectations(limits: ImageLimits, manifest: "pd.DataFrame") -> list[Expectation]:
     """Sizes, near-duplicates across splits, drift of sizes. Adds the columns that they look at to `manifest`."""
     manifest["shorter_side"] = manifest[["width", "height"]].min(axis=1)
     manifest["pixels"] = manifest["width"].astype("int64") * manifest["height"]
     manifest["size_drift"] = batch_drift(manifest["batch"], np.log2(manifest["pixels"]).round())
-    manifest["looks_like_training"] = _looks_like_training(manifest, limits.near_duplicate_bits)
+    manifest["looks_like_training"] = _near_duplicates_of_training(manifest, limits.near_duplicate_bits)
     between = "ExpectColumnValuesToBeBetween"
     return [
         Expectation(
@@ -105,9 +105,9 @@ def photo_expectations(limits: Limits, manifest: "pd.DataFrame") -> list[Expecta
     ]
 
 
-def _looks_like_training(manifest: "pd.DataFrame", bits: int) -> NDArray[np.bool_]:
+def _near_duplicates_of_training(manifest: "pd.DataFrame", bits: int) -> NDArray[np.bool_]:
     hashes = manifest["phash"].to_numpy(np.uint64)
     training = manifest["split"].to_numpy() == "train"
-    looks = np.zeros(len(manifest), bool)
-    looks[~training] = alike(hashes[~training], hashes[training], bits) >= 0
-    return looks
+    near_duplicate = np.zeros(len(manifest), bool)
+    near_duplicate[~training] = find_near_duplicates(hashes[~training], hashes[training], bits) >= 0
+    return near_duplicate

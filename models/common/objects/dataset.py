@@ -1,35 +1,30 @@
 """Annotated pictures of a manifest, as detectors learn from them and are judged by them: canvases, truth, classes."""
 
-import hashlib
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from models.common.data.batches import payloads
 from models.common.data.class_counts import read_counts
 from models.common.data.decoded_cache import Decoded, decoded
 from models.common.errors import UserError
-from models.common.image import decoding
-from models.common.image import letterbox as code_of_canvas
 from models.common.image.letterbox import Canvas
 from models.common.objects.annotations import Annotation, parse_target
+from models.common.objects.params import ObjectData
 from models.common.params import DataParams
+
+
+def canvas_of(data: ObjectData) -> Canvas:
+    """The network's input, as the `data` section says."""
+    return Canvas(*data.size, data.keep_aspect, data.max_pixels)
 
 
 def canvases(manifest: pd.DataFrame, batches: Path, home: Path, canvas: Canvas) -> Decoded:
     """The manifest's pictures, (height, width, 3) uint8 RGB each, by position. UserError where one does not decode."""
-    files = (decoding.__file__, code_of_canvas.__file__)
-    code = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:8]
     fitted = "whole" if canvas.keep_aspect else "stretched"
-
-    def convert(payload: bytes) -> NDArray[np.uint8]:
-        return canvas.laid(payload)[0]
-
-    name = f"{fitted}{canvas.width}x{canvas.height}-{code}"
-    return decoded(batches, manifest, home, name, (canvas.height, canvas.width, 3), convert)
+    name = f"{fitted}{canvas.width}x{canvas.height}"
+    return decoded(batches, manifest, home, name, (canvas.height, canvas.width, 3), canvas.pixels)
 
 
 def annotations(manifest: pd.DataFrame, batches: Path) -> list[Annotation]:
@@ -68,7 +63,7 @@ def object_labels(manifest: pd.DataFrame, data: DataParams) -> tuple[str, ...]:
         )
     if not checked:
         raise UserError(
-            "No picture of the validation split has an object, so no epoch can be told from another."
+            "No picture of the validation split has an object, so the best epoch cannot be selected."
             " Raise data.splits.val before adding data, or add some with --split val"
         )
     return labels

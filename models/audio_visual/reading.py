@@ -128,7 +128,7 @@ def inspect(example: Example, data: AudioVisualData) -> dict[str, Any]:
     columns: dict[str, Any] = {"phash": int.from_bytes(hashlib.sha256(example.payload).digest()[:8], "big")}
     if "image" in parts:
         with naming_part("image"):
-            columns |= look(parts["image"], data)
+            columns |= inspect_image(parts["image"], data)
     if "audio" in parts:
         with naming_part("audio"):
             columns |= inspect_sound(parts["audio"], data)

@@ -19,12 +19,12 @@ from models.common.program.export import export_graph
 from models.common.program.parity import parity_of
 from models.common.program.program import ProgramSpec
 from models.common.training import distributed
-from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.checkpoints import Checkpoints, open_checkpoints
 from models.common.training.freezing import layer_groups
-from models.common.training.logger import Curves
-from models.common.training.loop import Fitted, fit
-from models.common.training.results import clear_errors, fresh_folders, write_results
-from models.common.training.weights import load_file
+from models.common.training.logger import TrainingLogger
+from models.common.training.loop import TrainingResult, fit
+from models.common.training.results import clear_output_folders, explain_resource_errors, write_results
+from models.common.training.weights import load_weights
 
 PROBES = 64  # validation examples that network and program must agree on
 OPEN = ("images", "samples", "has_image", "has_audio", *Answers._fields)  # their first dimension is the batch
@@ -36,11 +36,11 @@ def train(job: TrainJob) -> None:
     Raises UserError for data or params that cannot be trained with, RatchetError where the training itself fails;
     its checkpoints stay, and the same training run again goes on from them.
     """
-    with clear_errors(job):
+    with explain_resource_errors(job):
         class_labels(job.manifest, job.data)
         _check_both(job)
         _media(job, None)  # decoded before processes that would all do it are started
-        fresh_folders(job)
+        clear_output_folders(job)
         distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
@@ -51,7 +51,7 @@ def learner(job: TrainJob, device: torch.device) -> AudioVisualLearner:
     torch.manual_seed(train.seed)
     network = AudioVisual(len(labels), data, train)
     if job.initial:
-        load_file(network, [network.classifier], _name(train), labels, job.initial)
+        load_weights(network, [network.classifier], _name(train), labels, job.initial)
     network.to(device)
     groups = layer_groups(network, [network.classifier])
     numbers = [class_numbers(job.manifest[job.manifest["split"] == split], labels) for split in ("train", "val")]
@@ -68,19 +68,19 @@ def _check_both(job: TrainJob) -> None:
 
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
-    with clear_errors(job):
+    with explain_resource_errors(job):
         device, train = distributed.device(), cast(AudioVisualTrain, job.train)
         pupil = learner(job, device)
-        checkpoints = for_job(job, data_version(job.batches))
+        checkpoints = open_checkpoints(job, data_version(job.batches))
         writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
-        with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
+        with TrainingLogger(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)
         if writes:
             _finish(job, cast(AudioVisual, pupil.network), fitted, checkpoints)
 
 
-def _finish(job: TrainJob, network: AudioVisual, fitted: Fitted, checkpoints: Checkpoints) -> None:
+def _finish(job: TrainJob, network: AudioVisual, fitted: TrainingResult, checkpoints: Checkpoints) -> None:
     train, labels, sizes = cast(AudioVisualTrain, job.train), class_labels(job.manifest, job.data), _sizes(job)
     network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     spec = ProgramSpec("audio_visual", labels, vars(sizes), dict(job.provenance))

@@ -14,7 +14,7 @@ from models.common.image.letterbox import FILL, Canvas
 from models.common.objects.annotations import Annotation
 from models.common.objects.backbones import training_flag
 from models.common.objects.masks import Rle
-from models.common.training.freezing import Group
+from models.common.training.freezing import LayerGroup
 from models.instance_segmentation.augmentation import LEAST_SIDE, augmented, boxes_around
 from models.instance_segmentation.networks import Segmenter
 from models.instance_segmentation.objects import OUTPUTS, found
@@ -103,7 +103,7 @@ class InstanceLearner:
     def __init__(
         self,
         network: nn.Module,
-        groups: list[Group],
+        groups: list[LayerGroup],
         scenes: Scenes,
         val: Scenes,
         train: InstanceTrain,

@@ -18,11 +18,11 @@ from models.common.objects.dataset import annotations, canvases, object_labels
 from models.common.program.export import export_graph
 from models.common.program.program import Program, ProgramSpec
 from models.common.training import distributed
-from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.checkpoints import Checkpoints, open_checkpoints
 from models.common.training.freezing import layer_groups
-from models.common.training.logger import Curves
-from models.common.training.loop import Fitted, fit
-from models.common.training.results import clear_errors, fresh_folders, write_results
+from models.common.training.logger import TrainingLogger
+from models.common.training.loop import TrainingResult, fit
+from models.common.training.results import clear_output_folders, explain_resource_errors, write_results
 from models.instance_segmentation import networks
 from models.instance_segmentation.learner import InstanceLearner, Scenes
 from models.instance_segmentation.networks import Segmenter, Single
@@ -43,10 +43,10 @@ def train(job: TrainJob) -> None:
     Raises UserError for data or params that cannot be trained with, RatchetError where the training itself fails;
     its checkpoints stay, and the same training run again goes on from them.
     """
-    with clear_errors(job):
+    with explain_resource_errors(job):
         object_labels(job.manifest, job.data)
         canvases(job.manifest, job.batches, job.home, canvas_of(_data(job)))  # once, before processes that all would
-        fresh_folders(job)
+        clear_output_folders(job)
         distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
@@ -76,19 +76,19 @@ def _scenes(job: TrainJob, split: str, labels: tuple[str, ...], canvas: Canvas, 
 
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
-    with clear_errors(job):
+    with explain_resource_errors(job):
         device, train = distributed.device(), _train(job)
         pupil = learner(job, device)
-        checkpoints = for_job(job, data_version(job.batches))
+        checkpoints = open_checkpoints(job, data_version(job.batches))
         writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
-        with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
+        with TrainingLogger(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)
         if writes:
             _finish(job, pupil.network, fitted, checkpoints)
 
 
-def _finish(job: TrainJob, network: nn.Module, fitted: Fitted, checkpoints: Checkpoints) -> None:
+def _finish(job: TrainJob, network: nn.Module, fitted: TrainingResult, checkpoints: Checkpoints) -> None:
     data, labels = _data(job), object_labels(job.manifest, job.data)
     network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     whole = Single(Segmenter(network)).eval()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.common.data.decoded_cache import Decoded
 from models.common.image.letterbox import FILL, Canvas
 from models.common.objects.annotations import Annotation
-from models.common.training.freezing import Group
+from models.common.training.freezing import LayerGroup
 from models.object_detection.augment import augmented
 from models.object_detection.networks import Detector
 from models.object_detection.params import DetectionTrain
@@ -72,7 +72,7 @@ class DetectionLearner:
     def __init__(
         self,
         network: nn.Module,
-        groups: list[Group],
+        groups: list[LayerGroup],
         scenes: Scenes,
         val: Scenes,
         train: DetectionTrain,

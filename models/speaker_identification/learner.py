@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.common.audio.augmentation import augment_waveform, spec_augment
 from models.common.data.decoded_cache import Ragged
-from models.common.training.freezing import Group
+from models.common.training.freezing import LayerGroup
 from models.speaker_identification.inputs import padded
 from models.speaker_identification.networks import SpeakerNetwork
 from models.speaker_identification.params import SpeakerTrain
@@ -49,7 +49,7 @@ class SpeakerLearner:
     def __init__(
         self,
         network: SpeakerNetwork,
-        groups: list[Group],
+        groups: list[LayerGroup],
         voices: Voices,
         val: Voices,
         sample_rate: int,

@@ -17,12 +17,12 @@ from models.common.program.export import export_graph
 from models.common.program.parity import parity_of
 from models.common.program.program import Program, ProgramSpec
 from models.common.training import distributed
-from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.checkpoints import Checkpoints, open_checkpoints
 from models.common.training.freezing import layer_groups
-from models.common.training.logger import Curves
-from models.common.training.loop import Fitted, fit
-from models.common.training.results import clear_errors, fresh_folders, write_results
-from models.common.training.weights import load_file
+from models.common.training.logger import TrainingLogger
+from models.common.training.loop import TrainingResult, fit
+from models.common.training.results import clear_output_folders, explain_resource_errors, write_results
+from models.common.training.weights import load_weights
 from models.speaker_identification.inputs import padded
 from models.speaker_identification.learner import SpeakerLearner, Voices
 from models.speaker_identification.networks import SpeakerNetwork
@@ -44,10 +44,10 @@ def train(job: TrainJob) -> None:
     Raises UserError for data or params that cannot be trained with, RatchetError where the training itself fails;
     its checkpoints stay, and the same training run again goes on from them.
     """
-    with clear_errors(job):
+    with explain_resource_errors(job):
         class_labels(job.manifest, job.data)
         _sounds(job, job.manifest)  # decoded before processes that would all do it are started
-        fresh_folders(job)
+        clear_output_folders(job)
         distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
@@ -59,7 +59,7 @@ def learner(job: TrainJob, device: torch.device) -> SpeakerLearner:
     network = SpeakerNetwork(len(labels), data.sample_rate, train)
     head = [network.classifier]
     if job.initial:
-        load_file(network, list(head), train.network, labels, job.initial)
+        load_weights(network, list(head), train.network, labels, job.initial)
     network.to(device)
     voices, val = (_voices(job, split, labels) for split in ("train", "val"))
     return SpeakerLearner(network, layer_groups(network, list(head)), voices, val, data.sample_rate, train)
@@ -67,19 +67,19 @@ def learner(job: TrainJob, device: torch.device) -> SpeakerLearner:
 
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
-    with clear_errors(job):
+    with explain_resource_errors(job):
         device, train = distributed.device(), cast(SpeakerTrain, job.train)
         pupil = learner(job, device)
-        checkpoints = for_job(job, data_version(job.batches))
+        checkpoints = open_checkpoints(job, data_version(job.batches))
         writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
-        with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
+        with TrainingLogger(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)
         if writes:
             _finish(job, cast(SpeakerNetwork, pupil.network), fitted, checkpoints)
 
 
-def _finish(job: TrainJob, network: SpeakerNetwork, fitted: Fitted, checkpoints: Checkpoints) -> None:
+def _finish(job: TrainJob, network: SpeakerNetwork, fitted: TrainingResult, checkpoints: Checkpoints) -> None:
     train, labels = cast(SpeakerTrain, job.train), class_labels(job.manifest, job.data)
     folder, rows = job.out / "program", job.manifest[job.manifest["split"] == "val"]
     val = _sounds(job, rows)

@@ -17,12 +17,12 @@ from models.common.kind import TrainJob
 from models.common.program.export import export_graph, parity
 from models.common.program.program import ProgramSpec
 from models.common.training import distributed
-from models.common.training.checkpoints import Checkpoints, for_job
+from models.common.training.checkpoints import Checkpoints, open_checkpoints
 from models.common.training.freezing import layer_groups
-from models.common.training.logger import Curves
-from models.common.training.loop import Fitted, fit
-from models.common.training.results import clear_errors, fresh_folders, write_results
-from models.common.training.weights import load_file
+from models.common.training.logger import TrainingLogger
+from models.common.training.loop import TrainingResult, fit
+from models.common.training.results import clear_output_folders, explain_resource_errors, write_results
+from models.common.training.weights import load_weights
 from models.speech_command.learner import Clips, CommandLearner
 from models.speech_command.networks import build
 from models.speech_command.params import CommandData, CommandTrain
@@ -37,10 +37,10 @@ def train(job: TrainJob) -> None:
     Raises UserError for data or params that cannot be trained with, RatchetError where the training itself fails;
     its checkpoints stay, and the same training run again goes on from them.
     """
-    with clear_errors(job):
+    with explain_resource_errors(job):
         class_labels(job.manifest, job.data)
         _sounds(job, job.manifest)  # decoded before processes that would all do it are started
-        fresh_folders(job)
+        clear_output_folders(job)
         distributed.launch(functools.partial(_work, job), distributed.processes(job.train.devices))
 
 
@@ -51,7 +51,7 @@ def learner(job: TrainJob, device: torch.device) -> CommandLearner:
     torch.manual_seed(train.seed)
     network = build(len(labels), data.sample_rate, train)
     if job.initial:
-        load_file(network, [network.head], train.network, labels, job.initial)
+        load_weights(network, [network.head], train.network, labels, job.initial)
     network.to(device)
     clips, val = (_clips(job, split, labels, device) for split in ("train", "val"))
     return CommandLearner(network, layer_groups(network, [network.head]), clips, val, data.sample_rate, train)
@@ -59,19 +59,19 @@ def learner(job: TrainJob, device: torch.device) -> CommandLearner:
 
 def _work(job: TrainJob) -> None:
     """What each process does; the first one writes."""
-    with clear_errors(job):
+    with explain_resource_errors(job):
         device, train = distributed.device(), cast(CommandTrain, job.train)
         pupil = learner(job, device)
-        checkpoints = for_job(job, data_version(job.batches))
+        checkpoints = open_checkpoints(job, data_version(job.batches))
         writes = distributed.rank() == 0
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
-        with Curves(job.out / "training" if writes else None, train.epochs, config) as curves:
+        with TrainingLogger(job.out / "training" if writes else None, train.epochs, config) as curves:
             fitted_to = fit(pupil, train, f"val_{train.metric}", device, checkpoints, curves)
         if writes:
             _finish(job, pupil.network, fitted_to, checkpoints)
 
 
-def _finish(job: TrainJob, network: nn.Module, fitted_to: Fitted, checkpoints: Checkpoints) -> None:
+def _finish(job: TrainJob, network: nn.Module, fitted_to: TrainingResult, checkpoints: Checkpoints) -> None:
     data, train = cast(CommandData, job.data), cast(CommandTrain, job.train)
     labels, samples = class_labels(job.manifest, data), _samples(data)
     network.to("cpu").eval()

@@ -25,7 +25,7 @@ from models.common.data.batches import read_manifest
 from models.common.kind import load_kind
 from models.common.program.export import export_graph
 from models.common.program.program import Program, ProgramSpec
-from models.common.training.loop import fetched
+from models.common.training.loop import prefetched
 from models.common.training.memory import keep_freed_memory
 from models.speech_command.dataset import clips
 from models.speech_command.learner import Clips
@@ -90,7 +90,7 @@ def _opened(root: Path) -> Clips:
 def _our_epoch(clips: Clips, augment: AudioAugment) -> Iterator[torch.Tensor]:
     mel = LogMel(RATE, MELS)
     order = np.random.default_rng(0).permutation(CLIPS)
-    for batch, _ in fetched(clips.fetch, np.array_split(order, CLIPS // BATCH)):
+    for batch, _ in prefetched(clips.fetch, np.array_split(order, CLIPS // BATCH)):
         yield spec_augment(mel(augment_waveform(batch, augment, RATE)), augment)
 
 

@@ -22,7 +22,7 @@ from PIL import Image, ImageFilter
 
 from models.common.data.batches import read_manifest
 from models.common.image.normalisation import Normalised
-from models.common.training.loop import fetched
+from models.common.training.loop import prefetched
 from models.common.training.memory import keep_freed_memory
 from models.image_classification.dataset import pixels
 from models.image_classification.learner import Photos
@@ -74,7 +74,7 @@ def _our_epochs(root: Path) -> list[float]:
 def _our_batches(photos: Photos, epoch: int) -> Iterator[torch.Tensor]:
     scale = Normalised(torch.nn.Identity()).scaled
     order = np.random.default_rng(epoch).permutation(PHOTOS)
-    for pictures, _ in fetched(photos.fetch, np.array_split(order, PHOTOS // BATCH)):
+    for pictures, _ in prefetched(photos.fetch, np.array_split(order, PHOTOS // BATCH)):
         yield scale(pictures.float())
 
 

@@ -20,7 +20,7 @@ from models.common.image.normalisation import Normalised
 from models.common.training.freezing import layer_groups
 from models.common.training.loop import precision, step
 from models.common.training.memory import keep_freed_memory
-from models.common.training.optimizers import optimizer
+from models.common.training.optimizers import build_optimizer
 from models.image_classification import networks
 from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import Augment, ImageTrain
@@ -110,7 +110,7 @@ def _ours(network: nn.Module, photos: Photos) -> Step:
     keep_freed_memory()
     groups = layer_groups(network, networks.head("resnet18", network, SIZE, 8))
     learner = ImageLearner(network, groups, photos, photos, TRAIN)
-    chosen = optimizer(groups, TRAIN)
+    chosen = build_optimizer(groups, TRAIN)
     parameters = list(network.parameters())
     bf16 = precision(TRAIN, _device()) == "bf16"
     network.train()

@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 from models.audio_visual.report import _picture as shown_beside_sound
 from models.common.data.near_duplicates import find_near_duplicates, has_earlier_near_duplicate
 from models.common.errors import BadExampleError
+from models.common.image.checks import inspect_image
 from models.common.image.decoding import decode, decode_whole, open_image, shown_size
 from models.common.image.letterbox import Canvas
 from models.image_classification.params import ImageData
-from models.image_classification.reading import inspect
 from models.image_classification.report import _picture as shown_in_report
 
 DATA = ImageData(image_size=32)
@@ -43,7 +43,7 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
 )  # fmt: skip
 def test_every_still_picture_is_decoded_to_what_it_shows(mode: str, kind: str) -> None:
     payload = saved(picture(mode=mode), kind)
-    assert {"width": 60, "height": 40}.items() <= inspect(payload, DATA).items()
+    assert {"width": 60, "height": 40}.items() <= inspect_image(payload, DATA).items()
     pixels = decode(open_image(payload, DATA.max_pixels), 32).astype(int)
     assert pixels[:, 1].mean() > pixels[:, -2].mean() + 80  # bright left, dark right, in whatever mode
 
@@ -51,7 +51,7 @@ def test_every_still_picture_is_decoded_to_what_it_shows(mode: str, kind: str) -
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
     payload = saved(Image.fromarray(ramp), "PNG")
-    inspect(payload, DATA)
+    inspect_image(payload, DATA)
     middle = decode(open_image(payload, DATA.max_pixels), 64)[32, 32, 0]
     assert 120 < middle < 136
 
@@ -79,7 +79,7 @@ def test_exif_rotation_is_applied_to_size_and_pixels() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # to be shown turned by 90 degrees clockwise: the left edge becomes the top
     payload = saved(picture(), "JPEG", exif=turned)
-    assert {"width": 40, "height": 60}.items() <= inspect(payload, DATA).items()
+    assert {"width": 40, "height": 60}.items() <= inspect_image(payload, DATA).items()
     pixels = decode(open_image(payload, DATA.max_pixels), 32).astype(int)
     assert pixels[1].mean() > pixels[-2].mean() + 80
 
@@ -102,14 +102,14 @@ def test_exif_rotation_is_applied_to_size_and_pixels() -> None:
 )
 def test_what_cannot_be_used_is_refused_with_its_reason(payload: bytes, reason: str) -> None:
     with pytest.raises(BadExampleError, match=reason):
-        inspect(payload, DATA)
+        inspect_image(payload, DATA)
 
 
 def test_a_rescaled_and_recompressed_copy_is_alike_and_another_picture_is_not() -> None:
     rng = np.random.default_rng(0)
     scenes = [Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize((320, 240), 2) for _ in range(2)]
-    first, other = (inspect(saved(scene, "PNG"), DATA)["phash"] for scene in scenes)
-    copy = inspect(saved(scenes[0].resize((200, 150)), "JPEG", quality=70), DATA)["phash"]
+    first, other = (inspect_image(saved(scene, "PNG"), DATA)["phash"] for scene in scenes)
+    copy = inspect_image(saved(scenes[0].resize((200, 150)), "JPEG", quality=70), DATA)["phash"]
     assert (first ^ copy).bit_count() <= DATA.near_duplicate_bits
     assert (first ^ other).bit_count() > 10
 

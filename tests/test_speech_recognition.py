@@ -21,8 +21,8 @@ from models.common.data.batches import read_manifest
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example, ReportJob, ScoreJob, TrainJob, load_kind
 from models.common.program.program import Program
-from models.common.training.loop import alike
-from models.common.training.weights import load_file
+from models.common.training.loop import bucket_by_length
+from models.common.training.weights import load_weights
 from models.speech_recognition import training
 from models.speech_recognition.learner import delayed
 from models.speech_recognition.networks import build
@@ -83,7 +83,7 @@ def test_batches_of_one_length_have_every_example_once() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 1000, 333)
     parts = np.array_split(rng.permutation(333), 21)
-    arranged = alike(parts, lengths, rng)
+    arranged = bucket_by_length(parts, lengths, rng)
     assert sorted(np.concatenate(arranged)) == list(range(333))
     assert sorted(map(len, arranged)) == sorted(map(len, parts))
 
@@ -239,7 +239,7 @@ def test_a_new_letter_leaves_what_was_learnt_of_the_others(trained: TrainJob) ->
     new = tuple(sorted({*old, "z", "!"}))
     model = build(trained.train, DATA.sample_rate, new)
     weights = trained.out / "training" / "weights.pt"
-    load_file(model.network, [model.network.head], trained.train.network, ("", *new), weights)
+    load_weights(model.network, [model.network.head], trained.train.network, ("", *new), weights)
     saved = torch.load(weights, weights_only=True)["state"]["head.weight"]
     for place, letter in enumerate(("", *old)):
         torch.testing.assert_close(model.network.head.weight[("", *new).index(letter)], saved[place])

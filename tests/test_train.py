@@ -21,7 +21,7 @@ from models.common.image.normalisation import Normalised
 from models.common.program.export import export, parity
 from models.common.program.program import Program, ProgramSpec
 from models.common.training import checkpoints, distributed, run
-from models.common.training.logger import Curves
+from models.common.training.logger import TrainingLogger
 from models.image_classification.dataset import pixels, square
 from models.image_classification.training import train
 from tests import together
@@ -78,13 +78,13 @@ def check_program(job, accuracy: float) -> None:
     assert (answers == val["label"].to_numpy()).mean() == pytest.approx(accuracy, abs=0.021)
 
 
-class Crash(Curves):
+class Crash(TrainingLogger):
     """Dies after two epochs, as a machine might."""
 
-    def begin(self, epoch: int, steps: int) -> None:
+    def start_epoch(self, epoch: int, steps: int) -> None:
         if epoch == 3:
             raise KeyboardInterrupt
-        super().begin(epoch, steps)
+        super().start_epoch(epoch, steps)
 
 
 SETTINGS = {"epochs": 4, "ema_decay": 0.9, "mixup": 0.2, "dropout": 0.2, "augment": {"crop": 0.125, "erase": 0.5}}
@@ -96,13 +96,17 @@ def test_an_interrupted_training_goes_on_and_ends_exactly_as_if_nothing_had_happ
     whole, broken = (digits_job(tmp_path / name, batches, **SETTINGS) for name in ("whole", "broken"))
     train(whole)
     with monkeypatch.context() as patched:
-        patched.setattr(run, "Curves", Crash)
+        patched.setattr(run, "TrainingLogger", Crash)
         with pytest.raises(KeyboardInterrupt):
             train(broken)
     assert list((broken.home / "checkpoints").glob("*/last.pt"))
     started: list[int] = []
-    begin = Curves.begin
-    monkeypatch.setattr(Curves, "begin", lambda self, epoch, steps: started.append(epoch) or begin(self, epoch, steps))
+    start_epoch = TrainingLogger.start_epoch
+    monkeypatch.setattr(
+        TrainingLogger,
+        "start_epoch",
+        lambda self, epoch, steps: started.append(epoch) or start_epoch(self, epoch, steps),
+    )
     train(broken)
     assert started == [3, 4]
     assert all(torch.equal(weights_of(broken)[name], tensor) for name, tensor in weights_of(whole).items())
@@ -127,7 +131,7 @@ def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from(tmp
     process.wait()
     assert "val_accuracy" in told
     job = digits_job(tmp_path, batches, epochs=500, early_stopping=0)
-    saved = checkpoints.for_job(job, data_version(batches)).load("last", torch.device("cpu"))
+    saved = checkpoints.open_checkpoints(job, data_version(batches)).load("last", torch.device("cpu"))
     assert saved
     assert saved["epoch"] >= 2
 
@@ -135,12 +139,12 @@ def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from(tmp
 def test_another_param_or_batch_starts_afresh(tmp_path, batches) -> None:
     job = digits_job(tmp_path, batches)
     folders = {
-        checkpoints.for_job(job, "a").folder,
-        checkpoints.for_job(job, "b").folder,
-        checkpoints.for_job(digits_job(tmp_path, batches, seed=1), "a").folder,
+        checkpoints.open_checkpoints(job, "a").folder,
+        checkpoints.open_checkpoints(job, "b").folder,
+        checkpoints.open_checkpoints(digits_job(tmp_path, batches, seed=1), "a").folder,
     }
     assert len(folders) == 3
-    assert checkpoints.for_job(digits_job(tmp_path / "elsewhere", batches), "a").folder.name in {
+    assert checkpoints.open_checkpoints(digits_job(tmp_path / "elsewhere", batches), "a").folder.name in {
         folder.name for folder in folders
     }
 
@@ -181,7 +185,7 @@ def test_a_champions_weights_are_the_start_and_frozen_layers_stay_as_they_were(t
 
 def test_a_full_disk_is_one_line_and_loses_no_checkpoint(tmp_path, batches) -> None:
     job = digits_job(tmp_path, batches, epochs=3)
-    folder = checkpoints.for_job(job, data_version(batches)).folder
+    folder = checkpoints.open_checkpoints(job, data_version(batches)).folder
     folder.mkdir(parents=True)
     (folder / "last.partial").symlink_to("/dev/full")  # each write to it fails as on a full disk
     with pytest.raises(RatchetError, match=r"The disk is full .* Nothing is lost: free some space and run again"):

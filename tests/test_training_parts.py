@@ -13,9 +13,14 @@ from models.common.errors import RatchetError
 from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
 from models.common.training.checkpoints import Checkpoints
 from models.common.training.freezing import freeze, layer_groups, trainable_groups
-from models.common.training.logger import Curves
+from models.common.training.logger import TrainingLogger
 from models.common.training.loop import fit
-from models.common.training.optimizers import Average, optimizer, rate, set_rate
+from models.common.training.optimizers import (
+    ExponentialMovingAverage,
+    build_optimizer,
+    learning_rate_factor,
+    set_learning_rate,
+)
 from models.image_classification import networks
 from models.image_classification.learner import ImageLearner, Photos, mixed
 from models.image_classification.params import ImageTrain
@@ -33,7 +38,7 @@ def groups_of(network: nn.Module):
 
 
 def one_step(network: nn.Module, train: ImageTrain) -> None:
-    chosen = optimizer(groups_of(network), train)
+    chosen = build_optimizer(groups_of(network), train)
     F.cross_entropy(network(torch.rand(8, 3, 8, 8)), torch.arange(8) % 3).backward()
     chosen.step()
 
@@ -62,26 +67,26 @@ def test_gradual_unfreezing_goes_from_the_head_down_and_is_done_by_half_time() -
 
 def test_each_group_learns_at_the_decayed_rate_of_the_next_and_norms_and_biases_are_not_decayed(network) -> None:
     groups = groups_of(network)
-    chosen = optimizer(groups, ImageTrain(learning_rate=0.1, layer_decay=0.5, weight_decay=0.3))
+    chosen = build_optimizer(groups, ImageTrain(learning_rate=0.1, layer_decay=0.5, weight_decay=0.3))
     settings = {id(p): (g["lr"], g["weight_decay"]) for g in chosen.param_groups for p in g["params"]}
     assert len(groups) == 4
     for place, group in enumerate(groups):
         for parameter in group.parameters:
             expected = 0.1 * 0.5 ** (len(groups) - 1 - place), 0.3 if parameter.ndim > 1 else 0.0
             assert settings[id(parameter)] == pytest.approx(expected)
-    set_rate(chosen, 0.25)
+    set_learning_rate(chosen, 0.25)
     assert {g["lr"] for g in chosen.param_groups} == {0.25 * g["peak"] for g in chosen.param_groups}
 
 
 def test_sgd_has_nesterov_momentum(network) -> None:
-    chosen = optimizer(groups_of(network), ImageTrain(optimizer="sgd", momentum=0.8))
+    chosen = build_optimizer(groups_of(network), ImageTrain(optimizer="sgd", momentum=0.8))
     assert isinstance(chosen, torch.optim.SGD)
     assert all(group["nesterov"] and group["momentum"] == 0.8 for group in chosen.param_groups)
 
 
 def test_the_rate_warms_up_in_a_line_and_falls_as_half_a_cosine() -> None:
     train = ImageTrain(epochs=5, warmup_epochs=1)
-    rates = [rate(step, 10, train) for step in range(50)]
+    rates = [learning_rate_factor(step, 10, train) for step in range(50)]
     assert rates[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
     assert rates[10] == 1
     assert rates[30] == pytest.approx(0.5)
@@ -90,7 +95,7 @@ def test_the_rate_warms_up_in_a_line_and_falls_as_half_a_cosine() -> None:
 
 def test_the_average_follows_its_formula_in_weights_and_in_batch_norms_statistics() -> None:
     network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
-    average = Average(network, 0.9)
+    average = ExponentialMovingAverage(network, 0.9)
     expected = {name: tensor.clone().double() for name, tensor in network.state_dict().items()}
     for update in range(1, 4):
         with torch.no_grad():
@@ -263,7 +268,7 @@ class Measured:
 
 def best_epoch(folder, monitor: str, *values: float, **train) -> int:
     settings = ImageTrain(**{"epochs": len(values), "batch_size": 2, "precision": "fp32", **train})
-    checkpoints, curves = Checkpoints(folder), Curves(None, len(values))
+    checkpoints, curves = Checkpoints(folder), TrainingLogger(None, len(values))
     return fit(Measured(*values), settings, monitor, torch.device("cpu"), checkpoints, curves).best_epoch
 
 

@@ -13,7 +13,7 @@ from models.audio_visual.networks import Answers, AudioVisual
 from models.audio_visual.params import AudioVisualTrain
 from models.common.audio.augmentation import augment_waveform, spec_augment
 from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
-from models.common.training.freezing import Group
+from models.common.training.freezing import LayerGroup
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AudioVisualLearner:
     def __init__(
         self,
         network: AudioVisual,
-        groups: list[Group],
+        groups: list[LayerGroup],
         media: tuple[Media, Media],
         classes: tuple[NDArray[np.int64], NDArray[np.int64]],
         sample_rate: int,

@@ -16,7 +16,7 @@ from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
 from models.common.image.normalisation import Normalised
 from models.common.image.small_cnn import SmallCNN
-from models.common.training.weights import fill
+from models.common.training.weights import load_matching_tensors
 
 
 class Answers(NamedTuple):
@@ -104,7 +104,7 @@ def _image_branch(train: AudioVisualTrain, size: int) -> nn.Module:
     head = next(key for key, module in reversed(list(branch.named_modules())) if isinstance(module, nn.Linear))
     branch.set_submodule(head, nn.Identity())
     if train.weights == "imagenet":
-        fill(branch, [], imagenet_weights(name), f"ImageNet's weights of {name}")
+        load_matching_tensors(branch, [], imagenet_weights(name), f"ImageNet's weights of {name}")
     return branch
 
 

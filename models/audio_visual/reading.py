@@ -18,7 +18,7 @@ from models.common.data.packed_files import pack, unpack
 from models.common.data.sources import SPLIT_NAMES, USED, Source
 from models.common.errors import BadExampleError, UserError
 from models.common.image import decoding as images
-from models.common.image.checks import photo_expectations
+from models.common.image.checks import inspect_image, photo_expectations
 from models.common.kind import Example, Expectation
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from models.common.program.parity import parity_of
 from models.common.program.program import ProgramSpec
 from models.common.training.freezing import layer_groups
 from models.common.training.run import Exported, run_training
-from models.common.training.weights import load_file
+from models.common.training.weights import load_weights
 
 PROBES = 64  # validation examples that network and program must agree on
 OPEN = ("images", "samples", "has_image", "has_audio", *Answers._fields)  # their first dimension is the batch
@@ -41,7 +41,7 @@ def build(job: Job, device: torch.device) -> AudioVisualLearner:
     network = AudioVisual(len(labels), data, train)
     head: list[nn.Module] = [network.classifier]
     if job.initial:
-        load_file(network, head, _name(train), labels, job.initial)
+        load_weights(network, head, _name(train), labels, job.initial)
     network.to(device)
     classes = class_numbers(job.rows("train"), labels), class_numbers(job.rows("val"), labels)
     media = _media(job, "train"), _media(job, "val")

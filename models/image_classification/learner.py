@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from models.common.data.decoded_cache import Decoded
 from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
 from models.common.image.normalisation import Normalised
-from models.common.training.freezing import Group
+from models.common.training.freezing import LayerGroup
 from models.image_classification.params import ImageTrain
 
 AUXILIARY = 0.3  # weight of auxiliary logits' loss (GoogLeNet, Szegedy et al. 2014)
@@ -61,7 +61,9 @@ class Photos:
 class ImageLearner:
     """A Learner (models/common/training/loop.py) of pictures."""
 
-    def __init__(self, network: nn.Module, groups: list[Group], photos: Photos, val: Photos, train: ImageTrain) -> None:
+    def __init__(
+        self, network: nn.Module, groups: list[LayerGroup], photos: Photos, val: Photos, train: ImageTrain
+    ) -> None:
         self.network, self.groups = network, groups
         self.examples = len(photos)
         self._photos, self._val, self._train = photos, val, train

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
 from models.common.image.small_cnn import SmallCNN
-from models.common.training.weights import fill, load_file
+from models.common.training.weights import load_matching_tensors, load_weights
 from models.image_classification.params import OWN_NETWORKS, ImageTrain
 
 SIZE_ARGUMENT = {"vit_": "image_size", "maxvit": "input_size"}  # families that are built for one picture size
@@ -51,9 +51,11 @@ def load_initial(
     Raises UserError where the weights cannot be had or are another network's.
     """
     if train.weights == "imagenet":
-        fill(network, head, imagenet_state(train.network, network), f"ImageNet's weights of {train.network}")
+        load_matching_tensors(
+            network, head, imagenet_state(train.network, network), f"ImageNet's weights of {train.network}"
+        )
     elif initial:
-        load_file(network, head, train.network, labels, initial)
+        load_weights(network, head, train.network, labels, initial)
 
 
 def imagenet_state(name: str, network: nn.Module) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from models.common.data.decoded_cache import Decoded
 from models.common.image.augmentation import color_jitter, random_resized_crop, random_tint
 from models.common.image.normalisation import Normalised
 from models.common.segmentation.class_maps import IGNORE_INDEX
-from models.common.training.freezing import Group
+from models.common.training.freezing import LayerGroup
 from models.semantic_segmentation.params import Augment, SegmentationTrain
 
 RESIDENT = 0.4  # share of a GPU's free memory that the data may take; else they travel batch by batch
@@ -74,7 +74,7 @@ class SegmentationLearner:
     def __init__(
         self,
         network: nn.Module,
-        groups: list[Group],
+        groups: list[LayerGroup],
         scenes: Scenes,
         val: Scenes,
         train: SegmentationTrain,

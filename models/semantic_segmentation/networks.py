@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from models.common.image.blocks import ConvNormAct, ResidualBlock
 from models.common.image.imagenet import imagenet_weights
-from models.common.training.weights import fill
+from models.common.training.weights import load_matching_tensors
 from models.semantic_segmentation.params import OWN
 
 INTER = 128  # channels between LRASPP's backbone and its classifiers (Howard et al. 2019)
@@ -48,7 +48,7 @@ def load_imagenet(name: str, network: nn.Module) -> None:
     inner = network.get_submodule("network.backbone")
     state = imagenet_weights(backbone)
     own = {key: state.get(key, state.get(f"features.{key}")) for key in inner.state_dict()}
-    fill(
+    load_matching_tensors(
         inner, [], {key: value for key, value in own.items() if value is not None}, f"ImageNet's weights of {backbone}"
     )
 

@@ -10,7 +10,7 @@ from models.common.program.export import TOLERANCE, export_graph
 from models.common.program.program import Program, ProgramSpec
 from models.common.training.freezing import layer_groups
 from models.common.training.run import Exported, run_training
-from models.common.training.weights import load_file
+from models.common.training.weights import load_weights
 from models.semantic_segmentation import networks
 from models.semantic_segmentation.dataset import class_maps, class_shares, mask_labels, photos
 from models.semantic_segmentation.learner import Scenes, SegmentationLearner, Segmenter
@@ -35,7 +35,7 @@ def build(job: Job, device: torch.device) -> SegmentationLearner:
     if train.weights == "imagenet":
         networks.load_imagenet(train.network, network)
     elif job.initial:
-        load_file(network, head, train.network, labels, job.initial)
+        load_weights(network, head, train.network, labels, job.initial)
     network.to(device)
     scenes, val = (_scenes(job, split, labels, device) for split in ("train", "val"))
     shares = class_shares(job.manifest, labels)

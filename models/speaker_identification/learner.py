@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import augment_waveform, spec_augment
-from models.common.training.freezing import Group
+from models.common.training.freezing import LayerGroup
 from models.speaker_identification.dataset import Recordings
 from models.speaker_identification.networks import SpeakerNetwork
 from models.speaker_identification.params import SpeakerTrain
@@ -32,7 +32,7 @@ class SpeakerLearner:
     def __init__(
         self,
         network: SpeakerNetwork,
-        groups: list[Group],
+        groups: list[LayerGroup],
         recordings: Recordings,
         val: Recordings,
         sample_rate: int,

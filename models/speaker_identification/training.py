@@ -12,7 +12,7 @@ from models.common.program.parity import parity_of
 from models.common.program.program import Program, ProgramSpec
 from models.common.training.freezing import layer_groups
 from models.common.training.run import Exported, run_training
-from models.common.training.weights import load_file
+from models.common.training.weights import load_weights
 from models.speaker_identification.dataset import recordings
 from models.speaker_identification.learner import SpeakerLearner
 from models.speaker_identification.networks import SpeakerNetwork
@@ -40,7 +40,7 @@ def build(job: Job, device: torch.device) -> SpeakerLearner:
     labels = class_labels(job.manifest, data)
     network = SpeakerNetwork(len(labels), data.sample_rate, train)
     if job.initial:
-        load_file(network, [network.classifier], train.network, labels, job.initial)
+        load_weights(network, [network.classifier], train.network, labels, job.initial)
     network.to(device)
     training, val = (recordings(job, split, labels) for split in ("train", "val"))
     return SpeakerLearner(network, layer_groups(network, [network.classifier]), training, val, data.sample_rate, train)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from models.common.audio.augmentation import augment_waveform, spec_augment
 from models.common.data.decoded_cache import Ragged
-from models.common.training.freezing import Group
+from models.common.training.freezing import LayerGroup
 from models.speech_command.networks import CommandNetwork
 from models.speech_command.params import CommandTrain
 
@@ -37,7 +37,7 @@ class CommandLearner:
     def __init__(
         self,
         network: CommandNetwork,
-        groups: list[Group],
+        groups: list[LayerGroup],
         clips: Clips,
         val: Clips,
         sample_rate: int,

@@ -11,7 +11,7 @@ from models.common.program.export import export_graph, parity
 from models.common.program.program import ProgramSpec
 from models.common.training.freezing import layer_groups
 from models.common.training.run import Exported, run_training
-from models.common.training.weights import load_file
+from models.common.training.weights import load_weights
 from models.speech_command import networks
 from models.speech_command.dataset import clips
 from models.speech_command.learner import Clips, CommandLearner
@@ -34,7 +34,7 @@ def build(job: Job, device: torch.device) -> CommandLearner:
     labels = class_labels(job.manifest, data)
     network = networks.build(len(labels), data.sample_rate, train)
     if job.initial:
-        load_file(network, [network.head], train.network, labels, job.initial)
+        load_weights(network, [network.head], train.network, labels, job.initial)
     network.to(device)
     training, val = (_clips(job, split, labels, device) for split in ("train", "val"))
     return CommandLearner(network, layer_groups(network, [network.head]), training, val, data.sample_rate, train)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.common.audio.augmentation import add_noise, random_gain, random_speed, spec_augment
 from models.common.audio.batching import padded
-from models.common.training.freezing import Group
+from models.common.training.freezing import LayerGroup
 from models.common.transcripts.alignment import edit_distance
 from models.common.transcripts.ctc_decoding import BLANK, greedy, text_of
 from models.speech_recognition.dataset import Utterances
@@ -32,7 +32,7 @@ class SpeechLearner:
     """A Learner (models/common/training/loop.py) of recordings."""
 
     def __init__(
-        self, model: Recogniser, groups: list[Group], train: SpeechTrain, sample_rate: int,
+        self, model: Recogniser, groups: list[LayerGroup], train: SpeechTrain, sample_rate: int,
         training: Utterances, val: Utterances, alphabet: tuple[str, ...],
     ) -> None:  # fmt: skip
         self.network: nn.Module = model.network

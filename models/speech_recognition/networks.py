@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from models.common.audio.bundles import CTCBundle, load_ctc_bundle
 from models.common.audio.mel import LogMel
-from models.common.training.weights import load_file
+from models.common.training.weights import load_weights
 from models.speech_recognition.params import OWN_NETWORKS, SpeechTrain
 
 FULL_SCALE = 32768
@@ -231,4 +231,4 @@ def load_initial(network: Network, train: SpeechTrain, alphabet: tuple[str, ...]
     if isinstance(network, CTCBundle) and train.weights == "pretrained":
         load_ctc_bundle(network, train.network, letters, OWN_NETWORKS)
     elif initial:
-        load_file(network, [network.head], train.network, letters, initial)
+        load_weights(network, [network.head], train.network, letters, initial)

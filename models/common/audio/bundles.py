@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common.errors import UserError
-from models.common.training.weights import fill
+from models.common.training.weights import load_matching_tensors
 
 
 def find_bundle(name: str, own: Collection[str]) -> Any:
@@ -46,7 +46,7 @@ def bundle_model(name: str, sample_rate: int, own: Collection[str]) -> tuple[nn.
 def load_bundle(model: nn.Module, name: str, own: Collection[str]) -> None:
     """Fills a `bundle_model` with torchaudio's weights, but for a head. UserError where they cannot be had."""
     state = {key: value for key, value in bundle_state(name, own).items() if not key.startswith("aux.")}
-    fill(model, [], state, f"torchaudio's weights of {name}")
+    load_matching_tensors(model, [], state, f"torchaudio's weights of {name}")
 
 
 def bundle_state(name: str, own: Collection[str]) -> dict[str, Tensor]:
@@ -119,4 +119,4 @@ def load_ctc_bundle(network: CTCBundle, name: str, letters: tuple[str, ...], own
                     head[key][place] = state[f"aux.{key}"][theirs.index(letter.lower())]
         network.head.load_state_dict(head)
     body = {f"model.{key}": value for key, value in state.items() if not key.startswith("aux.")}
-    fill(network, [network.head], body, f"torchaudio's weights of {name}")
+    load_matching_tensors(network, [network.head], body, f"torchaudio's weights of {name}")

@@ -14,7 +14,7 @@ import torch
 
 from models.common.kind import AnyTrainJob
 
-KEPT = 8  # interrupted runs whose checkpoints stay; the oldest go first
+MAX_KEPT = 8  # interrupted runs whose checkpoints stay; the oldest go first
 
 
 class Checkpoints:
@@ -49,20 +49,20 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def for_job(job: AnyTrainJob, data_version: str) -> Checkpoints:
+def open_checkpoints(job: AnyTrainJob, data_version: str) -> Checkpoints:
     """The checkpoints of exactly this training: its params, its data, its starting weights and the code."""
     parent = job.home / "checkpoints"
     key = hashlib.sha256()
     key.update(json.dumps([job.model, job.data.model_dump(), job.train.model_dump()], sort_keys=True).encode())
-    key.update(f"{data_version} {torch.__version__} {_code()}".encode())
+    key.update(f"{data_version} {torch.__version__} {_code_digest()}".encode())
     if job.initial:
         key.update(job.initial.read_bytes())
     folder = parent / key.hexdigest()[:16]
-    _forget_old(parent, folder)
+    _remove_old(parent, folder)
     return Checkpoints(folder)
 
 
-def _code() -> str:
+def _code_digest() -> str:
     root = Path(__file__).resolve().parents[2]  # models/: every kind, which is simpler than the right one
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -70,7 +70,7 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _forget_old(parent: Path, keep: Path) -> None:
+def _remove_old(parent: Path, keep: Path) -> None:
     folders = sorted((path for path in parent.glob("*/") if path != keep), key=lambda path: path.stat().st_mtime)
-    for folder in folders[: max(0, len(folders) - KEPT)]:
+    for folder in folders[: max(0, len(folders) - MAX_KEPT)]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,18 +6,18 @@ from typing import Literal
 
 from torch import nn
 
-Policy = Literal["head", "gradual", "all"]
+UnfreezePolicy = Literal["head", "gradual", "all"]
 
 
 @dataclass(frozen=True)
-class Group:
+class LayerGroup:
     """Layers that are frozen, and get their learning rate, together."""
 
     modules: tuple[nn.Module, ...]
     parameters: tuple[nn.Parameter, ...]  # the modules' own, and bare ones such as a position embedding
 
 
-def layer_groups(network: nn.Module, head: list[nn.Module]) -> list[Group]:
+def layer_groups(network: nn.Module, head: list[nn.Module]) -> list[LayerGroup]:
     """The network cut from stem to head; the last group is the head, its first holds whatever belongs to no layer.
 
     A part with more than half of all layers in it (a ResNet's stages in one Sequential, a transformer's encoder) is
@@ -26,16 +26,16 @@ def layer_groups(network: nn.Module, head: list[nn.Module]) -> list[Group]:
     ends = {module for layer in head for module in layer.modules()}
     limit = sum(1 for _ in network.modules()) / 2
     units = _merged([unit for unit in _units(network, ends, limit) if _parameters([unit])])
-    groups = [Group(tuple(unit), tuple(_parameters(unit))) for unit in units]
-    last = Group(tuple(head), tuple(_parameters(head)))
+    groups = [LayerGroup(tuple(unit), tuple(_parameters(unit))) for unit in units]
+    last = LayerGroup(tuple(head), tuple(_parameters(head)))
     grouped = {parameter for group in [*groups, last] for parameter in group.parameters}
     bare = tuple(parameter for parameter in network.parameters() if parameter not in grouped)
     if groups:
-        groups[0] = Group(groups[0].modules, bare + groups[0].parameters)
+        groups[0] = LayerGroup(groups[0].modules, bare + groups[0].parameters)
     return [*groups, last]
 
 
-def trainable_groups(policy: Policy, groups: int, epoch: int, epochs: int) -> int:
+def trainable_groups(policy: UnfreezePolicy, groups: int, epoch: int, epochs: int) -> int:
     """How many groups, counted from the head, learn in `epoch` (from 0).
 
     gradual: one more at a time and evenly, all of them from half of the epochs on (after ULMFiT, Howard & Ruder 2018).
@@ -48,7 +48,7 @@ def trainable_groups(policy: Policy, groups: int, epoch: int, epochs: int) -> in
     return min(groups, 1 + (groups - 1) * epoch // half)
 
 
-def freeze(network: nn.Module, groups: list[Group], trainable: int) -> None:
+def freeze(network: nn.Module, groups: list[LayerGroup], trainable: int) -> None:
     """Puts the network in training mode with only the last `trainable` groups learning.
 
     Frozen groups stay in evaluation mode: their BatchNorm keeps the statistics that their weights were trained with.

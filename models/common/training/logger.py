@@ -14,7 +14,7 @@ from models.common.errors import UserError
 Row = dict[str, float]
 
 
-class Curves:
+class TrainingLogger:
     """One line per epoch on standard error, with a live bar above it on a terminal; every epoch's row on disk at once.
 
     `folder` None: silent and nothing is written (the further processes of a training on several GPUs).
@@ -49,7 +49,7 @@ class Curves:
         if self._wandb:
             self._wandb.finish(exit_code=int(error is not None))
 
-    def begin(self, epoch: int, steps: int) -> None:
+    def start_epoch(self, epoch: int, steps: int) -> None:
         """A new epoch (from 1) of `steps` steps."""
         if self._bar:
             self._bar.reset(self._task, total=steps, description=f"epoch {epoch}/{self._epochs}")
@@ -59,12 +59,12 @@ class Curves:
         if self._bar:
             self._bar.advance(self._task)
 
-    def record(self, row: Row) -> None:
+    def end_epoch(self, row: Row) -> None:
         """An epoch is done: shown, and written to disk."""
         self.log(row)
         if self._folder:
-            told = " ".join(f"{name} {row[name]:.4g}" for name in row if name not in _QUIET)
-            line = f"epoch {row['epoch']:.0f}/{self._epochs} {told} ({row['seconds']:.1f} s)"
+            metrics = " ".join(f"{name} {row[name]:.4g}" for name in row if name not in _NOT_SHOWN)
+            line = f"epoch {row['epoch']:.0f}/{self._epochs} {metrics} ({row['seconds']:.1f} s)"
             self._bar.console.print(line) if self._bar else print(line, file=sys.stderr, flush=True)
 
     def log(self, row: Row) -> None:
@@ -82,7 +82,7 @@ class Curves:
             self._wandb.log(row, step=int(row["epoch"]))
 
 
-_QUIET = ("epoch", "seconds", "seconds_per_step", "learning_rate")
+_NOT_SHOWN = ("epoch", "seconds", "seconds_per_step", "learning_rate")
 
 
 def _bar() -> Progress | None:

@@ -22,20 +22,25 @@ from models.common.errors import RatchetError
 from models.common.params import TrainParams
 from models.common.training import distributed
 from models.common.training.checkpoints import Checkpoints
-from models.common.training.freezing import Group, freeze, trainable_groups
-from models.common.training.logger import Curves, Row
+from models.common.training.freezing import LayerGroup, freeze, trainable_groups
+from models.common.training.logger import Row, TrainingLogger
 from models.common.training.memory import keep_freed_memory
-from models.common.training.optimizers import Average, optimizer, rate, set_rate
+from models.common.training.optimizers import (
+    ExponentialMovingAverage,
+    build_optimizer,
+    learning_rate_factor,
+    set_learning_rate,
+)
 
-AHEAD = 2  # batches fetched while one is learnt from
-POOL = 16  # batches that are sorted by length together: enough to save padding, few enough to stay random
+PREFETCH = 2  # batches fetched while one is learnt from
+BUCKET = 16  # batches that are sorted by length together: enough to save padding, few enough to stay random
 
 
 class Learner(Protocol):
     """What a kind brings: its network cut into groups, its examples, its loss."""
 
     network: nn.Module
-    groups: list[Group]
+    groups: list[LayerGroup]
     examples: int  # to train on; where they have `lengths` (an array), batches are of about one length each
 
     def fetch(self, positions: NDArray[np.int64]) -> Any:
@@ -49,7 +54,7 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainingResult:
     """What came of a training; the learner's network has the best epoch's weights."""
 
     history: list[Row]
@@ -66,35 +71,35 @@ def fit(
     monitor: str,
     device: torch.device,
     checkpoints: Checkpoints,
-    curves: Curves,
-) -> Fitted:
+    logger: TrainingLogger,
+) -> TrainingResult:
     """Trains for `train.epochs`, or until `monitor` (a row of `evaluate`; less is better for a loss) stops improving.
 
     Goes on from `checkpoints` where an earlier run of the same training left some.
     Raises RatchetError when the loss is no longer a finite number.
     """
-    return _Run(learner, train, monitor, device, checkpoints, curves).run()
+    return _Training(learner, train, monitor, device, checkpoints, logger).run()
 
 
-def fetched(fetch: Callable[[NDArray[np.int64]], Any], parts: list[NDArray[np.int64]]) -> Iterator[Any]:
-    """`fetch` of each part, in order, run on a thread of its own up to AHEAD parts before they are asked for."""
+def prefetched(fetch: Callable[[NDArray[np.int64]], Any], parts: list[NDArray[np.int64]]) -> Iterator[Any]:
+    """`fetch` of each part, in order, run on a thread of its own up to PREFETCH parts before they are asked for."""
     waiting: deque[Future[Any]] = deque()
     with ThreadPoolExecutor(1) as pool:
         for part in parts:
             waiting.append(pool.submit(fetch, part))
-            if len(waiting) > AHEAD:
+            if len(waiting) > PREFETCH:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def alike(
+def bucket_by_length(
     parts: list[NDArray[np.int64]], lengths: NDArray[np.int64], rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """The same examples in batches of about one length each, so that little is padded: sorted within POOL batches."""
+    """The same examples in batches of about one length each, so that little is padded: sorted within BUCKET batches."""
     arranged = []
-    for start in range(0, len(parts), POOL):
-        pool = parts[start : start + POOL]
+    for start in range(0, len(parts), BUCKET):
+        pool = parts[start : start + BUCKET]
         joined = np.concatenate(pool)
         ends = np.cumsum([len(part) for part in pool])[:-1]
         arranged += np.split(joined[np.argsort(lengths[joined], kind="stable")], ends)
@@ -123,7 +128,7 @@ def precision(train: TrainParams, device: torch.device) -> str:
     return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
 
 
-class _Run:
+class _Training:
     def __init__(
         self,
         learner: Learner,
@@ -131,20 +136,20 @@ class _Run:
         monitor: str,
         device: torch.device,
         checkpoints: Checkpoints,
-        curves: Curves,
+        logger: TrainingLogger,
     ) -> None:
         self._learner, self._train, self._monitor = learner, train, monitor
-        self._device, self._checkpoints, self._curves = device, checkpoints, curves
+        self._device, self._checkpoints, self._logger = device, checkpoints, logger
         self._precision = precision(train, device)
         self._steps = -(-learner.examples // train.batch_size)
-        self._optimizer = optimizer(learner.groups, train)
+        self._optimizer = build_optimizer(learner.groups, train)
         self._parameters = list(learner.network.parameters())
-        self._average = Average(learner.network, train.ema_decay) if train.ema_decay else None
+        self._average = ExponentialMovingAverage(learner.network, train.ema_decay) if train.ema_decay else None
         self._best = -np.inf  # higher is better: a loss is negated
         self._best_epoch = 0
         self._waited = 0
 
-    def run(self) -> Fitted:
+    def run(self) -> TrainingResult:
         torch.backends.cudnn.benchmark = True  # batches are of two sizes at most
         if self._device.type == "cpu":
             keep_freed_memory()
@@ -152,8 +157,8 @@ class _Run:
         epoch = start
         while epoch < self._train.epochs and not self._stops():
             row = self._epoch(epoch)
-            self._keep(epoch, row)
-            self._curves.record(row)
+            self._save_epoch(epoch, row)
+            self._logger.end_epoch(row)
             epoch += 1
         if self._best == -np.inf:
             raise RatchetError(
@@ -164,8 +169,8 @@ class _Run:
         if best is None:
             raise RatchetError(f"{self._checkpoints.folder} was emptied while training ran; run again")
         self._learner.network.load_state_dict(best["network"])
-        return Fitted(
-            history=self._curves.rows,
+        return TrainingResult(
+            history=self._logger.rows,
             best_epoch=self._best_epoch,
             stopped_early=epoch < self._train.epochs,
             device=_device_name(self._device),
@@ -175,19 +180,20 @@ class _Run:
 
     def _epoch(self, epoch: int) -> Row:
         begun = time.perf_counter()
-        self._curves.begin(epoch + 1, self._steps)
+        self._logger.start_epoch(epoch + 1, self._steps)
         torch.manual_seed(self._seed(epoch))
         freeze(self._learner.network, self._learner.groups, self._trainable(epoch))
         total = torch.zeros((), device=self._device)
         for number, batch in enumerate(self._batches(epoch)):
-            set_rate(self._optimizer, rate(epoch * self._steps + number, self._steps, self._train))
+            factor = learning_rate_factor(epoch * self._steps + number, self._steps, self._train)
+            set_learning_rate(self._optimizer, factor)
             with self._autocast():
                 loss = self._learner.loss(batch)
             step(loss, self._parameters, self._optimizer, self._train.max_grad_norm)
             if self._average:
                 self._average.update()
             total += loss.detach()
-            self._curves.step()
+            self._logger.step()
         train_loss = float(total) / self._steps  # the epoch's only wait for a GPU
         trained = time.perf_counter() - begun
         self._check(train_loss, epoch)
@@ -208,8 +214,8 @@ class _Run:
         parts = np.array_split(rng.permutation(self._learner.examples), self._steps)
         lengths = getattr(self._learner, "lengths", None)
         if lengths is not None:
-            parts = alike(parts, lengths, rng)
-        return fetched(self._learner.fetch, [part[distributed.rank() :: distributed.world()] for part in parts])
+            parts = bucket_by_length(parts, lengths, rng)
+        return prefetched(self._learner.fetch, [part[distributed.rank() :: distributed.world()] for part in parts])
 
     def _evaluate(self) -> Row:
         distributed.share_buffers(self._learner.network)
@@ -217,7 +223,7 @@ class _Run:
             self._learner.network.eval()
             return distributed.agreed(self._learner.evaluate(), self._device)
 
-    def _keep(self, epoch: int, row: Row) -> None:
+    def _save_epoch(self, epoch: int, row: Row) -> None:
         """Judges the epoch, then saves: the best weights first, then the state that says which epoch they are of."""
         value = self._goodness(row)
         if value > self._best or not self._best_epoch:
@@ -239,7 +245,7 @@ class _Run:
             "network": self._learner.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "average": self._average.state() if self._average else None,
-            "rows": [*self._curves.rows, row],
+            "rows": [*self._logger.rows, row],
             "precision": self._precision,
             "best": float(self._best),
             "best_epoch": self._best_epoch,
@@ -258,7 +264,7 @@ class _Run:
         self._precision = state["precision"]
         self._best, self._best_epoch, self._waited = state["best"], state["best_epoch"], state["waited"]
         for row in state["rows"]:
-            self._curves.log(row)
+            self._logger.log(row)
         return int(state["epoch"])
 
     def _save(self, name: str, state: dict[str, Any]) -> None:

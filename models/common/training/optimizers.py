@@ -1,4 +1,4 @@
-"""Optimisers over layer groups, the learning-rate schedule, and the moving average of the weights."""
+"""Optimizers over layer groups, the learning-rate schedule, and the moving average of the weights."""
 
 import math
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from models.common.params import TrainParams
-from models.common.training.freezing import Group
+from models.common.training.freezing import LayerGroup
 
 
-def optimizer(groups: list[Group], train: TrainParams) -> torch.optim.Optimizer:
+def build_optimizer(groups: list[LayerGroup], train: TrainParams) -> torch.optim.Optimizer:
     """AdamW or SGD with Nesterov momentum, fused, over parameter groups that carry their own `peak` learning rate.
 
     The head learns at `learning_rate`, each group before it at `layer_decay` times the next one's. Norms and biases
@@ -32,7 +32,7 @@ def optimizer(groups: list[Group], train: TrainParams) -> torch.optim.Optimizer:
     return torch.optim.AdamW(options, lr=train.learning_rate, fused=True)
 
 
-def rate(step: float, steps_per_epoch: int, train: TrainParams) -> float:
+def learning_rate_factor(step: float, steps_per_epoch: int, train: TrainParams) -> float:
     """Share of the peak learning rate at `step` (from 0): linear warm-up, then half a cosine down to 0 at the end.
 
     Loshchilov & Hutter 2017 (SGDR), with the warm-up of Goyal et al. 2017.
@@ -44,13 +44,13 @@ def rate(step: float, steps_per_epoch: int, train: TrainParams) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
     """Gives every parameter group that share of its peak learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share
 
 
-class Average:
+class ExponentialMovingAverage:
     """Moving average of weights and of floating-point buffers (BatchNorm's statistics); counters are copied.
 
     The decay warms up as min(decay, (1 + t) / (10 + t)) at update t, so that early averages forget the start.
@@ -59,7 +59,7 @@ class Average:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._decay = decay
         self._updates = 0
-        self._floats, self._counters = _tensors(network)
+        self._floats, self._counters = _floats_and_counters(network)
         self._averages = [tensor.detach().clone() for tensor in self._floats]
         self._copies = [tensor.detach().clone() for tensor in self._counters]
 
@@ -101,7 +101,7 @@ class Average:
             other.copy_(keep)
 
 
-def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+def _floats_and_counters(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     tensors = [*network.parameters(), *network.buffers()]
     floats = [tensor for tensor in tensors if tensor.is_floating_point()]
     return floats, [tensor for tensor in tensors if not tensor.is_floating_point()]

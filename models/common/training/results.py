@@ -14,10 +14,10 @@ from torch import nn
 
 from models.common.errors import RatchetError
 from models.common.kind import AnyTrainJob
-from models.common.training.loop import Fitted
+from models.common.training.loop import TrainingResult
 
 
-def fresh_folders(job: AnyTrainJob) -> tuple[Path, Path]:
+def clear_output_folders(job: AnyTrainJob) -> tuple[Path, Path]:
     """job.out/program and job.out/training, emptied."""
     folders = job.out / "program", job.out / "training"
     for folder in folders:
@@ -27,7 +27,12 @@ def fresh_folders(job: AnyTrainJob) -> tuple[Path, Path]:
 
 
 def write_results(
-    job: AnyTrainJob, network: nn.Module, labels: tuple[str, ...], network_name: str, fitted: Fitted, **further: Any
+    job: AnyTrainJob,
+    network: nn.Module,
+    labels: tuple[str, ...],
+    network_name: str,
+    result: TrainingResult,
+    **further: Any,
 ) -> None:
     """weights.pt, trained_on.parquet and summary.json; `further` goes into the summary."""
     folder = job.out / "training"
@@ -36,12 +41,12 @@ def write_results(
         torch.save({"network": network_name, "labels": list(labels), "state": state}, file)
     seen = job.manifest[job.manifest["split"].isin(["train", "val"])]
     seen[["id", "group"]].to_parquet(folder / "trained_on.parquet", index=False)
-    summary = _summary(network, fitted) | further
+    summary = _summary(network, result) | further
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
 @contextmanager
-def clear_errors(job: AnyTrainJob) -> Iterator[None]:
+def explain_resource_errors(job: AnyTrainJob) -> Iterator[None]:
     """A full disk and a full memory, wherever in a training they happen, become one line that says what to do."""
     try:
         yield
@@ -67,18 +72,18 @@ def _out_of_memory(job: AnyTrainJob, where: str) -> RatchetError:
     )
 
 
-def _summary(network: nn.Module, fitted: Fitted) -> dict[str, Any]:
+def _summary(network: nn.Module, result: TrainingResult) -> dict[str, Any]:
     parameters = list(network.parameters())
-    history = fitted.history
+    history = result.history
     return {
         "epochs_run": len(history),
-        "best_epoch": fitted.best_epoch,
-        "stopped_early": fitted.stopped_early,
+        "best_epoch": result.best_epoch,
+        "stopped_early": result.stopped_early,
         "seconds": round(sum(row["seconds"] for row in history), 3),
         "seconds_per_step": statistics.median(row["seconds_per_step"] for row in history),
-        "peak_memory_mb": round(fitted.peak_memory_mb, 1),
-        "device": fitted.device,
-        "precision": fitted.precision,
+        "peak_memory_mb": round(result.peak_memory_mb, 1),
+        "device": result.device,
+        "precision": result.precision,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "torch": torch.__version__,

@@ -11,10 +11,10 @@ from torch import nn
 from models.common.data.batches import data_version
 from models.common.kind import AnyTrainJob
 from models.common.training import distributed
-from models.common.training.checkpoints import for_job
-from models.common.training.logger import Curves
+from models.common.training.checkpoints import open_checkpoints
+from models.common.training.logger import TrainingLogger
 from models.common.training.loop import Learner, fit
-from models.common.training.results import clear_errors, fresh_folders, write_results
+from models.common.training.results import clear_output_folders, explain_resource_errors, write_results
 
 Job = TypeVar("Job", bound=AnyTrainJob)
 L = TypeVar("L", bound=Learner)
@@ -40,23 +40,23 @@ def run_training(job: Job, build: Callable[[Job, torch.device], L], export: Call
     Raises UserError for data or params that cannot be trained with, RatchetError where the training itself fails;
     its checkpoints stay, and the same training run again goes on from them.
     """
-    with clear_errors(job):
+    with explain_resource_errors(job):
         distributed.launch(functools.partial(_train, job, build, export), distributed.processes(job.train.devices))
 
 
 def _train(job: Job, build: Callable[[Job, torch.device], L], export: Callable[[Job, L], Exported]) -> None:
     """What each process does; the first one writes."""
-    with clear_errors(job):
+    with explain_resource_errors(job):
         train, device, first = job.train, distributed.device(), distributed.rank() == 0
         with distributed.first_before_others():  # what the first one decodes, the others find in the cache
             torch.manual_seed(train.seed)
             learner = build(job, device)
         if first:
-            fresh_folders(job)
-        checkpoints = for_job(job, data_version(job.batches))
+            clear_output_folders(job)
+        checkpoints = open_checkpoints(job, data_version(job.batches))
         config = {"model": job.model, **train.model_dump()} if train.wandb else None
-        with Curves(job.out / "training" if first else None, train.epochs, config) as curves:
-            result = fit(learner, train, f"val_{train.metric}", device, checkpoints, curves)
+        with TrainingLogger(job.out / "training" if first else None, train.epochs, config) as logger:
+            result = fit(learner, train, f"val_{train.metric}", device, checkpoints, logger)
         if first:
             exported = export(job, learner)
             write_results(job, exported.network, exported.labels, exported.name, result, **exported.details)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.common.errors import UserError
 
 
-def load_file(network: nn.Module, head: list[nn.Module], name: str, labels: tuple[str, ...], initial: Path) -> None:
+def load_weights(network: nn.Module, head: list[nn.Module], name: str, labels: tuple[str, ...], initial: Path) -> None:
     """Fills `network`, called `name`, from a weights.pt; a class known before keeps its rows of the `head` layers.
 
     Raises UserError where the file cannot be read or is another network's.
@@ -23,8 +23,8 @@ def load_file(network: nn.Module, head: list[nn.Module], name: str, labels: tupl
         )
     state = saved.get("state", saved)
     if tuple(saved.get("labels", labels)) != labels:
-        state = _relabelled(network, head, state, tuple(saved["labels"]), labels)
-    fill(network, head, state, str(initial))
+        state = _remap_head_rows(network, head, state, tuple(saved["labels"]), labels)
+    load_matching_tensors(network, head, state, str(initial))
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def read_weights(path: Path) -> dict[str, Any]:
     return saved
 
 
-def fill(network: nn.Module, head: list[nn.Module], state: dict[str, Tensor], source: str) -> None:
+def load_matching_tensors(network: nn.Module, head: list[nn.Module], state: dict[str, Tensor], source: str) -> None:
     """Every tensor of the right shape; those of the head may be missing or of another number of classes."""
     own = network.state_dict()
-    heads = _names(network, head)
+    heads = _parameter_names(network, head)
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     missing = [key for key in own if key not in fitting and key not in heads and "num_batches" not in key]
     if missing:
@@ -53,7 +53,7 @@ def fill(network: nn.Module, head: list[nn.Module], state: dict[str, Tensor], so
     network.load_state_dict(fitting, strict=False)
 
 
-def _relabelled(
+def _remap_head_rows(
     network: nn.Module, head: list[nn.Module], state: dict[str, Tensor], old: tuple[str, ...], new: tuple[str, ...]
 ) -> dict[str, Tensor]:
     """`state` with the head's rows of classes known before in their new places; new classes keep their fresh ones."""
@@ -61,14 +61,14 @@ def _relabelled(
     own = network.state_dict()
     shared = [label for label in new if label in old]
     to, of = [new.index(label) for label in shared], [old.index(label) for label in shared]
-    for key in _names(network, head) & set(state):
+    for key in _parameter_names(network, head) & set(state):
         rows = own[key].clone()
         rows[to] = state[key][of].to(rows.dtype)
         state[key] = rows
     return state
 
 
-def _names(network: nn.Module, head: list[nn.Module]) -> set[str]:
+def _parameter_names(network: nn.Module, head: list[nn.Module]) -> set[str]:
     return {
         f"{name}.{key}" for name, module in network.named_modules() if module in head for key in module.state_dict()
     }

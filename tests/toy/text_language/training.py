@@ -8,7 +8,7 @@ from models.common.kind import AnyTrainJob
 from models.common.program.export import export, parity
 from models.common.program.program import ProgramSpec
 from models.common.training.run import Exported, run_training
-from models.common.training.weights import load_file
+from models.common.training.weights import load_weights
 from models.text_language.dataset import texts
 from models.text_language.learner import Batch, LanguageLearner
 from models.text_language.networks import Network
@@ -24,7 +24,7 @@ def build(job: AnyTrainJob, device: torch.device) -> LanguageLearner:
     labels = class_labels(job.manifest, job.data)
     network = Network(len(labels))
     if job.initial:
-        load_file(network, [network.head], "linear", labels, job.initial)
+        load_weights(network, [network.head], "linear", labels, job.initial)
     return LanguageLearner(network.to(device), *(_batch(job, split, labels, device) for split in ("train", "val")))
 
 

@@ -1,7 +1,8 @@
 """An epoch of sounds: ours beside a DataLoader of per-item torchaudio transforms; and the latency of a program.
 
 Both read the same WAV files and give (64, 40, 100) log-mel batches, masked, in a shuffled order. Ours decodes and
-resamples each file once, into a memory map (models/common/audio/cache.py), and does the rest for a whole batch at once.
+resamples each file once, into a memory map (models/speech_command/dataset.py), and does the rest for a whole batch at
+once.
 """
 
 import io
@@ -17,16 +18,16 @@ import soundfile
 import torch
 import torchaudio
 
-from models import speech_command
 from models.common.audio.augmentation import augment_waveform, spec_augment
-from models.common.audio.cache import sounds
 from models.common.audio.mel import LogMel
 from models.common.audio.params import AudioAugment
 from models.common.data.batches import read_manifest
+from models.common.kind import load_kind
 from models.common.program.export import export_graph
 from models.common.program.program import Program, ProgramSpec
 from models.common.training.loop import prefetched
 from models.common.training.memory import keep_freed_memory
+from models.speech_command.dataset import clips
 from models.speech_command.learner import Clips
 from models.speech_command.networks import build
 from models.speech_command.params import CommandData, CommandTrain
@@ -80,10 +81,10 @@ def _median(epoch: Callable[..., Iterator[torch.Tensor]], *arguments: Any) -> fl
 
 def _opened(root: Path) -> Clips:
     data = CommandData()
-    batches = delivered.write_batches(root, speech_command, data, root / "delivery")
+    batches = delivered.write_batches(root, load_kind("speech_command"), data, root / "delivery")
     manifest = read_manifest(batches)
-    cached = sounds(manifest, batches, root, RATE, data.max_seconds)
-    return Clips(cached, np.zeros(len(manifest), np.int64), RATE, torch.device("cpu"))
+    decoded = clips(manifest, batches, root, RATE, data.max_seconds, data.samples)
+    return Clips(decoded, np.zeros(len(manifest), np.int64), torch.device("cpu"))
 
 
 def _our_epoch(clips: Clips, augment: AudioAugment) -> Iterator[torch.Tensor]:

@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks.connected_digits import RATE, read_clips
-from models.common.kind import TrainJob, load_kind
+from models.common.kind import ScoreJob, TrainJob, load_kind
 from tests.delivered import job, write_batches
 from tests.digits import NAMES
 from tests.samples.speech import noisy, write_wav
@@ -92,7 +92,7 @@ def _accuracies(root: Path, source: Path, learnt: str, seed: int) -> dict[str, f
     training = job(root, batches, kind, data, **TRAIN, seed=seed)
     test = training.manifest[training.manifest["split"] == "test"].reset_index(drop=True)
     kind.train(_without(training, learnt))
-    table = kind.score(training.out / "program", test, batches, training.home)
+    table = kind.score(ScoreJob(training.out / "program", test, batches, training.home))
     return kind.summary(table, ())
 
 

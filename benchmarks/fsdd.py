@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.speakers import with_validation
-from models import speech_command
+from models.common.kind import ScoreJob, load_kind
 from tasks.project.params import load_model
 from tests import delivered
 from tests.story import CODE, Story
@@ -70,18 +70,18 @@ def _number(value: float | None) -> str:
 
 def _left_out(zips: list[Path]) -> list[list[str]]:
     """Trains on all takes of the others, their takes 5 to 9 for validation; tests on everything of the one."""
-    params = load_model(CODE, MODEL)
+    params, kind = load_model(CODE, MODEL), load_kind("speech_command")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         marked = [with_validation(path, root / path.name) for path in zips]
-        batches = delivered.write_batches(root, speech_command, params.data, *marked)
-        whole = delivered.job(root, batches, speech_command, params.data, **params.train.model_dump())
+        batches = delivered.write_batches(root, kind, params.data, *marked)
+        whole = delivered.job(root, batches, kind, params.data, **params.train.model_dump())
         rows = []
         for path in zips:
             others = whole.manifest[whole.manifest["speaker"] != path.stem]
-            speech_command.train(dataclasses.replace(whole, manifest=others.reset_index(drop=True)))
+            kind.train(dataclasses.replace(whole, manifest=others.reset_index(drop=True)))
             own = whole.manifest[whole.manifest["speaker"] == path.stem].reset_index(drop=True)
-            table = speech_command.score(whole.out / "program", own, batches, whole.home)
+            table = kind.score(ScoreJob(whole.out / "program", own, batches, whole.home))
             seconds = json.loads((whole.out / "training" / "summary.json").read_text())["seconds"]
             rows.append([path.stem, f"{table['correct'].mean():.4f} of {len(own)}", f"{seconds:.0f} s"])
             print(rows[-1], flush=True)

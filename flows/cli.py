@@ -19,6 +19,7 @@ from models.common.errors import DataBlockedError, RatchetError, RegistryError
 
 if TYPE_CHECKING:
     from tasks.add import Progress
+    from tasks.project.fingerprint import Inputs
     from tasks.run_outcome import Outcome
 
 EXIT_CODES = {"HELD": 10, "REJECTED": 11, "UNCHANGED": 12}  # with --exit-code
@@ -96,8 +97,7 @@ def retrain(
 
     root = _project()
     try:
-        outcome = _unchanged(root, model, revision) if not force else None
-        outcome = outcome or _run_flow(root, model, revision, force)
+        outcome = _retrain(root, model, revision, force)
     except RatchetError as error:
         if as_json:
             state = "BLOCKED" if isinstance(error, DataBlockedError) else "ERROR"
@@ -173,7 +173,7 @@ def serve(
 ) -> None:
     """Serve the model in production on this machine, until Ctrl-C."""
     from tasks.packaging.champion_bento import champion_bento
-    from tasks.project.repository import home
+    from tasks.project.paths import home
     from tasks.serve import serve as serve_bento
 
     root = _project()
@@ -210,33 +210,42 @@ def _project() -> Path:
     try:
         return Path(git(Path.cwd(), "rev-parse", "--show-toplevel"))
     except RatchetError:
-        from tasks.project.repository import main_checkout
+        from tasks.project.paths import main_checkout
 
         return main_checkout(Path.cwd())  # says what is wrong
 
 
-def _unchanged(root: Path, model: str, revision: str) -> "Outcome | None":
-    """Found out with git alone, before anything heavy is imported; None also where the registry does not answer."""
-    from tasks.project.fingerprint import inputs, judged
-    from tasks.run_outcome import unchanged
+def _retrain(root: Path, model: str, revision: str, force: bool) -> "Outcome":
+    """The revision is resolved once: whatever moves meanwhile, the whole run is of one commit."""
+    from tasks.project.fingerprint import inputs
 
     started = time.monotonic()
     made_from = inputs(root, model, revision)
+    if not force and (outcome := _unchanged(root, made_from)):
+        return replace(outcome, seconds=time.monotonic() - started)
+    return _run_flow(root, model, made_from.commit, force)
+
+
+def _unchanged(root: Path, made_from: "Inputs") -> "Outcome | None":
+    """Found out with git alone, before anything heavy is imported; None also where the registry does not answer."""
+    from tasks.project.fingerprint import judged
+    from tasks.run_outcome import unchanged
+
     try:
-        earlier = judged(root, model, made_from.fingerprint)
+        earlier = judged(root, made_from.model, made_from.fingerprint)
     except RegistryError:  # the run asks again, more than once
         return None
     if earlier is None:
         return None
-    return replace(unchanged(root, made_from, earlier), seconds=time.monotonic() - started, notes=_dirty(root))
+    return replace(unchanged(root, made_from, earlier), notes=_dirty(root))
 
 
-def _run_flow(root: Path, model: str, revision: str, force: bool) -> "Outcome":
+def _run_flow(root: Path, model: str, commit: str, force: bool) -> "Outcome":
     for note in _dirty(root):
         print(f"note: {note}", file=sys.stderr)
     from flows.run import run_retrain
 
-    return replace(run_retrain(root, model, revision, force), notes=_dirty(root))
+    return replace(run_retrain(root, model, commit, force), notes=_dirty(root))
 
 
 def _dirty(root: Path) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Started by `ratchet retrain MODEL`, by a schedule (flows/schedule.py), or from P
 
 import time
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,16 @@ def run_name() -> str:
     """`digits@1a2b3c4d5e6f`: the model and its data version."""
     wanted = flow_run.parameters
     try:
-        found = inputs(Path(wanted["root"]), wanted["model"], wanted["revision"])
+        found = _inputs_of_run(flow_run.id, wanted["root"], wanted["model"], wanted["revision"])
     except RatchetError:
         return str(wanted["model"])  # the run itself will say what is wrong
     return f"{found.model}@{found.data_version}"
+
+
+@lru_cache
+def _inputs_of_run(_run: str, root: str, model: str, revision: str) -> Inputs:
+    """A revision may be a branch that moves: a run resolves it once, so its name and its work are of one commit."""
+    return inputs(Path(root).resolve(), model, revision)
 
 
 @flow(name="retrain", flow_run_name=run_name, validate_parameters=False, persist_result=False)
@@ -47,7 +54,7 @@ def retrain(model: str, revision: str = "HEAD", force: bool = False, root: str =
     started = time.monotonic()
     project = Path(root).resolve()
     try:
-        made_from = inputs(project, model, revision)
+        made_from = _inputs_of_run(flow_run.id, root, model, revision)
         if not force and (earlier := find_judged(project, made_from)):
             return _ended(run_outcome.unchanged(project, made_from, earlier), started)
         with workspace(project, model, made_from.commit) as tree:
@@ -122,10 +129,8 @@ def validate(tree: Path, model: str) -> bool:
 @task(cache_policy=NO_CACHE, timeout_seconds=48 * HOUR)
 def train(tree: Path, model: str) -> bool:
     """The learner, in a process of its own; ends with the exported program."""
-    champion = _champion_folder(tree, model)
-    start = {"RATCHET_CHAMPION": str(champion)} if champion.exists() else {}
     with show.Progress(model) as progress:
-        return stages.reproduce(tree, "train", model, progress.line, start)
+        return stages.reproduce(tree, "train", model, progress.line)
 
 
 @task(cache_policy=NO_CACHE, timeout_seconds=4 * HOUR)

@@ -25,7 +25,7 @@ from tasks.adding.inspection import inspected
 from tasks.adding.intake import Intake, Known
 from tasks.adding.quarantine import share_of_bad, write_quarantine
 from tasks.adding.staging import disk_full_is_told, finish_interrupted
-from tasks.project import repository
+from tasks.project import paths, repository
 from tasks.project.locks import lock, temporary_folder
 from tasks.project.params import Model, load_model
 
@@ -92,7 +92,7 @@ def add(root: Path, model: str, source: Path, split: str | None = None, progress
     split = _checked_split(split)
     repository.branch(root)
     repository.check_identity(root)
-    home, folder = repository.home(root), root / "data" / model
+    home, folder = paths.home(root), root / "data" / model
     with lock(home, f"add/{model}"), disk_full_is_told(source):
         recovered = finish_interrupted(root, folder)
         with temporary_folder(home / "adding") as place:

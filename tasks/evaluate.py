@@ -16,7 +16,7 @@ from models.common.program.program import ProgramSpec
 from tasks.project.command import run
 from tasks.project.finite_json import finite_json
 from tasks.project.params import Model, load_model
-from tasks.project.repository import home
+from tasks.project.paths import home
 
 
 def evaluate(root: Path, model: str) -> None:

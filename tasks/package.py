@@ -25,7 +25,7 @@ from tasks.packaging.smoke_test import Question, prove
 from tasks.project.imports import closure, distributions, source_of, without_packages
 from tasks.project.locks import temporary_folder
 from tasks.project.params import Model, load_model
-from tasks.project.repository import home
+from tasks.project.paths import home
 from tasks.serve import free_port, running, unpack
 
 if TYPE_CHECKING:

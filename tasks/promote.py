@@ -19,10 +19,11 @@ from models.common.errors import PublishError, RatchetError
 from tasks.gating.verdict import Verdict
 from tasks.project.fingerprint import Inputs, attempts, judged_ref
 from tasks.project.locks import lock
+from tasks.project.paths import home
 from tasks.project.registry import Champion, create_refs, register_and_assign
-from tasks.project.repository import check_identity, dvc, dvc_each, git, git_remote, home, shared
+from tasks.project.repository import check_identity, dvc, dvc_each, git, git_remote, shared
 
-STAGES = ("validate", "train", "evaluate")
+STAGES = ("validate", "initial_weights", "train", "evaluate")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from models.common.data.batches import batch_names, read_index
 from models.common.errors import PublishError, UserError
-from tasks.project import repository
+from tasks.project import paths, repository
 from tasks.project.locks import lock
 from tasks.project.params import load_model
 
@@ -27,7 +27,7 @@ def remove(root: Path, model: str, batch: str) -> RemoveReport:
     """Removes one batch, commits, publishes. UserError where there is no such batch."""
     load_model(root, model)
     folder = root / "data" / model
-    home = repository.home(root)
+    home = paths.home(root)
     with lock(home, f"add/{model}"):
         names = batch_names(folder)
         if batch not in names:

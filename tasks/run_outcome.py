@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.gating.verdict import Verdict
 from tasks.project.fingerprint import Inputs
+from tasks.project.paths import main_checkout
 from tasks.project.registry import Champion, champion_among, tags
-from tasks.project.repository import git, main_checkout
+from tasks.project.repository import git
 
 if TYPE_CHECKING:
     from tasks.promote import Candidate

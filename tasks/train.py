@@ -1,7 +1,6 @@
 """Stage `train`: fine-tunes the model on every batch and exports the program. `python -m tasks.train MODEL`."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,10 @@ import pandas as pd
 
 from models.common.data.batches import data_version, read_manifest
 from models.common.data.hashing import unit_interval
-from models.common.errors import RatchetError, UserError
+from models.common.errors import UserError
 from models.common.kind import TrainJob
-from tasks.project import command, repository
+from tasks.project import command, paths
 from tasks.project.params import Model, load_model
-
-CHAMPION = "RATCHET_CHAMPION"  # folder with the champion's training/weights.pt; empty: there is no champion yet
 
 
 def train(root: Path, name: str) -> None:
@@ -29,8 +26,8 @@ def train(root: Path, name: str) -> None:
         manifest=manifest,
         batches=batches,
         out=root / "artifacts" / name,
-        home=repository.home(root),
-        initial=_initial(root, model),
+        home=paths.home(root),
+        initial=_initial(root, name),
         provenance=_provenance(root, model, manifest),
     )
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read as torch loads; see docs/log.md
@@ -52,45 +49,22 @@ def with_validation(manifest: pd.DataFrame, share: float) -> pd.DataFrame:
     return manifest.assign(split=manifest["split"].mask(chosen, "val"))
 
 
-def _initial(root: Path, model: Model) -> Path | None:
-    """The weights file to start from, if any. UserError where params name one that is not there."""
-    wanted = model.train.weights
-    own = model.train.OWN_WEIGHTS
-    if wanted in ("none", *own):
-        return None
-    if wanted == "champion":
-        return _champion(root, model.name)
-    path = root / wanted
-    if not path.is_file():
-        raise UserError(
-            f"params.yaml: models.{model.name}.train.weights is '{wanted}', and there is no file {path}."
-            f" Allowed: {', '.join(['none', *own, 'champion'])}, or the path of a weights.pt"
-        )
-    return path
-
-
-def _champion(root: Path, name: str) -> Path | None:
-    folder = Path(os.environ[CHAMPION]) if os.environ.get(CHAMPION) else root / "artifacts" / name / "champion"
-    path = folder / "training" / "weights.pt"
-    if path.is_file():
-        return path
-    if os.environ.get(CHAMPION):
-        raise RatchetError(f"{CHAMPION} is {folder}, which has no training/weights.pt; fetch the champion again")
-    print(f"warning: {name} has no champion to start from; its weights start from nothing", file=sys.stderr)
-    return None
+def _initial(root: Path, name: str) -> Path | None:
+    """The weights file to start from, if any, as the stage initial_weights laid it out."""
+    folder = root / "artifacts" / name / "initial_weights"
+    if not folder.exists():
+        raise UserError(f"{folder} is missing. Make it: dvc repro --single-item initial_weights@{name}")
+    path = folder / "weights.pt"
+    return path if path.exists() else None
 
 
 def _provenance(root: Path, model: Model, manifest: pd.DataFrame) -> dict[str, Any]:
     from importlib.metadata import version
 
-    try:
-        commit = repository.git(root, "rev-parse", "HEAD")
-    except RatchetError:
-        commit = ""  # outside of git, or before the first commit
     return {
         "model": model.name,
         "data_version": data_version(root / "data" / model.name),
-        "commit": commit,
+        "commit": paths.head(root),
         "examples": {str(split): int(count) for split, count in manifest["split"].value_counts().items()},
         "params": {"data": model.data.model_dump(mode="json"), "train": model.train.model_dump(mode="json")},
         "torch": version("torch"),

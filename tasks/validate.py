@@ -14,14 +14,15 @@ from typing import Any
 
 import pandas as pd
 
-from models.common.data.batches import COMMON_COLUMNS, read_manifest
+from models.common.data.batches import COMMON_COLUMNS, data_version, read_manifest
 from models.common.errors import DataBlockedError
 from models.common.kind import Expectation, Truth
-from tasks.project import command, repository
+from tasks.project import command, paths
 from tasks.project.params import Model, load_model
 from tasks.validation.checks import common_expectations, schema_expectation
 from tasks.validation.data_docs import data_docs
 
+PASSED = "passed.json"  # all that training depends on: a page that looks otherwise trains nothing anew
 SHOWN = 10  # rows that a failed check names
 SEVERITIES = {"block": "critical", "warn": "warning"}  # in Great Expectations' words
 
@@ -50,10 +51,12 @@ def validate(root: Path, model: str) -> list[Check]:
     ]
     out = root / "artifacts" / model / "validation"
     _write(out, model, manifest, params.kind.TRUTH, checks, outcome)
-    kept = repository.home(root) / "validation" / model
+    kept = paths.home(root) / "validation" / model
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(out, kept)
     _tell(model, checks, kept / "data_docs" / "index.html")
+    passed = {"data_version": data_version(root / "data" / model)}
+    (out / PASSED).write_text(json.dumps(passed) + "\n")
     return checks
 
 

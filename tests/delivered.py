@@ -6,7 +6,7 @@ from typing import Any
 
 from models.common.data.batches import read_manifest
 from models.common.data.sources import Source
-from models.common.kind import Example, Kind, TrainJob
+from models.common.kind import AnyTrainJob, Example, Kind, TrainJob
 from models.common.params import DataParams
 from tasks.adding.batch_file import BatchFile, write_index
 from tasks.adding.intake import split_of
@@ -40,7 +40,7 @@ def _row(example: Example, kind: Kind, data: DataParams) -> dict[str, Any]:
     return {**(example.extra or {}), **common, **kind.inspect(example, data), **rest}
 
 
-def job(root: Path, batches: Path, kind: Kind, data: DataParams, **train: Any) -> TrainJob:
+def job(root: Path, batches: Path, kind: Kind, data: DataParams, **train: Any) -> AnyTrainJob:
     """A training on `batches` that writes under `root`."""
     return TrainJob(
         model="model",

@@ -8,8 +8,8 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
+from models.common.audio.batching import padded
 from models.speech_recognition.params import SpeechData
-from models.speech_recognition.preprocessing import program_inputs
 
 DATA = SpeechData(sample_rate=8000, max_seconds=10)
 ALPHABET = (" ", "a", "b", "c")
@@ -32,5 +32,5 @@ def voices() -> list[NDArray[np.int16]]:
 
 def tensors(sounds: list[NDArray[np.int16]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Sounds padded to one length, and their lengths: what a network is given."""
-    samples, lengths = program_inputs(sounds).values()
+    samples, lengths = padded(sounds)
     return torch.from_numpy(samples), torch.from_numpy(lengths)

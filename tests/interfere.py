@@ -1,7 +1,7 @@
 """`ratchet`, interfered with right after one of its functions returned: `python -m tests.interfere POINT ACTION ARGS…`.
 
-POINT is `module:function`; ACTION is `die` (as by kill -9), `interrupt` (as by Ctrl-C) or `promote` (someone else
-promotes another candidate).
+POINT is `module:function`; ACTION is `die` (as by kill -9), `interrupt` (as by Ctrl-C), `promote` (someone else
+promotes another candidate) or `revert` (someone takes the newest commit back).
 """
 
 import importlib
@@ -29,8 +29,21 @@ def promote(root: Path) -> None:
     register_and_assign(root, "digits", commit, champion(root, "digits"))
 
 
+def revert(root: Path) -> None:
+    from tasks.project.repository import git
+
+    git(root, "revert", "--no-edit", "HEAD")
+
+
 def main() -> None:
     point, action, *arguments = sys.argv[1:]
+    prepare(point, action)
+    sys.argv = ["ratchet", *arguments]
+    importlib.import_module("flows.cli").main()
+
+
+def prepare(point: str, action: str) -> None:
+    """From now on the function at `point` is interfered with, once."""
     module, name = point.split(":")
     owner = importlib.import_module(module)
     original = getattr(owner, name)
@@ -42,8 +55,6 @@ def main() -> None:
         return result
 
     setattr(owner, name, interfered)
-    sys.argv = ["ratchet", *arguments]
-    importlib.import_module("flows.cli").main()
 
 
 if __name__ == "__main__":

@@ -166,6 +166,19 @@ def test_broken_voc_files_are_told_by_name(tmp_path: Path, content: str, reason:
     assert reason in found["a.xml"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("entity", ['<!ENTITY b "c">', '<!ENTITY b SYSTEM "secret.txt">', '<!ENTITY % b "c">'])
+def test_xml_entities_are_refused_in_any_encoding(tmp_path: Path, entity: str, encoding: str) -> None:
+    content = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [{entity}]>{xml(thing())}'
+    (write(tmp_path, a_JPG=picture()) / "a.xml").write_bytes(content.encode(encoding))
+    assert "XML entities" in reasons(tmp_path)["a.xml"]
+
+
+def test_a_voc_file_in_utf_16_is_read(tmp_path: Path) -> None:
+    (write(tmp_path, a_JPG=picture()) / "a.xml").write_bytes(xml(thing()).encode("utf-16"))
+    assert list(only(tmp_path).labels) == ["cat"]
+
+
 def test_a_voc_file_whose_picture_is_missing_is_told(tmp_path: Path) -> None:
     source, found = read(write(tmp_path, a_JPG=picture(), a_XML=xml(thing()), gone_XML=xml(thing(), name="gone.png")))
     assert list(found) == ["a.jpg"]

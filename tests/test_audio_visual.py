@@ -14,14 +14,15 @@ import torch
 import yaml
 
 from models.audio_visual.dataset import Media
-from models.audio_visual.inputs import Sizes
 from models.audio_visual.networks import AudioVisual
 from models.audio_visual.predictor import Predictor
-from models.audio_visual.training import learner
+from models.audio_visual.preprocessing import Sizes
+from models.audio_visual.scoring import summary
+from models.audio_visual.training import build
 from models.common.data.packed_files import pack, unpack
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
-from models.common.kind import Example, TrainJob, load_kind
+from models.common.kind import Example, ScoreJob, TrainJob, load_kind
 from tasks.evaluate import evaluate
 from tasks.package import package
 from tasks.serve import free_port, running
@@ -49,7 +50,7 @@ class Trained:
         return manifest[manifest["split"] == "test"].reset_index(drop=True)
 
     def table(self) -> pd.DataFrame:
-        return KIND.score(self.program, self.test(), self.training.batches, self.training.home)
+        return KIND.score(ScoreJob(self.program, self.test(), self.training.batches, self.training.home))
 
 
 @pytest.fixture(scope="module")
@@ -229,11 +230,12 @@ def test_the_loss_is_the_mean_over_what_may_be_missing(trained: Trained) -> None
         training = job(
             trained.root, trained.training.batches, KIND, DATA, **TINY["train"] | flat, modality_dropout=share
         )
-        pupil = learner(training, torch.device("cpu"))
-        pupil.network.eval()
-        batch = pupil.fetch(positions)
-        losses[share] = float(pupil.loss(batch).detach())
-        answers = pupil.network(batch.images, batch.samples, batch.has_image, batch.has_audio)
+        torch.manual_seed(0)
+        learner = build(training, torch.device("cpu"))
+        learner.network.eval()
+        batch = learner.fetch(positions)
+        losses[share] = float(learner.loss(batch).detach())
+        answers = learner.network(batch.images, batch.samples, batch.has_image, batch.has_audio)
     assert losses[0.5] == pytest.approx((losses[0.0] + losses[1.0]) / 2, abs=1e-4)
     whole = torch.nn.functional.cross_entropy(answers.logits, batch.classes)
     assert losses[0.0] == pytest.approx(float(whole.detach()), abs=1e-4)
@@ -258,8 +260,8 @@ def test_a_score_table_counts_each_half_where_it_is_there(trained: Trained) -> N
     ratio = table[metric.numerator].sum() / table[metric.denominator].sum()
     assert found["accuracy_image_only"] == pytest.approx(ratio)
     heard = table[table["has_image"] == 0]
-    assert "accuracy_image_only" not in KIND.summary(heard, ())
-    assert "accuracy_both" not in KIND.summary(heard, ())
+    assert "accuracy_image_only" not in summary(heard, ())
+    assert "accuracy_both" not in summary(heard, ())
 
 
 def test_the_program_answers_one_by_one_as_in_a_batch_and_as_its_predictor(trained: Trained) -> None:
@@ -270,9 +272,9 @@ def test_the_program_answers_one_by_one_as_in_a_batch_and_as_its_predictor(train
     picked = test.groupby("parts").head(2)
     assert len(picked) == 6
     for place, payload in zip(picked.index, read_payloads(trained.training.batches, picked), strict=True):
-        answer = predictor.predict(**KIND.form(payload))
-        expected = KIND.expected(table.iloc[place].to_dict(), predictor.labels)
-        assert KIND.differs(expected, answer, 1e-4) == ""
+        answer = predictor.predict(**KIND.SERVICE.form(payload))
+        expected = KIND.SERVICE.expected(table.iloc[place].to_dict(), predictor.labels)
+        assert KIND.SERVICE.differs(expected, answer, 1e-4) == ""
         assert answer["used"] == test["parts"][place].split("+")
     with pytest.raises(BadExampleError, match="neither a picture nor a sound"):
         predictor.predict()
@@ -301,10 +303,15 @@ def test_a_torchvision_network_sees_and_its_program_agrees(tmp_path: Path, train
     settings = {**TINY["train"], "image_network": "mobilenet_v3_small", "audio_network": "crnn", "epochs": 1}
     training = job(tmp_path, trained.training.batches, KIND, data, **settings, warmup_epochs=0.5)
     KIND.train(training)
-    table = KIND.score(training.out / "program", trained.test(), training.batches, training.home)
+    table = KIND.score(ScoreJob(training.out / "program", trained.test(), training.batches, training.home))
     assert np.isfinite(table["loss"]).all()
     with pytest.raises(ValueError, match="small_cnn has no imagenet weights"):
         KIND.Train(weights="imagenet")
+
+
+def test_a_key_of_another_kind_is_refused_as_unknown() -> None:
+    with pytest.raises(ValueError, match=r"(?s)mixup.*Extra inputs are not permitted"):
+        KIND.Train(mixup=0.2)
 
 
 @pytest.fixture(scope="module")

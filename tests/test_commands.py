@@ -137,16 +137,48 @@ def test_the_data_version_of_a_commit_is_that_of_its_files(with_data: Path) -> N
     assert inputs(with_data, "digits").data_version == data_version(with_data / "data/digits")
 
 
+def fingerprints(project: Path, *changed: str) -> set[str]:
+    """Of the project as it is, and after a change to each of these files."""
+    seen = {inputs(project, "digits").fingerprint}
+    for name in changed:
+        path = project / name
+        path.write_text(path.read_text() + "\n# changed\n")
+        git(project, "commit", "--quiet", "--all", f"--message={name}")
+        seen.add(inputs(project, "digits").fingerprint)
+    return seen
+
+
 def test_any_code_that_a_stage_depends_on_is_an_input(with_data: Path) -> None:
-    seen = {inputs(with_data, "digits").fingerprint}
-    for name in (
+    trains = (
         "tasks/train.py",
         "models/common/program/program.py",
         "models/image_classification/params.py",
         "dvc.yaml",
-    ):
-        path = with_data / name
-        path.write_text(path.read_text() + "\n# changed\n")
-        git(with_data, "commit", "--quiet", "--all", "--message=code")
-        seen.add(inputs(with_data, "digits").fingerprint)
-    assert len(seen) == 5
+    )
+    assert len(fingerprints(with_data, *trains)) == 5
+
+
+def test_what_judges_and_the_locked_environment_are_inputs(with_data: Path) -> None:
+    judges = (
+        "tasks/gating/gate.py",
+        "tasks/judge.py",
+        "tasks/packaging/smoke_test.py",
+        "models/common/program/serving.py",
+        "models/image_classification/bento_service.py",
+        "requirements.txt",
+    )
+    assert len(fingerprints(with_data, *judges)) == 7
+
+
+def test_what_only_shows_is_no_input(with_data: Path) -> None:
+    shows = (
+        "models/common/reporting/svg.py",
+        "models/image_classification/report.py",
+        "tasks/report.py",
+        "tasks/report.html.j2",
+        "tasks/validation/data_docs.py",
+        "tasks/validation/data_docs.html.j2",
+        "tasks/packaging/champion_bento.py",
+        "flows/tables.py",
+    )
+    assert len(fingerprints(with_data, *shows)) == 1

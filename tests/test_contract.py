@@ -26,6 +26,7 @@ from models.common.program.program import Program
 from tasks.add import AddReport, add
 from tasks.evaluate import evaluate, test_rows
 from tasks.gating.verdict import Verdict
+from tasks.initial_weights import initial_weights
 from tasks.judge import judge
 from tasks.package import PackageReport, package
 from tasks.project.params import load_model
@@ -71,7 +72,7 @@ class Chain:
 
 @pytest.fixture(scope="module", params=known_kinds())
 def chain(request: pytest.FixtureRequest, _template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    """add → validate → train → evaluate → gate → report → package, by each step's own function."""
+    """add → validate → initial weights → train → evaluate → gate → report → package, by each step's own function."""
     folder = tmp_path_factory.mktemp(request.param)
     sample = importlib.import_module(f"tests.samples.{request.param}")
     root = Path(shutil.copytree(_template, folder / "project", symlinks=True))
@@ -79,6 +80,7 @@ def chain(request: pytest.FixtureRequest, _template: Path, tmp_path_factory: pyt
     model, delivery = sample.MODEL, sample.tiny(folder / "delivery")
     added = add(root, model, delivery)
     validate(root, model)
+    initial_weights(root, model)
     train(root, model)
     evaluate(root, model)
     verdict = judge(root, model, None, None)
@@ -160,12 +162,7 @@ def test_a_form_has_the_fields_of_the_kind_and_gives_the_example_back(chain: Cha
         assert all(isinstance(file, bytes) and file for file in form.values())
 
 
-def test_training_goes_on_from_the_champions_weights(
-    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    champion = tmp_path / "champion"
-    shutil.copytree(chain.artifacts, champion)
-    monkeypatch.setenv("RATCHET_CHAMPION", str(champion))
+def test_training_goes_on_from_the_champions_weights(chain: Chain, tmp_path: Path) -> None:
     section = chain.sample.TINY
     again = {
         **section,
@@ -173,6 +170,8 @@ def test_training_goes_on_from_the_champions_weights(
     }
     root = Path(shutil.copytree(chain.root, tmp_path / "project", symlinks=True))
     (root / "params.yaml").write_text(yaml.safe_dump({"models": {chain.model: again}}))
+    shutil.copytree(chain.artifacts, root / "artifacts" / chain.model / "champion")
+    initial_weights(root, chain.model)
     train(root, chain.model)
     summary = json.loads((root / "artifacts" / chain.model / "training/summary.json").read_text())
     assert 0 < summary["trainable_parameters"] < summary["parameters"]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from models.common.errors import PublishError, UserError
-from tasks.project.repository import commit, dvc_remote, git_remote, home, publish, shared, why_local
+from tasks.project.paths import home
+from tasks.project.repository import commit, dvc_remote, git_remote, publish, shared, why_local
 from tests.conftest import git
 
 

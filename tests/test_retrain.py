@@ -1,5 +1,6 @@
 """The whole chain for real, on a shared project: git and DVC remotes, a Prefect server, and the command line."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from models.common.errors import LostRaceError, PublishError, RatchetError, RegistryError
-from tests.conftest import git
+from tests.conftest import CODE, git
 from tests.digits import write_digits
 from tests.world import Answer, World, prefect_server
 
@@ -61,6 +63,9 @@ def test_the_first_model_is_promoted_and_anyone_can_get_it(
         command = ["dvc", "artifacts", "get", str(world.origin), artifact, "--stage", "production"]
         subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, check=True, capture_output=True)
         assert (tmp_path / found).stat().st_size > 1000
+    lock = yaml.safe_load(git(world.project, "show", "digits#production#1:dvc.lock"))["stages"]
+    assert set(lock) == {f"{stage}@digits" for stage in ("validate", "initial_weights", "train", "evaluate")}
+    assert all(stage["outs"] for stage in lock.values())
     shown = [run for run in flow_runs(server) if run["name"] == f"digits@{answer.json['data_version']}"]
     assert shown[0]["state_name"] == "PROMOTED"
     artifacts = httpx.post(f"{server}/api/artifacts/filter", json={}).json()
@@ -149,6 +154,30 @@ def test_a_remote_that_did_not_answer_is_tried_again_and_a_lost_race_is_not() ->
     assert tried_again(PublishError("the remote did not take it"))
     assert not tried_again(LostRaceError("the champion changed"))
     assert not tried_again(RatchetError("anything else"))
+
+
+def test_what_moves_after_the_command_began_is_not_part_of_the_run(world: World) -> None:
+    world.edit("width: 8", "width: -8")
+    moves = ("tasks.project.fingerprint:inputs", "revert", "retrain", "digits")
+    answer = world.ratchet(*moves, module="tests.interfere")
+    assert (answer.code, "width" in answer.error) == (2, True)  # what was committed when the command began
+    assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
+
+
+def test_a_run_is_named_after_the_commit_that_it_works_on_though_its_branch_moves(world: World, server: str) -> None:
+    run = (
+        "from pathlib import Path; from tests.interfere import prepare; prepare('flows.retrain:inputs', 'revert')\n"
+        "from flows.run import run_retrain; found = run_retrain(Path.cwd(), 'digits', 'main')\n"
+        "print(found.state, found.data_version)"
+    )
+    before = {run["id"] for run in flow_runs(server)}
+    env = os.environ | {"PYTHONPATH": f"{world.project}{os.pathsep}{CODE}"}
+    command = [sys.executable, "-c", run]
+    done = subprocess.run(command, cwd=world.project, env=env, capture_output=True, text=True, check=False)
+    state, data_version = done.stdout.split() or ("", done.stderr)
+    assert state == "UNCHANGED", data_version  # the newer commit has no data
+    assert [run["name"] for run in flow_runs(server) if run["id"] not in before] == [f"digits@{data_version}"]
+    assert git(world.project, "ls-tree", "HEAD", "data/digits/") == ""
 
 
 def test_a_rollback_is_not_undone_by_the_next_run_and_can_go_forth(world: World) -> None:

@@ -204,6 +204,24 @@ def test_metadata_is_read_in_the_encodings_that_people_write(tmp_path: Path, enc
     assert bool(source.notes) == (encoding == "cp1252")  # only that one was a guess
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"file_name,label\n1.jpg,ca\0t\n", 2),
+        (b"file_name,label\n" + b"1.jpg,cat\n" * 40 + b"2.jpg,ca\0t\n", 42),
+        (b"file\0name,label\n1.jpg,cat\n", 1),
+        (b"\0\0file_name,label\n1.jpg,cat\n", 1),
+        (bytes(300), 1),
+        ("file_name,label\n1.jpg,ca\0t\n".encode("utf-16"), 2),
+    ],
+)
+def test_metadata_with_nul_bytes_is_one_clear_line(tmp_path: Path, content: bytes, line: int) -> None:
+    fill(tmp_path, "1.jpg")
+    (tmp_path / "metadata.csv").write_bytes(content)
+    with pytest.raises(UserError, match=rf"^metadata.csv line {line} holds a NUL byte, .* write it again as UTF-8$"):
+        read(tmp_path)
+
+
 def test_metadata_columns_become_splits_groups_and_slices(tmp_path: Path) -> None:
     fill(tmp_path, "clips/1.jpg")
     (tmp_path / "metadata.csv").write_text("file_name,label,split,group,camera\nclips/1.jpg,cat,Validation,scene 7,A\n")

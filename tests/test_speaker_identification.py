@@ -1,6 +1,8 @@
 """Voices: who speaks, and whether two are one; verification counted as scikit-learn's ROC does, padding never seen."""
 
 import json
+import shutil
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +17,17 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from sklearn.metrics import roc_curve
 
+from models.common.audio import batching, verification
+from models.common.audio.batching import program_inputs, run_batched
 from models.common.audio.cache import sounds
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
-from models.common.kind import load_kind
+from models.common.kind import ScoreJob, load_kind
 from models.common.program.program import Program
-from models.speaker_identification import verification
-from models.speaker_identification.inputs import padded
 from models.speaker_identification.learner import cropped
 from models.speaker_identification.networks import SpeakerNetwork
 from models.speaker_identification.params import SpeakerTrain
 from models.speaker_identification.predictor import Predictor
-from models.speaker_identification.scoring import answers
 from tasks.evaluate import evaluate
 from tasks.package import package
 from tasks.serve import free_port, running, unpack
@@ -50,7 +51,7 @@ class Trained:
         return self.manifest[self.manifest["split"] == "test"].reset_index(drop=True)
 
     def table(self) -> pd.DataFrame:
-        return KIND.score(self.program, self.test(), self.batches, self.root / ".ratchet")
+        return KIND.score(ScoreJob(self.program, self.test(), self.batches, self.root / ".ratchet"))
 
     def recording(self, speaker: str, number: int) -> bytes:
         return (self.root / "delivery" / f"three-{speaker}-{number:02d}.wav").read_bytes()
@@ -141,6 +142,23 @@ def test_many_pairs_are_drawn_evenly_and_always_the_same() -> None:
     assert often.min() > 2
 
 
+def test_verifying_20_000_recordings_lists_no_200_million_pairs() -> None:
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 40, 20_000).astype(str).astype(object)
+    embeddings = rng.normal(size=(20_000, 16))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    table = pd.DataFrame({"label": labels, "embedding": list(embeddings)})
+    weights = np.ones((40, 20_000))
+    tracemalloc.start()
+    rate = verification.equal_error_rate(table)(weights)[0]
+    threshold = verification.best_threshold(labels, embeddings)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 100 * 2**20
+    assert rate == pytest.approx(0.5, abs=0.03)
+    assert threshold == pytest.approx(0, abs=0.03)
+
+
 def test_a_sample_of_the_pairs_has_about_the_rate_of_all() -> None:
     table = voices(300, 5, seed=4)
     everyone = np.ones((1, 300))
@@ -185,14 +203,17 @@ def test_an_answer_does_not_depend_on_padding(network: str, pooling: str) -> Non
             assert np.abs(alone - whole_sound).max() > 1e-2  # what comes after it would have been heard
 
 
-def test_the_program_answers_a_batch_as_it_answers_one_by_one(trained: Trained) -> None:
+def test_the_program_answers_a_batch_as_it_answers_one_by_one(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "SAMPLES_AT_ONCE", 40_000)  # several batches, of a few recordings each
     program = Program(trained.program)
     heard = sounds(trained.test(), trained.batches, trained.root / ".ratchet", 8000, 30.0)
-    logits, embeddings = answers(program, heard)
+    outputs = run_batched(program, heard)
+    logits, embeddings = outputs["logits"], outputs["embedding"]
     assert len(set(heard.lengths)) > 5
     for place in range(0, len(heard), 5):
-        samples, lengths = padded([heard[place]])
-        alone = program.run(samples=samples, lengths=lengths)
+        alone = program.run(**program_inputs([heard[place]]))
         assert alone["logits"][0] == pytest.approx(logits[place], abs=1e-3)
         assert alone["embedding"][0] == pytest.approx(embeddings[place], abs=1e-4)
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(len(heard)), abs=1e-5)
@@ -212,9 +233,18 @@ def test_three_voices_are_learnt_and_told_apart(trained: Trained) -> None:
 
 def test_a_speaker_that_the_program_does_not_know_is_a_wrong_answer(trained: Trained) -> None:
     rows = trained.test().assign(label="zoe")
-    table = KIND.score(trained.program, rows, trained.batches, trained.root / ".ratchet")
+    table = KIND.score(ScoreJob(trained.program, rows, trained.batches, trained.root / ".ratchet"))
     assert not table["correct"].any()
     assert (table["loss"] > 20).all()
+
+
+def test_a_program_without_a_threshold_is_none_of_voices(trained: Trained, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(trained.program, tmp_path / "program"))
+    spec = json.loads((other / "program.json").read_text())
+    del spec["input"]["threshold"]
+    (other / "program.json").write_text(json.dumps(spec))
+    with pytest.raises(UserError, match=r"program\.json: input has no 'threshold', so it is no program of voices"):
+        KIND.score(ScoreJob(other, trained.test(), trained.batches, trained.root / ".ratchet"))
 
 
 def test_stretches_lie_inside_their_recording_and_short_ones_stay_whole() -> None:
@@ -232,14 +262,15 @@ def test_stretches_lie_inside_their_recording_and_short_ones_stay_whole() -> Non
 
 
 def test_a_margin_makes_the_loss_of_the_same_answers_larger(trained: Trained) -> None:
-    from models.speaker_identification.training import learner
+    from models.speaker_identification.training import build
 
     losses = []
     for margin in (0.0, 0.3):
         settings = {**TINY["train"], "margin": margin, "augment": {"gain_db": 0, "noise": 0}, "crop_seconds": [2, 2]}
-        pupil = learner(job(trained.root, trained.batches, KIND, DATA, **settings), torch.device("cpu"))
         torch.manual_seed(0)
-        losses.append(float(pupil.loss(pupil.fetch(np.arange(8))).detach()))
+        learner = build(job(trained.root, trained.batches, KIND, DATA, **settings), torch.device("cpu"))
+        torch.manual_seed(0)
+        losses.append(float(learner.loss(learner.fetch(np.arange(8))).detach()))
     assert losses[1] > losses[0] + 2
 
 
@@ -331,5 +362,5 @@ def test_the_speakers_of_fsdd_are_told_apart_on_the_official_split(tmp_path: Pat
     training = job(tmp_path, batches, KIND, data, **section["train"])
     KIND.train(training)
     test = training.manifest[training.manifest["split"] == "test"].reset_index(drop=True)
-    found = KIND.summary(KIND.score(training.out / "program", test, batches, training.home), ())
+    found = KIND.summary(KIND.score(ScoreJob(training.out / "program", test, batches, training.home)), ())
     assert found["accuracy"] >= 0.995

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -10,19 +9,20 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
-from models import speech_command
 from models.common.audio import bundles
 from models.common.data.batches import read_payloads
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
-from models.common.kind import ReportJob, TrainJob
+from models.common.kind import AnyTrainJob, ReportJob, ScoreJob, load_kind
 from models.common.program.program import ProgramSpec
 from models.speech_command.networks import MelNetwork, build
 from models.speech_command.params import CommandData, CommandTrain
 from models.speech_command.predictor import Predictor
 from tests import delivered
+from tests.bundles import keep_weights, shrink
 from tests.samples import speech_command as sample
 
+KIND = load_kind("speech_command")
 DATA = CommandData(**sample.TINY["data"])
 TRAIN = sample.TINY["train"]
 FSDD = Path(__file__).resolve().parents[2] / "shared/data/fsdd"
@@ -31,28 +31,28 @@ FSDD = Path(__file__).resolve().parents[2] / "shared/data/fsdd"
 @pytest.fixture(scope="session")
 def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("orders")
-    return delivered.write_batches(folder, speech_command, DATA, sample.tiny(folder / "delivery"))
+    return delivered.write_batches(folder, KIND, DATA, sample.tiny(folder / "delivery"))
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, batches: Path) -> TrainJob:
+def trained(tmp_path_factory: pytest.TempPathFactory, batches: Path) -> AnyTrainJob:
     settings = {**TRAIN, "epochs": 10, "label_smoothing": 0.05, "mixup": 0.2, "dropout": 0.1, "ema_decay": 0.8}
-    job = delivered.job(tmp_path_factory.mktemp("job"), batches, speech_command, DATA, **settings)
-    speech_command.train(job)
+    job = delivered.job(tmp_path_factory.mktemp("job"), batches, KIND, DATA, **settings)
+    KIND.train(job)
     return job
 
 
-def scored(job: TrainJob) -> pd.DataFrame:
+def scored(job: AnyTrainJob) -> pd.DataFrame:
     test = job.manifest[job.manifest["split"] == "test"].reset_index(drop=True)
-    return speech_command.score(job.out / "program", test, job.batches, job.home)
+    return KIND.score(ScoreJob(job.out / "program", test, job.batches, job.home))
 
 
-def test_commands_are_learnt_and_scored(trained: TrainJob) -> None:
+def test_commands_are_learnt_and_scored(trained: AnyTrainJob) -> None:
     table = scored(trained)
     assert list(table["id"]) == list(trained.manifest.loc[trained.manifest["split"] == "test", "id"])
     assert {"speaker", "accent"} <= set(table)
     assert not {"seconds", "rate"} & set(table)
-    found = speech_command.summary(table, sample.WORDS)
+    found = KIND.summary(table, sample.WORDS)
     assert found["accuracy"] > 0.6
     labels = sorted(set(table["label"]))
     truth, answers = (torch.tensor([labels.index(each) for each in table[name]]) for name in ("label", "prediction"))
@@ -61,17 +61,17 @@ def test_commands_are_learnt_and_scored(trained: TrainJob) -> None:
     assert found["macro_f1"] == pytest.approx(float(multiclass_f1_score(answers, truth, 3, average="macro")))
 
 
-def test_the_service_answers_what_the_evaluation_says(trained: TrainJob) -> None:
+def test_the_service_answers_what_the_evaluation_says(trained: AnyTrainJob) -> None:
     table = scored(trained).head(6)
     predictor = Predictor(trained.out / "program")
     for (_, row), payload in zip(table.iterrows(), read_payloads(trained.batches, table), strict=True):
-        expected = speech_command.expected(row, predictor.labels)
-        assert speech_command.differs(expected, predictor.predict(**speech_command.form(payload)), 1e-4) == ""
+        expected = KIND.SERVICE.expected(row, predictor.labels)
+        assert KIND.SERVICE.differs(expected, predictor.predict(**KIND.SERVICE.form(payload)), 1e-4) == ""
     with pytest.raises(BadExampleError, match="not a sound"):
         predictor.predict(b"hello" * 100)
 
 
-def test_a_program_says_what_it_takes(trained: TrainJob) -> None:
+def test_a_program_says_what_it_takes(trained: AnyTrainJob) -> None:
     spec = ProgramSpec.load(trained.out / "program")
     assert spec.labels == ("no", "stop", "yes")
     assert spec.input == {"sample_rate": 8000, "samples": 8000, "max_seconds": 30.0}
@@ -79,11 +79,11 @@ def test_a_program_says_what_it_takes(trained: TrainJob) -> None:
     assert summary["parity_max_abs_diff"] < 1e-3
 
 
-def test_the_report_lets_the_worst_mistakes_be_heard(trained: TrainJob) -> None:
+def test_the_report_lets_the_worst_mistakes_be_heard(trained: AnyTrainJob) -> None:
     table = scored(trained)
     table.loc[0, ["prediction", "correct", "loss"]] = ["<b>", 0, 9.0]
     job = ReportJob(table, table.assign(correct=1), ("no", "stop", "yes"), trained.manifest, trained.batches)
-    pages = {section.title: section.html for section in speech_command.report(job)}
+    pages = {section.title: section.html for section in KIND.report(job)}
     assert list(pages) == ["Confusions", "Confidence", "Worst mistakes"]
     assert "<audio controls" in pages["Worst mistakes"]
     assert "taken for <b>&lt;b&gt;</b>" in pages["Worst mistakes"]
@@ -92,8 +92,8 @@ def test_the_report_lets_the_worst_mistakes_be_heard(trained: TrainJob) -> None:
 
 @pytest.mark.parametrize("network", ["bc_resnet", "crnn"])
 def test_every_network_of_our_own_goes_the_whole_way(tmp_path: Path, batches: Path, network: str) -> None:
-    job = delivered.job(tmp_path, batches, speech_command, DATA, **{**TRAIN, "epochs": 1, "network": network})
-    speech_command.train(job)
+    job = delivered.job(tmp_path, batches, KIND, DATA, **{**TRAIN, "epochs": 1, "network": network})
+    KIND.train(job)
     assert set(scored(job)["prediction"]) <= {"no", "stop", "yes"}
 
 
@@ -106,56 +106,39 @@ def test_any_clip_length_and_number_of_bands_has_room(mels: int, seconds: float)
     torch.testing.assert_close(network(clips[:1]), logits[:1], atol=1e-4, rtol=1e-4)
 
 
-class _Bundle:
-    """A wav2vec 2.0 as torchaudio has them, so small that it is built in no time."""
-
-    sample_rate = 8000
-    _path = "tiny.pth"
-    _normalize_waveform = True
-    _model_type = "Wav2Vec2"
-    _params: ClassVar[dict[str, Any]] = {
-        "extractor_mode": "group_norm", "extractor_conv_layer_config": [(16, 10, 5), (16, 8, 8), (16, 4, 4)],
-        "extractor_conv_bias": False, "encoder_embed_dim": 16, "encoder_projection_dropout": 0.0,
-        "encoder_pos_conv_kernel": 8, "encoder_pos_conv_groups": 2, "encoder_num_layers": 2, "encoder_num_heads": 2,
-        "encoder_attention_dropout": 0.0, "encoder_ff_interm_features": 16, "encoder_ff_interm_dropout": 0.0,
-        "encoder_dropout": 0.0, "encoder_layer_norm_first": False, "encoder_layer_drop": 0.0, "aux_num_out": None,
-    }  # fmt: skip
-
-    def _get_state_dict(self, options: dict[str, Any]) -> dict[str, torch.Tensor]:
-        from torchaudio.models import wav2vec2_model
-
-        torch.manual_seed(7)
-        return wav2vec2_model(**self._params).state_dict()
-
-
 def test_a_bundle_is_fine_tuned_from_its_weights_with_its_body_frozen(
     tmp_path: Path, batches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundles, "find_bundle", lambda name, own: _Bundle())
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    theirs = keep_weights(shrink(monkeypatch, "WAV2VEC2_BASE", _sample_rate=8000))
     settings = {"network": "wav2vec2_base", "weights": "pretrained", "unfreeze": "head", "epochs": 1, "batch_size": 32}
-    job = delivered.job(tmp_path, batches, speech_command, DATA, **settings)
-    speech_command.train(job)
+    job = delivered.job(tmp_path, batches, KIND, DATA, **settings)
+    KIND.train(job)
     state = torch.load(job.out / "training/weights.pt", weights_only=True)["state"]
-    for name, tensor in _Bundle()._get_state_dict({}).items():
+    for name, tensor in theirs.items():
         torch.testing.assert_close(state[f"model.{name}"], tensor)
     assert len(scored(job)) == 24
 
 
-def test_bundles_are_asked_for_by_name_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundles_are_asked_for_by_name_and_rate() -> None:
     with pytest.raises(UserError, match="Did you mean: hubert_base"):
         build(3, 16_000, CommandTrain(network="huberd_base"))
     with pytest.raises(UserError, match="wav2vec2_base hears 16000 Hz, not 8000"):
         build(3, 8000, CommandTrain(network="wav2vec2_base"))
 
 
-def test_weights_that_cannot_be_fetched_say_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*arguments: object) -> None:
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setattr(_Bundle, "_get_state_dict", offline)
-    monkeypatch.setattr(bundles, "find_bundle", lambda name, own: _Bundle())
-    with pytest.raises(UserError, match=r"could not be downloaded \(Network is unreachable\); put .*tiny.pth at /"):
+def test_weights_that_cannot_be_fetched_say_which_file_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(UserError, match=rf"could not be downloaded \(.*; put .*_ls960.pth at {tmp_path}"):
         bundles.bundle_state("wav2vec2_base", ())
+
+
+def test_a_key_that_only_kinds_on_pictures_use_is_refused() -> None:
+    with pytest.raises(ValueError, match="channels_last"):
+        CommandTrain(channels_last=True)
 
 
 def test_our_own_networks_have_no_pretrained_weights() -> None:
@@ -167,10 +150,10 @@ def test_real_recordings_are_read_as_delivered() -> None:
     if not FSDD.exists():
         pytest.skip("needs ../shared/data/fsdd")
     source = Source(FSDD / "theo.zip")
-    found = list(speech_command.examples(source, DATA))
+    found = list(KIND.examples(source, DATA))
     assert len(found) == 500
     assert not source.rejected
-    facts = pd.DataFrame([speech_command.inspect(example, DATA) for example in found])
+    facts = pd.DataFrame([KIND.inspect(example, DATA) for example in found])
     assert set(facts["rate"]) == {8000}
     assert np.isfinite(facts["level_db"]).all()
     assert {example.split for example in found} == {"train", "test"}

@@ -19,11 +19,12 @@ from packaging.utils import canonicalize_name
 
 from models.common.kind import MEMBERS, known_kinds
 from tasks.package import carried_modules
+from tasks.project.fingerprint import JUDGES, SHOWS
 from tasks.project.imports import closure, imports, without_packages
 from tests.conftest import CODE, git
 
 HEAVY = ("torch", "torchvision", "prefect", "dvc", "great_expectations", "bentoml", "pandas", "numpy", "onnxruntime")
-STAGES = ("validate", "train", "evaluate")
+STAGES = ("validate", "initial_weights", "train", "evaluate")
 ROOMS = (  # from the top down: a room may import from those that come after it
     "flows",
     "tasks",
@@ -67,8 +68,13 @@ def stage_dependencies(stage: str, kind: str) -> list[str]:
 
 def uncovered(files: Iterable[Path], stage: str, kind: str) -> set[str]:
     """Files, relative to the repository, that no dependency of the stage holds."""
-    dependencies = [Path(path) for path in stage_dependencies(stage, kind)]
-    return {str(file) for file in files if not any(file == path or path in file.parents for path in dependencies)}
+    return outside(files, stage_dependencies(stage, kind))
+
+
+def outside(files: Iterable[Path], paths: Iterable[str]) -> set[str]:
+    """Files that are neither one of these paths nor in one of them."""
+    known = [Path(path) for path in paths]
+    return {str(file) for file in files if not any(file == path or path in file.parents for path in known)}
 
 
 def room(path: Path) -> str:
@@ -134,6 +140,7 @@ def test_the_stages_call_what_their_names_say() -> None:
     """The test below rests on this."""
     assert {stage: files_called(stage) - {"__init__", "params"} for stage in STAGES} == {
         "validate": {"reading"},
+        "initial_weights": set(),
         "train": {"training"},
         "evaluate": {"scoring"},
     }
@@ -186,6 +193,30 @@ runpy.run_module("tasks." + stage, run_name="__main__", alter_sys=True)
         used = [path for path in used if path.name != "__init__.py" or path.parent.parent == Path("models")]
         assert Path("tasks/project/params.py") in used
         assert not uncovered(used, stage, "image_classification")
+
+
+def judging(kind: str) -> list[Path]:
+    """Files that a verdict on a model of this kind, and its Bento, come from."""
+    start = ["tasks.judge", "tasks.package", f"models.{kind}.scoring", f"models.{kind}.predictor"]
+    build = OURS["tasks.packaging.build"]  # packaging starts it as a process
+    files = {OURS[name] for name in without_packages(closure(start))} | {build}
+    return [path.relative_to(CODE) for path in files]
+
+
+@pytest.mark.parametrize("kind", known_kinds())
+def test_the_fingerprint_covers_every_module_that_judges(kind: str) -> None:
+    files = judging(kind)
+    assert {Path("tasks/gating/statistics.py"), Path(f"models/{kind}/scoring.py")} <= set(files)
+    judges = [path.replace("${item.kind}", kind) for path in JUDGES]
+    assert not outside(files, judges), f"not in JUDGES of fingerprint.py: {sorted(outside(files, judges))}"
+    assert not [str(file) for file in files if SHOWS.match(str(file))]
+    assert all((CODE / path).exists() for path in judges)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_change_of_what_only_judges_trains_nothing_and_one_of_the_environment_does(stage: str) -> None:
+    judges = {"tasks/gating/gate.py", "tasks/judge.py", "tasks/package.py", "tasks/packaging/smoke_test.py"}
+    assert uncovered([Path("requirements.txt"), *map(Path, judges)], stage, "image_classification") == judges
 
 
 def test_help_imports_nothing_heavy() -> None:

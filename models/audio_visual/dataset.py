@@ -1,5 +1,6 @@
 """Both halves of a manifest's examples, decoded once; training and evaluation take them from here."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.audio_visual.inputs import PARTS, Sizes, clip, picture, sound
+from models.audio_visual.preprocessing import PARTS, Sizes, picture, sound
+from models.common.audio.decoding import fitted
 from models.common.data.decoded_cache import decoded, ragged
 from models.common.data.packed_files import unpack
 
@@ -27,15 +29,12 @@ class Media:
 
     def __init__(self, manifest: pd.DataFrame, batches: Path, home: Path, sizes: Sizes) -> None:
         """UserError where a half does not decode."""
-        side = sizes.image_size
-        seen, heard = f"pair-rgb{side}", f"pair-mono{sizes.sample_rate}"
-        self._pictures = decoded(
-            batches, manifest, home, seen, (side, side, 3), lambda payload: picture(unpack(payload).get("image"), sizes)
-        )
-        self._sounds = ragged(
-            batches, manifest, home, heard, lambda payload: sound(unpack(payload).get("audio"), sizes)
-        )
-        self._sizes = sizes
+        side, rate = sizes.image_size, sizes.sample_rate
+        to_pixels = functools.partial(_packed_picture, size=side, max_pixels=sizes.max_pixels)
+        to_samples = functools.partial(_packed_sound, sample_rate=rate, max_seconds=sizes.max_seconds)
+        self._pictures = decoded(batches, manifest, home, f"pair-rgb{side}", (side, side, 3), to_pixels)
+        self._sounds = ragged(batches, manifest, home, f"pair-mono{rate}", to_samples)
+        self._samples = sizes.samples
         has = [np.asarray(manifest["parts"].str.contains(part), np.uint8) for part in PARTS]
         self.has_image, self.has_audio = has
 
@@ -44,7 +43,15 @@ class Media:
 
     def take(self, positions: NDArray[np.int64]) -> Inputs:
         """Those rows of the manifest."""
-        clips = [clip(samples, self._sizes) for samples in self._sounds.take(positions)]
+        clips = [fitted(samples, self._samples) for samples in self._sounds.take(positions)]
         return Inputs(
             self._pictures.take(positions), np.stack(clips), self.has_image[positions], self.has_audio[positions]
         )
+
+
+def _packed_picture(payload: bytes, size: int, max_pixels: int) -> NDArray[np.uint8]:
+    return picture(unpack(payload).get("image"), size, max_pixels)
+
+
+def _packed_sound(payload: bytes, sample_rate: int, max_seconds: float) -> NDArray[np.int16]:
+    return sound(unpack(payload).get("audio"), sample_rate, max_seconds)

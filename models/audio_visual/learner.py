@@ -78,6 +78,11 @@ class AudioVisualLearner:
         loss, correct = (total / count).tolist()
         return {"val_loss": loss, "val_accuracy": correct}
 
+    def exportable(self) -> AudioVisual:
+        """The network behind its own preprocessing, on the CPU."""
+        self._network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return self._network.eval()
+
     def _mixture(self, answers: Answers, batch: Batch, smoothing: float) -> Tensor:
         """(N,) mean loss of each example over what it may be asked with."""
         whole, image, audio = (

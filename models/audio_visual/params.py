@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from models.common.audio.params import AudioAugment, AudioData
-from models.common.params import Section, Share, TrainParams
+from models.common.params import Dropout, LabelSmoothing, Section, Share, TrainParams
 
 OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
 
@@ -52,9 +52,13 @@ class AudioVisualTrain(TrainParams):
     audio_width: float = Field(default=1.0, gt=0)  # times the usual channels
     mels: int = Field(default=40, ge=8, le=128)  # bands of the log-mel spectrogram
     fusion: int = Field(default=128, ge=8)  # numbers that each half is brought to before both are joined
+    dropout: Dropout = 0.0  # before the head
+    label_smoothing: LabelSmoothing = 0.0
     modality_dropout: Share = 0.67  # share of the loss that is about answers from one half alone
     augment_image: ImageAugment = ImageAugment()
     augment_audio: AudioAugment = AudioAugment()
+    channels_last: bool = True  # of the image network
+    compile: bool = False
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
 
     @model_validator(mode="after")
@@ -66,8 +70,6 @@ class AudioVisualTrain(TrainParams):
             )
         return self
 
-    @model_validator(mode="after")
-    def _mixup_is_not_done(self) -> Self:
-        if self.mixup:
-            raise ValueError("mixup is not done on pictures with sound; leave it at 0")
-        return self
+
+Data = AudioVisualData
+Train = AudioVisualTrain

@@ -1,13 +1,19 @@
 """A program behind its own preprocessing: a picture, a sound or both in, label and probabilities out. No torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.audio_visual.inputs import Sizes, clip, picture, sound
+from models.audio_visual.preprocessing import Sizes, naming_part, picture, sound
+from models.common.audio.decoding import ACCEPT, fitted
+from models.common.classification.answers import class_answer
+from models.common.data.packed_files import unpack
 from models.common.errors import BadExampleError
-from models.common.program.program import Program, softmax
+from models.common.program.program import Program
+from models.common.program.service import Service, class_probabilities
 
 
 class Predictor:
@@ -23,28 +29,32 @@ class Predictor:
         self._sizes = Sizes.of(self._program.spec.input)
 
     def predict(self, image: bytes | None = None, audio: bytes | None = None) -> dict[str, Any]:
-        """`label`, `confidence`, `probabilities` by label, the most likely first, and `used`: what halves were given.
+        """Label, confidence and probabilities of a picture (JPEG, PNG, WebP, …), a sound (WAV, FLAC, MP3, OGG, …), or
+        both, the likeliest label first, and which halves were used.
 
         Raises BadExampleError saying why the bytes of a half cannot be used, and where neither is given.
         """
         if image is None and audio is None:
             raise BadExampleError("neither a picture nor a sound was sent; send image, audio or both")
-        inputs = {
-            "images": _told("image", lambda: picture(image, self._sizes))[None],
-            "samples": _told("audio", lambda: clip(sound(audio, self._sizes), self._sizes))[None],
+        with naming_part("image"):
+            pixels = picture(image, self._sizes.image_size, self._sizes.max_pixels)
+        with naming_part("audio"):
+            samples = sound(audio, self._sizes.sample_rate, self._sizes.max_seconds)
+        inputs: dict[str, NDArray[Any]] = {
+            "images": pixels[None],
+            "samples": fitted(samples, self._sizes.samples)[None],
             "has_image": np.array([image is not None], np.uint8),
             "has_audio": np.array([audio is not None], np.uint8),
         }
-        logits = self._program.run(**inputs)["logits"]
-        chances = zip(self.labels, softmax(logits)[0].tolist(), strict=True)
-        ranked = {label: round(chance, 6) for label, chance in sorted(chances, key=lambda pair: -pair[1])}
-        label = next(iter(ranked))
-        used = [name for name, given in (("image", image), ("audio", audio)) if given is not None]
-        return {"label": label, "confidence": ranked[label], "probabilities": ranked, "used": used}
+        used = [part for part, given in (("image", image), ("audio", audio)) if given is not None]
+        return class_answer(self.labels, self._program.run(**inputs)["logits"][0]) | {"used": used}
 
 
-def _told(part: str, make: Any) -> Any:
-    try:
-        return make()
-    except BadExampleError as error:
-        raise BadExampleError(f"{part}: {error}") from error
+def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
+    """The probability of every label, from the halves that the example has."""
+    return class_probabilities(row, labels) | {"used": str(row["parts"]).split("+")}
+
+
+SERVICE = Service(
+    Predictor, {"image": "image/*", "audio": ACCEPT}, form=unpack, expected=expected, may_be_left_out=True
+)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.audio_visual.params import AudioVisualData
+from models.audio_visual.preprocessing import naming_part
 from models.common.audio import decoding as audio
 from models.common.audio.checks import audio_expectations, inspect_sound
 from models.common.data.metadata import NAMES, read_metadata
@@ -115,28 +116,23 @@ def _tell_unnamed(source: Source, rows: list[_Row]) -> None:
         source.notes.append(f"{len(unnamed)} files that no metadata names were left out: {unnamed[0]}, …")
 
 
-def inspect(payload: bytes, data: AudioVisualData) -> dict[str, Any]:
+def inspect(example: Example, data: AudioVisualData) -> dict[str, Any]:
     """What is recorded of photos and of sounds, None for the half that is missing; parts: "image+audio", "image", …
 
     Raises BadExampleError with the reason, and which half it is about. `phash` of an example without picture is a hash
     of its bytes, so that it looks like no other.
     """
-    parts = unpack(payload)
+    parts = unpack(example.payload)
     if not parts.keys() & PARTS.keys():
         raise BadExampleError("neither a picture nor a sound")
-    found: dict[str, Any] = {"phash": int.from_bytes(hashlib.sha256(payload).digest()[:8], "big")}
+    columns: dict[str, Any] = {"phash": int.from_bytes(hashlib.sha256(example.payload).digest()[:8], "big")}
     if "image" in parts:
-        found |= _inspected("image", lambda: inspect_image(parts["image"], data))
+        with naming_part("image"):
+            columns |= inspect_image(parts["image"], data)
     if "audio" in parts:
-        found |= _inspected("audio", lambda: inspect_sound(parts["audio"], data))
-    return found | {"parts": "+".join(part for part in PARTS if part in parts)}
-
-
-def _inspected(part: str, make: Any) -> dict[str, Any]:
-    try:
-        return dict(make())
-    except BadExampleError as error:
-        raise BadExampleError(f"{part}: {error}") from error
+        with naming_part("audio"):
+            columns |= inspect_sound(parts["audio"], data)
+    return columns | {"parts": "+".join(part for part in PARTS if part in parts)}
 
 
 def expectations(data: AudioVisualData, manifest: "pd.DataFrame") -> list[Expectation]:

@@ -2,13 +2,15 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
+from typing import Any
 
 import pandas as pd
 from PIL import ImageOps
 
-from models.audio_visual.inputs import PARTS
+from models.audio_visual.preprocessing import PARTS
 from models.audio_visual.scoring import summary
 from models.common.data.batches import read_payloads
 from models.common.data.packed_files import unpack
@@ -44,7 +46,7 @@ def report(job: ReportJob) -> list[ReportSection]:
 
 
 def _asked_with(job: ReportJob, part: str) -> ReportJob:
-    """The same exam with one half of each example, where it has that half."""
+    """The same test with one half of each example, where it has that half."""
 
     def only(table: pd.DataFrame) -> pd.DataFrame:
         having = table[table[f"has_{part}"] == 1]
@@ -55,8 +57,8 @@ def _asked_with(job: ReportJob, part: str) -> ReportJob:
 
 
 def _worth(job: ReportJob) -> str:
-    ours = summary(job.candidate)
-    theirs = {} if job.champion is None else summary(job.champion)
+    ours = summary(job.candidate, job.labels)
+    theirs = {} if job.champion is None else summary(job.champion, job.labels)
     table = job.candidate
     has = {part: table[f"has_{part}"] == 1 for part in PARTS}
     counts = {
@@ -92,7 +94,7 @@ def _mistakes(job: ReportJob) -> str:
     return f"<p>{said}</p>{sound_grid(cards)}"
 
 
-def _card(row: dict[str, object], payload: bytes, file: str) -> str:
+def _card(row: Mapping[Any, Any], payload: bytes, file: str) -> str:
     parts = unpack(payload)
     picture = _picture(parts["image"]) if "image" in parts else ""
     samples = shown(parts["audio"]) if "audio" in parts else None
@@ -104,7 +106,7 @@ def _card(row: dict[str, object], payload: bytes, file: str) -> str:
     )
     caption = (
         f"<b>{escape(str(row['label']))}</b> taken for <b>{escape(str(row['prediction']))}</b>"
-        f' <span class="soft">{float(str(row["confidence"])):.2f}<br>{alone}</span>'
+        f' <span class="soft">{float(row["confidence"]):.2f}<br>{alone}</span>'
     )
     where = escape(f"{file} in {row['batch']}", quote=True)
     return f'<figure title="{where}">{picture}{sound}<figcaption>{caption}</figcaption></figure>'

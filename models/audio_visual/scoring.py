@@ -1,22 +1,21 @@
 """A program's answers to examples whose label is known, with all that each has and with either half of it alone."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from models.audio_visual import COLUMNS
 from models.audio_visual.dataset import Media
-from models.audio_visual.inputs import PARTS, Sizes
+from models.audio_visual.preprocessing import PARTS, Sizes
 from models.common.classification.metrics import class_table
+from models.common.kind import ScoreJob
 from models.common.program.program import Program, softmax
 
 AT_ONCE = 2**22  # pixels and samples of all examples that one call of the graph takes
 MOST_AT_ONCE = 128
 
 
-def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> pd.DataFrame:
+def score(job: ScoreJob) -> pd.DataFrame:
     """One row per row of the manifest, in its order.
 
     id, label, prediction, correct, loss (negative log likelihood, nats), confidence, probabilities; parts: what there
@@ -24,9 +23,9 @@ def score(program: Path, manifest: pd.DataFrame, batches: Path, home: Path) -> p
     the picture alone and to the sound alone, 0 and empty where the example has none; then split, group, batch, row and
     the manifest's slice columns. UserError when the program cannot be loaded.
     """
-    loaded = Program(program)
+    loaded, manifest = Program(job.program), job.manifest
     sizes = Sizes.of(loaded.spec.input)
-    media = Media(manifest, batches, home, sizes)
+    media = Media(manifest, job.batches, job.home, sizes)
     step = max(1, min(MOST_AT_ONCE, AT_ONCE // (sizes.image_size**2 + sizes.samples)))
     parts = [
         loaded.run(**vars(media.take(np.arange(start, min(start + step, len(manifest))))))
@@ -52,7 +51,7 @@ def _table(
     return table.assign(**scored)
 
 
-def summary(table: pd.DataFrame) -> dict[str, float]:
+def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:  # noqa: ARG001  # the contract
     """Metrics of a score table. One about a half that no example has, or both where none has both, is left out."""
     found = {"accuracy": float(table["correct"].mean())}
     both = table[(table["has_image"] == 1) & (table["has_audio"] == 1)]

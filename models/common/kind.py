@@ -228,9 +228,15 @@ class Kind:
         return found
 
     def summary(self, table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
-        """Every number of a score table worth showing: METRICS, and what the kind adds to them."""
-        own: dict[str, float] = self._member("summary", lambda *_: {})(table, labels)
-        return {metric.name: own.get(metric.name, metric.value(table)) for metric in self.METRICS} | own
+        """Every number of a score table worth showing: METRICS, where the kind does not say which and what beside them.
+
+        One that such a table cannot have (an error rate of pairs where there are none) is left out by the kind.
+        """
+        found: dict[str, float] = self._member("summary", self._metrics)(table, labels)
+        return found
+
+    def _metrics(self, table: "pd.DataFrame", _: tuple[str, ...]) -> dict[str, float]:
+        return {metric.name: metric.value(table) for metric in self.METRICS}
 
     def report(self, job: ReportJob) -> list[ReportSection]:
         """The kind's own sections of the report."""

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import augment_waveform, spec_augment
-from models.common.data.decoded_cache import Ragged
 from models.common.training.freezing import LayerGroup
-from models.speaker_identification.inputs import padded
+from models.speaker_identification.dataset import Recordings
 from models.speaker_identification.networks import SpeakerNetwork
 from models.speaker_identification.params import SpeakerTrain
 
@@ -27,38 +26,22 @@ class Batch:
     speakers: Tensor  # (N,) int64
 
 
-@dataclass(frozen=True)
-class Voices:
-    """Recordings and their speakers, by position."""
-
-    sounds: Ragged
-    speakers: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.sounds)
-
-    def fetch(self, positions: NDArray[np.int64], device: torch.device) -> Batch:
-        samples, lengths = padded(self.sounds.take(positions))
-        arrays = (samples, lengths, self.speakers[positions])
-        return Batch(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
-
-
 class SpeakerLearner:
-    """A Learner of voices."""
+    """A Learner (models/common/training/loop.py) of voices."""
 
     def __init__(
         self,
         network: SpeakerNetwork,
         groups: list[LayerGroup],
-        voices: Voices,
-        val: Voices,
+        recordings: Recordings,
+        val: Recordings,
         sample_rate: int,
         train: SpeakerTrain,
     ) -> None:
         self.network: nn.Module = network
         self._network, self.groups = network, groups
-        self.examples = len(voices)
-        self._voices, self._val, self._train = voices, val, train
+        self.examples = len(recordings)
+        self._recordings, self._val, self._train = recordings, val, train
         self._sample_rate = sample_rate
         self._device = next(network.parameters()).device
         if train.compile:
@@ -66,7 +49,7 @@ class SpeakerLearner:
 
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Training recordings as they were decoded, whole."""
-        return self._voices.fetch(positions, self._device)
+        return self._batch(self._recordings, positions)
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of scaled cosines, the true speaker's less `margin` (AM-softmax, Wang et al. 2018)."""
@@ -76,7 +59,7 @@ class SpeakerLearner:
         samples, lengths = cropped(batch.samples, batch.lengths, round(low + share * (high - low)))
         sounds = augment_waveform(samples, train.augment, self._sample_rate)
         spectrograms = spec_augment(self._network.mel(sounds, lengths), train.augment)
-        embeddings = self._network.embedded(spectrograms, self._network.inside(samples, lengths))
+        embeddings = self._network.embedding(spectrograms, self._network.inside(samples, lengths))
         cosines = self._network.cosines(embeddings)
         margins = train.margin * F.one_hot(batch.speakers, cosines.shape[1])
         return F.cross_entropy(train.scale * (cosines - margins), batch.speakers, label_smoothing=train.label_smoothing)
@@ -86,12 +69,16 @@ class SpeakerLearner:
         total = torch.zeros(2, dtype=torch.float64)
         order = np.argsort(self._val.sounds.lengths, kind="stable")  # of about one length: little is padded
         for part in np.array_split(order, -(-len(order) // self._train.batch_size)):
-            batch = self._val.fetch(part, self._device)
+            batch = self._batch(self._val, part)
             logits, _ = self._network(batch.samples, batch.lengths)
             loss = F.cross_entropy(logits, batch.speakers, reduction="sum")
             total += torch.stack([loss, (logits.argmax(1) == batch.speakers).sum()]).double().cpu()
         loss, correct = (total / len(self._val)).tolist()
         return {"val_loss": loss, "val_accuracy": correct}
+
+    def _batch(self, recordings: Recordings, positions: NDArray[np.int64]) -> Batch:
+        arrays = recordings.take(positions)
+        return Batch(*(torch.from_numpy(array).to(self._device, non_blocking=True) for array in arrays))
 
 
 def cropped(samples: Tensor, lengths: Tensor, length: int) -> tuple[Tensor, Tensor]:

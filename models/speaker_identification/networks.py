@@ -27,7 +27,7 @@ class SpeakerNetwork(nn.Module):
         self.scale = train.scale
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        embeddings = self.embedded(self.mel(samples, lengths), self.inside(samples, lengths))
+        embeddings = self.embedding(self.mel(samples, lengths), self.inside(samples, lengths))
         return self.scale * self.cosines(embeddings), embeddings
 
     def inside(self, samples: Tensor, lengths: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class SpeakerNetwork(nn.Module):
         place = torch.arange(samples.shape[1] // self.mel.hop, device=samples.device)
         return (place < self.mel.frames(lengths).clamp(min=1)[:, None]).float()
 
-    def embedded(self, spectrograms: Tensor, inside: Tensor) -> Tensor:
+    def embedding(self, spectrograms: Tensor, inside: Tensor) -> Tensor:
         """(N, dim), of length 1."""
         pooled = self.pool(*self.backbone(spectrograms, inside))
         return F.normalize(self.embed(self.dropout(self.norm(pooled))).float(), dim=1)

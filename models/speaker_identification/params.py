@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from models.common.audio.params import AudioAugment, AudioData
-from models.common.params import TrainParams
+from models.common.params import Dropout, LabelSmoothing, TrainParams
 
 
 class SpeakerData(AudioData):
@@ -34,13 +34,18 @@ class SpeakerTrain(TrainParams):
     margin: float = Field(default=0.2, ge=0, lt=1)  # of the cosine, AM-softmax; 0: plain softmax over cosines
     scale: float = Field(default=20.0, gt=0)  # times the cosine: the sharpness of the softmax
     crop_seconds: tuple[float, float] = (0.4, 2.0)  # a batch learns from stretches of one random length, from .. to
+    dropout: Dropout = 0.0  # before the embedding
+    label_smoothing: LabelSmoothing = 0.0
     augment: VoiceAugment = VoiceAugment()
+    compile: bool = False
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
 
     @model_validator(mode="after")
     def _stretches_have_a_length(self) -> Self:
         if not 0.1 <= self.crop_seconds[0] <= self.crop_seconds[1]:
             raise ValueError(f"crop_seconds {list(self.crop_seconds)} must rise, from 0.1 s or more")
-        if self.mixup:
-            raise ValueError("mixup is not done on voices; leave it at 0")
         return self
+
+
+Data = SpeakerData
+Train = SpeakerTrain

@@ -1,15 +1,18 @@
 """A program behind its own preprocessing: a voice in, its speaker and embedding out; two voices compared. No torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.audio.decoding import read_sound
+from models.common.audio.decoding import ACCEPT
+from models.common.classification.answers import class_answer
 from models.common.errors import BadExampleError
-from models.common.program.program import Program, softmax
-from models.speaker_identification.inputs import padded
+from models.common.program.program import Program
+from models.common.program.service import Service, class_probabilities, one_file
+from models.speaker_identification.preprocessing import recording
 
 
 class Predictor:
@@ -21,29 +24,23 @@ class Predictor:
         Raises UserError where the folder holds no readable program.
         """
         self._program = Program(program, threads)
-        given = self._program.spec.input
+        settings = self._program.spec.input
         self.labels = self._program.spec.labels
-        self.threshold = float(given["threshold"])
-        self._sample_rate, self._max_seconds = int(given["sample_rate"]), float(given["max_seconds"])
-
-    def answer(self, **form: bytes) -> dict[str, Any]:
-        """To one recording (audio) as `predict`, to two (first, second) as `verify`."""
-        return self.predict(form["audio"]) if "audio" in form else self.verify(form["first"], form["second"])
+        self.threshold = float(settings["threshold"])
+        self._sample_rate, self._max_seconds = int(settings["sample_rate"]), float(settings["max_seconds"])
 
     def predict(self, audio: bytes) -> dict[str, Any]:
-        """`label` (the speaker), `confidence`, `probabilities` by speaker, the most likely first, and `embedding`.
+        """Speaker, confidence, probabilities, the likeliest first, and embedding of one recording (WAV, FLAC, MP3, …).
 
         Raises BadExampleError saying why the bytes cannot be used as a recording.
         """
-        found = self._run(audio)
-        chances = zip(self.labels, softmax(found["logits"])[0].tolist(), strict=True)
-        ranked = {label: round(chance, 6) for label, chance in sorted(chances, key=lambda pair: -pair[1])}
-        label = next(iter(ranked))
-        embedding = [round(value, 6) for value in found["embedding"][0].tolist()]
-        return {"label": label, "confidence": ranked[label], "probabilities": ranked, "embedding": embedding}
+        outputs = self._run(audio)
+        embedding = [round(value, 6) for value in outputs["embedding"][0].tolist()]
+        return class_answer(self.labels, outputs["logits"][0]) | {"embedding": embedding}
 
     def verify(self, first: bytes, second: bytes) -> dict[str, Any]:
-        """`similarity` of two voices (the cosine of their embeddings), `same`: whether it reaches `threshold`.
+        """How similar two voices are (the cosine of their embeddings), from which threshold on they are called the
+        same, and whether these are.
 
         Raises BadExampleError saying why which of the two cannot be used.
         """
@@ -62,5 +59,18 @@ class Predictor:
             raise BadExampleError(f"{name}: {error}") from error
 
     def _run(self, audio: bytes) -> dict[str, NDArray[np.float32]]:
-        samples, lengths = padded([read_sound(audio, self._sample_rate, self._max_seconds)])
-        return self._program.run(samples=samples, lengths=lengths)
+        return self._program.run(**recording(audio, self._sample_rate, self._max_seconds))
+
+
+def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
+    """What must be answered to the example of this row: the probability of every speaker, and the embedding."""
+    return class_probabilities(row, labels) | {"embedding": [float(value) for value in row["embedding"]]}
+
+
+SERVICE = Service(
+    predictor=Predictor,
+    fields={"audio": ACCEPT},
+    form=one_file("audio"),
+    expected=expected,
+    further={"verify": {"first": ACCEPT, "second": ACCEPT}},
+)

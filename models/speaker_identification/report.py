@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from models.common.audio.verification import equal_error_rate, error_curve, pairs
 from models.common.data.batches import read_payloads
 from models.common.errors import UserError
 from models.common.kind import ReportJob, ReportSection
 from models.common.reporting import svg
 from models.common.reporting.audio import player, shown, sound_card, sound_grid, spectrogram
+from models.common.reporting.classification import mistakes
 from models.common.reporting.confusion import confusions
-from models.speaker_identification.verification import equal_error_rate, error_curve, pairs
 
 SHOWN_PAIRS = 6
-SHOWN_MISTAKES = 8
 LEAST, MOST = 0.001, 0.5  # error rates on the axes of the curve
 DOTS = 1_000  # recordings on the map
 COLOURS = ("#2563a6", "#b0392c", "#2c7a4b", "#99660a", "#6b4a8f", "#118a8a", "#c0568f", "#5d6673")
@@ -28,7 +28,7 @@ def report(job: ReportJob) -> list[ReportSection]:
         ReportSection("Verification", _verification(job)),
         ReportSection("Closest voices of two speakers", _closest(job)),
         ReportSection("A map of the voices", _map(job)),
-        ReportSection("Worst mistakes", _mistakes(job)),
+        ReportSection("Worst mistakes", mistakes(job, "recordings", sound_card, sound_grid)),
     ]
 
 
@@ -130,28 +130,6 @@ def _flattened(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     flat = centred @ axes[:2].T
     return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
-
-
-def _mistakes(job: ReportJob) -> str:
-    wrong = job.candidate[job.candidate["correct"] == 0].nlargest(SHOWN_MISTAKES, "loss")
-    if wrong.empty:
-        return "<p>None: every test recording was answered rightly.</p>"
-    payloads = _payloads(job, wrong)
-    if isinstance(payloads, str):
-        return payloads
-    files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
-    cards = [
-        sound_card(payload, _caption(row), f"{files.get(row['id'], '')} in {row['batch']}")
-        for row, payload in zip(wrong.to_dict("records"), payloads, strict=True)
-    ]
-    total = int((job.candidate["correct"] == 0).sum())
-    return f"<p>The {len(cards)} of {total:,} that were furthest from the truth.</p>{sound_grid(cards)}"
-
-
-def _caption(row: object) -> str:
-    told = {name: escape(str(row[name])) for name in ("label", "prediction")}  # type: ignore[index]
-    confidence = f'<span class="soft">{row["confidence"]:.2f}</span>'  # type: ignore[index]
-    return f"<b>{told['label']}</b> taken for <b>{told['prediction']}</b> {confidence}"
 
 
 def _payloads(job: ReportJob, rows: pd.DataFrame) -> list[bytes] | str:

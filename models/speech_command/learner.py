@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import augment_waveform, spec_augment
-from models.common.audio.decoding import fitted
 from models.common.data.decoded_cache import Ragged
 from models.common.training.freezing import LayerGroup
 from models.speech_command.networks import CommandNetwork
@@ -17,11 +16,10 @@ Batch = tuple[Tensor, Tensor]  # clips (N, T) int16, classes (N,) int64
 
 
 class Clips:
-    """Recordings as clips of one length, with their classes, by position; on the device as a whole: they are small."""
+    """Clips of one length with their classes, by position; on the device as a whole: they are small."""
 
-    def __init__(self, sounds: Ragged, classes: NDArray[np.int64], samples: int, device: torch.device) -> None:
-        clips = [fitted(sounds[place], samples) for place in range(len(sounds))]
-        self._clips = torch.from_numpy(np.stack(clips) if clips else np.empty((0, samples), np.int16)).to(device)
+    def __init__(self, clips: Ragged, classes: NDArray[np.int64], device: torch.device) -> None:
+        self._clips = torch.from_numpy(np.stack(clips.take(np.arange(len(clips))))).to(device)
         self._classes = torch.tensor(classes, device=device)
 
     def __len__(self) -> int:
@@ -29,8 +27,8 @@ class Clips:
 
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Those clips and classes, on the device."""
-        there = torch.from_numpy(positions).to(self._clips.device, non_blocking=True)
-        return self._clips[there], self._classes[there]
+        index = torch.from_numpy(positions).to(self._clips.device, non_blocking=True)
+        return self._clips[index], self._classes[index]
 
 
 class CommandLearner:
@@ -46,8 +44,7 @@ class CommandLearner:
         train: CommandTrain,
     ) -> None:
         self.network: nn.Module = network
-        self.groups = groups
-        self._commands = network
+        self._network, self.groups = network, groups
         self.examples = len(clips)
         self._clips, self._val, self._train = clips, val, train
         self._sample_rate = sample_rate
@@ -61,17 +58,17 @@ class CommandLearner:
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of an augmented, mixed-up batch, with smoothed labels."""
         clips, classes = batch
-        features = self.prepared(clips)
+        features = self.augmented(clips)
         if not self._train.mixup:
-            return self._loss(self._commands.judged(features), classes)
+            return self._loss(self._network.classify(features), classes)
         share = float(torch.distributions.Beta(self._train.mixup, self._train.mixup).sample())
         other = torch.randperm(len(classes), device=classes.device)
-        logits = self._commands.judged(share * features + (1 - share) * features[other])  # mixup, Zhang et al. 2018
+        logits = self._network.classify(share * features + (1 - share) * features[other])  # mixup, Zhang et al. 2018
         return share * self._loss(logits, classes) + (1 - share) * self._loss(logits, classes[other])
 
-    def prepared(self, clips: Tensor) -> Tensor:
-        """What the network judges, of clips varied and masked."""
-        features = self._commands.features(augment_waveform(clips, self._train.augment, self._sample_rate))
+    def augmented(self, clips: Tensor) -> Tensor:
+        """What the network classifies, of clips that are changed at random."""
+        features = self._network.features(augment_waveform(clips, self._train.augment, self._sample_rate))
         return spec_augment(features, self._train.augment) if features.ndim == 3 else features
 
     def evaluate(self) -> dict[str, float]:

@@ -19,13 +19,13 @@ class CommandNetwork(nn.Module):
     head: nn.Linear
 
     def forward(self, clips: Tensor) -> Tensor:
-        return self.judged(self.features(clips))
+        return self.classify(self.features(clips))
 
     def features(self, clips: Tensor) -> Tensor:
         """What SpecAugment masks and mixup mixes: spectrograms (N, mels, F), or the clips themselves."""
         raise NotImplementedError
 
-    def judged(self, features: Tensor) -> Tensor:
+    def classify(self, features: Tensor) -> Tensor:
         """Logits."""
         raise NotImplementedError
 
@@ -44,7 +44,7 @@ class MelNetwork(CommandNetwork):
         spectrograms: Tensor = self.mel(clips)
         return spectrograms
 
-    def judged(self, features: Tensor) -> Tensor:
+    def classify(self, features: Tensor) -> Tensor:
         frames, _ = self.backbone(features, torch.ones_like(features[:, 0]))
         logits: Tensor = self.head(self.dropout(frames.mean(2)))
         return logits
@@ -110,7 +110,7 @@ class BundleNetwork(CommandNetwork):
         centred = waves - waves.mean(1, keepdim=True)
         return centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
 
-    def judged(self, features: Tensor) -> Tensor:
+    def classify(self, features: Tensor) -> Tensor:
         frames, _ = self.model(features)
         logits: Tensor = self.head(self.dropout(frames.mean(1)))
         return logits

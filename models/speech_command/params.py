@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from models.common.audio.params import AudioAugment, AudioData
-from models.common.params import TrainParams
+from models.common.params import Dropout, LabelSmoothing, Mixup, TrainParams
 
 OWN_NETWORKS = ("mel_resnet", "bc_resnet", "crnn")  # the fastest to train first
 
@@ -16,6 +16,11 @@ class CommandData(AudioData):
     clip_seconds: float = Field(default=1.0, ge=0.1, le=30)  # heard at a time: shorter recordings get silence around
     # them, of longer ones the stretch with the most energy is taken
 
+    @property
+    def samples(self) -> int:
+        """Of a clip."""
+        return round(self.clip_seconds * self.sample_rate)
+
 
 class CommandTrain(TrainParams):
     """The `train` section."""
@@ -25,7 +30,11 @@ class CommandTrain(TrainParams):
     network: str = "mel_resnet"  # one of OWN_NETWORKS, or a torchaudio bundle by name: wav2vec2_base, hubert_base, …
     width: float = Field(default=1.0, gt=0)  # of our own networks: times the usual channels
     mels: int = Field(default=40, ge=8, le=128)  # bands of the log-mel spectrogram of our own networks
+    dropout: Dropout = 0.0  # before the head
+    label_smoothing: LabelSmoothing = 0.0
+    mixup: Mixup = 0.0
     augment: AudioAugment = AudioAugment()
+    compile: bool = False
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
 
     @model_validator(mode="after")
@@ -36,3 +45,7 @@ class CommandTrain(TrainParams):
                 " or set weights: none"
             )
         return self
+
+
+Data = CommandData
+Train = CommandTrain

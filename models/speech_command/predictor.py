@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from models.common.audio.decoding import fitted, read_sound
-from models.common.program.program import Program, softmax
+from models.common.audio.decoding import ACCEPT
+from models.common.classification.answers import class_answer
+from models.common.program.program import Program
+from models.common.program.service import Service, one_file
+from models.speech_command.preprocessing import clip
 
 
 class Predictor:
@@ -16,19 +19,18 @@ class Predictor:
         Raises UserError where the folder holds no readable program.
         """
         self._program = Program(program, threads)
-        given = self._program.spec.input
+        settings = self._program.spec.input
         self.labels = self._program.spec.labels
-        self._sample_rate, self._samples = int(given["sample_rate"]), int(given["samples"])
-        self._max_seconds = float(given["max_seconds"])
+        self._sample_rate, self._samples = int(settings["sample_rate"]), int(settings["samples"])
+        self._max_seconds = float(settings["max_seconds"])
 
     def predict(self, audio: bytes) -> dict[str, Any]:
-        """`label`, `confidence` (its probability) and `probabilities` by label, the most likely first.
+        """Label, confidence and probabilities of one recording (WAV, FLAC, MP3, OGG, Opus, …), the likeliest first.
 
         Raises BadExampleError saying why the bytes cannot be used as a recording.
         """
-        clip = fitted(read_sound(audio, self._sample_rate, self._max_seconds), self._samples)
-        logits = self._program.run(clips=clip[None])["logits"]
-        chances = zip(self.labels, softmax(logits)[0].tolist(), strict=True)
-        ranked = {label: round(chance, 6) for label, chance in sorted(chances, key=lambda pair: -pair[1])}
-        label = next(iter(ranked))
-        return {"label": label, "confidence": ranked[label], "probabilities": ranked}
+        samples = clip(audio, self._sample_rate, self._max_seconds, self._samples)
+        return class_answer(self.labels, self._program.run(clips=samples[None])["logits"][0])
+
+
+SERVICE = Service(Predictor, {"audio": ACCEPT}, one_file("audio"))

@@ -1,9 +1,9 @@
 """Spoken commands as data: which files are examples, and what is checked over all of them."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from models.common.audio.checks import audio_expectations
+from models.common.audio.checks import audio_expectations, inspect_sound
 from models.common.audio.decoding import EXTENSIONS
 from models.common.data.sources import Source, labelled_files
 from models.common.kind import Example, Expectation
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 def examples(source: Source, data: CommandData) -> Iterator[Example]:
     """A folder for each command, or files beside a metadata file."""
     return labelled_files(source, EXTENSIONS, data.columns)
+
+
+def inspect(example: Example, data: CommandData) -> dict[str, Any]:
+    """Length, rate, channels, level, clipping and offset of a recording that decodes whole.
+
+    Raises BadExampleError with the reason.
+    """
+    return inspect_sound(example.payload, data)
 
 
 def expectations(data: CommandData, manifest: "pd.DataFrame") -> list[Expectation]:

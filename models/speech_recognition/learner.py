@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import add_noise, random_gain, random_speed, spec_augment
+from models.common.audio.batching import padded
 from models.common.training.freezing import LayerGroup
 from models.common.transcripts.alignment import edit_distance
 from models.common.transcripts.ctc_decoding import BLANK, greedy, text_of
 from models.speech_recognition.dataset import Utterances
 from models.speech_recognition.networks import FULL_SCALE, Recogniser
 from models.speech_recognition.params import SpeechTrain
-from models.speech_recognition.preprocessing import padded, program_inputs
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,8 @@ class SpeechLearner:
         """Those, on the device."""
         letters = [utterances.letters[place] for place in positions]
         arrays = [
-            *program_inputs(utterances.sounds.take(positions)).values(),
-            padded(letters, np.int64),
-            np.array([len(row) for row in letters], np.int64),
+            *padded(utterances.sounds.take(positions)),
+            *padded(letters),
         ]
         fields = [torch.from_numpy(array) for array in arrays]
         if self._device.type == "cuda":

@@ -5,11 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from models.common.audio.batching import program_inputs
 from models.common.audio.decoding import ACCEPT, read_sound
 from models.common.program.program import Program
 from models.common.program.service import Service, one_file
 from models.common.transcripts.ctc_decoding import transcribe
-from models.speech_recognition.preprocessing import ProgramInput, program_inputs, unpadded
+from models.speech_recognition.preprocessing import ProgramInput, unpadded
 
 CLEAR = 1e-3  # margin of a text; with a smaller one another machine may answer the next best text
 

@@ -3,12 +3,11 @@
 Needs no torch. The bytes of a recording become samples in models/common/audio/decoding.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from models.common.errors import UserError
@@ -43,19 +42,6 @@ class ProgramInput:
     def usual_width(self) -> int:
         """Of the beam search that the evaluation and /predict do; 0: greedy."""
         return self.beam_width if self.decoder == "beam" else 0
-
-
-def program_inputs(sounds: Sequence[NDArray[np.int16]]) -> dict[str, NDArray[Any]]:
-    """samples (N, longest) int16, zeros behind each sound, and lengths (N,) int64."""
-    return {"samples": padded(sounds, np.int16), "lengths": np.array([len(sound) for sound in sounds], np.int64)}
-
-
-def padded(rows: Sequence[NDArray[Any]], dtype: type[np.integer]) -> NDArray[Any]:
-    """(N, longest), zeros behind each row."""
-    together = np.zeros((len(rows), max(map(len, rows))), dtype)
-    for number, row in enumerate(rows):
-        together[number, : len(row)] = row
-    return together
 
 
 def unpadded(outputs: Mapping[str, NDArray[Any]]) -> list[Frames]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from models.common.audio.batching import program_inputs
 from models.common.audio.cache import sounds
 from models.common.data.batches import COMMON_COLUMNS
 from models.common.kind import ScoreJob
@@ -13,7 +14,7 @@ from models.common.transcripts.alignment import align, edit_counts, edit_distanc
 from models.common.transcripts.ctc_decoding import Transcript, transcribe
 from models.common.transcripts.spelling import Spelling
 from models.speech_recognition import COLUMNS
-from models.speech_recognition.preprocessing import ProgramInput, program_inputs, unpadded
+from models.speech_recognition.preprocessing import ProgramInput, unpadded
 
 
 def score(job: ScoreJob) -> pd.DataFrame:

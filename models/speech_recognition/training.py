@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.common.audio.batching import program_inputs
 from models.common.audio.mel import HOP
 from models.common.errors import UserError
 from models.common.kind import TrainJob
@@ -22,7 +23,7 @@ from models.speech_recognition.dataset import Utterances, alphabet_of, utterance
 from models.speech_recognition.learner import SpeechLearner
 from models.speech_recognition.networks import Recogniser
 from models.speech_recognition.params import OWN_NETWORKS, SpeechData, SpeechTrain
-from models.speech_recognition.preprocessing import ProgramInput, program_inputs
+from models.speech_recognition.preprocessing import ProgramInput
 
 PROBES = 16  # validation recordings that network and program must agree on
 USUAL_SECONDS = 3.0  # what the program is timed with

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from models.common.errors import UserError
+from tasks.project.paths import home
 from tasks.project.registry import champion, fetch, versions
-from tasks.project.repository import home
 
 
 def champion_bento(root: Path, model: str, version: str | None = None) -> Path:

@@ -1,11 +1,16 @@
 """What a model's candidate would be made from, as one number: was this judged before?
 
+It covers the data, the params, the locked environment, the code that trains (what the DVC stages depend on) and the
+code that judges. A change in what only judges makes another fingerprint and leaves DVC's stages cached: the model is
+judged again and not trained again. What only shows counts for nothing.
+
 Reads git objects only, no file of the checkout and none of the data, so the answer takes a fraction of a second.
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,42 @@ from models.common.errors import RatchetError, UserError
 from tasks.project.registry import synchronise
 from tasks.project.repository import git, git_remote
 
+# What a verdict and a proven Bento come from, beside what the stages depend on; tests/test_structure.py keeps it whole.
+JUDGES = (
+    "tasks/evaluate.py",
+    "tasks/gating",
+    "tasks/judge.py",
+    "tasks/package.py",
+    "tasks/packaging/build.py",
+    "tasks/packaging/smoke_test.py",
+    "tasks/project/command.py",
+    "tasks/project/finite_json.py",
+    "tasks/project/imports.py",
+    "tasks/project/locks.py",
+    "tasks/project/params.py",
+    "tasks/project/paths.py",
+    "tasks/project/policy.py",
+    "tasks/project/repository.py",
+    "tasks/serve.py",
+    "models/common/errors.py",
+    "models/common/kind.py",
+    "models/common/params.py",
+    "models/common/audio",
+    "models/common/classification",
+    "models/common/data",
+    "models/common/image",
+    "models/common/objects",
+    "models/common/program",
+    "models/common/segmentation",
+    "models/common/transcripts",
+    "models/${item.kind}/__init__.py",
+    "models/${item.kind}/dataset.py",
+    "models/${item.kind}/params.py",
+    "models/${item.kind}/predictor.py",
+    "models/${item.kind}/preprocessing.py",
+    "models/${item.kind}/scoring.py",
+)
+SHOWS = re.compile(r"models/common/reporting/|models/\w+/report\.py$|tasks/report\b|tasks/validation/data_docs|flows/")
 NOT_INPUTS = ("schedule", "serve")  # sections of params.yaml that change neither the candidate nor its verdict
 
 
@@ -39,9 +80,9 @@ def inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
     if not pointers:
         raise UserError(f"{model} has no data yet at {revision}. Add some: ratchet add {model} SOURCE")
     stages = yaml.safe_load(git(root, "show", f"{commit}:dvc.yaml"))["stages"]
-    listing = git(root, "ls-tree", commit, "--", "dvc.yaml", *sorted(_dependencies(stages, model, section)))
+    files = _files(root, commit, ["dvc.yaml", *sorted(_dependencies(stages, model, section))])
     params = {key: value for key, value in section.items() if key not in NOT_INPUTS}
-    content = f"{listing}\n{json.dumps(params, sort_keys=True)}"
+    content = "\n".join(files) + f"\n{json.dumps(params, sort_keys=True)}"
     return Inputs(
         model=model,
         commit=commit,
@@ -124,12 +165,18 @@ def _pointers(root: Path, commit: str, model: str) -> list[str]:
 
 
 def _dependencies(stages: dict[str, Any], model: str, section: dict[str, Any]) -> set[str]:
-    """Paths that the model's stages depend on; outputs of other stages are not in git and drop out by themselves."""
+    """Paths that the model is trained and judged by; outputs of stages are not in git and drop out by themselves."""
     found = set()
-    for stage in stages.values():
-        for dependency in stage.get("do", stage).get("deps", []):
-            path = str(dependency).replace("${key}", model)
-            for key, value in section.items():
-                path = path.replace(f"${{item.{key}}}", str(value))
-            found.add(path)
+    trains = [dependency for stage in stages.values() for dependency in stage.get("do", stage).get("deps", [])]
+    for dependency in (*trains, *JUDGES):
+        path = str(dependency).replace("${key}", model)
+        for key, value in section.items():
+            path = path.replace(f"${{item.{key}}}", str(value))
+        found.add(path)
     return found
+
+
+def _files(root: Path, commit: str, paths: Sequence[str]) -> list[str]:
+    """Mode, hash and path of every file in these paths at the commit, but for those that only show."""
+    listing = git(root, "ls-tree", "-r", commit, "--", *paths).splitlines()
+    return [line for line in listing if not SHOWS.match(line.partition("\t")[2])]

@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 from models.common.errors import RatchetError, RegistryError
-from tasks.project.repository import dvc, dvc_setting, git, main_checkout
+from tasks.project.paths import main_checkout
+from tasks.project.repository import dvc, dvc_setting, git
 
 
 def fetch_output(root: Path, commit: str, path: str, into: Path) -> Path:

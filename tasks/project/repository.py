@@ -83,25 +83,6 @@ def dvc_each(root: Path, commands: Sequence[Sequence[str]], env: Mapping[str, st
     return done.stdout.strip()
 
 
-def main_checkout(root: Path) -> Path:
-    """The checkout that `root` is a worktree of, or `root`'s own top. UserError outside of git."""
-    try:
-        common = git(root, "rev-parse", "--path-format=absolute", "--git-common-dir")
-    except (RatchetError, NotADirectoryError, FileNotFoundError):
-        raise UserError(f"{root} is not in a git repository. Run ratchet in a clone of a Ratchet project.") from None
-    return Path(common).parent
-
-
-def home(root: Path) -> Path:
-    """`.ratchet/` of the main checkout: caches, locks and worktrees that all runs share. Not created here."""
-    if chosen := os.environ.get("RATCHET_HOME"):
-        return Path(chosen).absolute()
-    try:
-        return main_checkout(root) / ".ratchet"
-    except UserError:
-        return root / ".ratchet"
-
-
 def git_remote(root: Path) -> str | None:
     """The remote that shares this project: `git config ratchet.remote`, else origin, else None."""
     remotes = git(root, "remote").split()

@@ -7,7 +7,7 @@ import selectors
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from models.common.errors import DataBlockedError, PublishError, RatchetError, RegistryError, UserError
@@ -15,6 +15,7 @@ from tasks.project.repository import dvc, dvc_remote, environment
 from tasks.project.workspace import MARK
 
 Say = Callable[[str, bool], None]  # (a line of output, whether the terminal has shown it already)
+FIRST = {"train": ("initial_weights",)}  # stages that run with another one, before it
 BY_EXIT_CODE = {error.exit_code: error for error in (UserError, DataBlockedError, RegistryError, PublishError)}
 NOISE = re.compile(
     r"^(To track the changes|\s*git add|To enable auto staging|\s*dvc config core\.autostage|Use `dvc push`|$"
@@ -24,9 +25,10 @@ NOISE = re.compile(
 RUN_CACHE_WARNING = re.compile(rb"[^\n]*WARNING[^\n]*Failed to pull run cache[^\n]*\n")  # a first run has none yet
 
 
-def reproduce(tree: Path, stage: str, model: str, say: Say, env: Mapping[str, str] | None = None) -> bool:
+def reproduce(tree: Path, stage: str, model: str, say: Say) -> bool:
     """`dvc repro` of one stage; False when DVC knew its result already. `say` gets each line of output.
 
+    What training starts from is laid out right before it, in the same process: starting DVC takes a second or two.
     In a terminal the stage's progress bar shows, as its standard error is a terminal too. Raises the RatchetError
     that the stage ended with.
     """
@@ -34,10 +36,11 @@ def reproduce(tree: Path, stage: str, model: str, say: Say, env: Mapping[str, st
         _check_out_data(tree, model)
     # the first stage fetches what is missing, also for the later ones; without a remote that option only fails
     fetch = ["--pull"] if stage == "validate" and dvc_remote(tree) else ["--single-item"]
-    child = _Child([sys.executable, "-m", "dvc", "repro", *fetch, f"{stage}@{model}"], tree, env, say)
+    targets = [f"{name}@{model}" for name in (*FIRST.get(stage, ()), stage)]
+    child = _Child([sys.executable, "-m", "dvc", "repro", *fetch, *targets], tree, say)
     if child.follow():
         raise _failure(stage, child.said)
-    return any(line.startswith("> ") for line in child.said)
+    return any(line.startswith(f"> python -m tasks.{stage} ") for line in child.said)
 
 
 def _check_out_data(tree: Path, model: str) -> None:
@@ -50,7 +53,7 @@ def _check_out_data(tree: Path, model: str) -> None:
 class _Child:
     """A child process whose lines go to `say`, and whose standard error is a terminal where ours is."""
 
-    def __init__(self, command: list[str], cwd: Path, env: Mapping[str, str] | None, say: Say) -> None:
+    def __init__(self, command: list[str], cwd: Path, say: Say) -> None:
         self.said: list[str] = []
         self._say = say
         self._terminal = sys.stderr.isatty()
@@ -58,7 +61,7 @@ class _Child:
         self._process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=environment({**(env or {}), MARK: str(cwd), "PYTHONUNBUFFERED": "1"}),
+            env=environment({MARK: str(cwd), "PYTHONUNBUFFERED": "1"}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=theirs,

@@ -14,7 +14,8 @@ from pathlib import Path
 from models.common.errors import RatchetError
 from tasks.project.locks import lock_or_refuse
 from tasks.project.outputs import cache
-from tasks.project.repository import dvc_setting, git, home, main_checkout
+from tasks.project.paths import home, main_checkout
+from tasks.project.repository import dvc_setting, git
 
 MARK = "RATCHET_WORKSPACE"  # environment variable of every process that a run starts: whose it is
 

@@ -30,6 +30,9 @@ def read_metadata(path: str, payload: bytes, named: Mapping[str, str] | None = N
     A column whose name another one takes (`label`, where `speaker` is read as it) keeps its values as `given_label`.
     """
     text, encoding = _decoded(payload)
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path} line {line} holds a NUL byte, so it is damaged or no text; write it again as UTF-8")
     read = _jsonl if path.endswith(".jsonl") else _csv
     columns, rows, broken = read(path, text)
     wanted = dict(named or {})
@@ -64,7 +67,11 @@ def _decoded(payload: bytes) -> tuple[str, str]:
     if payload.startswith((b"\xff\xfe", b"\xfe\xff")):
         return payload.decode("utf-16", "replace"), "UTF-16"
     if b"\0" in payload[:200]:  # UTF-16 without its mark: every other byte of a Latin header is zero
-        return payload.decode("utf-16-be" if payload[:1] == b"\0" else "utf-16-le", "replace"), "UTF-16"
+        text = payload.decode("utf-16-be" if payload[:1] == b"\0" else "utf-16-le", "replace")
+        if (
+            sum(letter.isascii() for letter in text[:100]) > len(text[:100]) / 4
+        ):  # else it is something with a NUL in it
+            return text, "UTF-16"
     try:
         return payload.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError:

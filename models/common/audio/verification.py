@@ -52,8 +52,8 @@ def _drawn(start: Places, stop: Places, most: int) -> tuple[Places, Places]:
     counts = stop - start
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
-    numbers = np.arange(total)
-    if total > most:
+    numbers = np.arange(min(total, most))
+    if total > most:  # by number, never listed: 20,000 recordings have 200 million pairs
         numbers = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
     first = np.searchsorted(ends, numbers, "right")
     return first, start[first] + numbers - (ends - counts)[first] if total else first

@@ -1,17 +1,15 @@
-"""From the parts of an example to what the program takes: all the preprocessing there is outside of the graph.
+"""From the parts of an example to what the program takes: the same for training, evaluation and service. No torch."""
 
-Travels in Bentos and needs no torch: training, evaluation and service all call these.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.audio.decoding import fitted, read_sound
-from models.common.errors import UserError
+from models.common.audio.decoding import read_sound
+from models.common.errors import BadExampleError, UserError
 from models.common.image.decoding import decode, open_image
 
 PARTS = ("image", "audio")
@@ -37,20 +35,24 @@ class Sizes:
             raise UserError(f"program.json: input has no {error}, so it is no program of pictures with sound") from None
 
 
-def picture(payload: bytes | None, sizes: Sizes) -> NDArray[np.uint8]:
-    """(S, S, 3) uint8 RGB of one file's bytes; black where there is none. Raises BadExampleError."""
+def picture(payload: bytes | None, size: int, max_pixels: int) -> NDArray[np.uint8]:
+    """(size, size, 3) uint8 RGB of one file's bytes; black where there is none. Raises BadExampleError."""
     if payload is None:
-        return np.zeros((sizes.image_size, sizes.image_size, 3), np.uint8)
-    return decode(open_image(payload, sizes.max_pixels), sizes.image_size)
+        return np.zeros((size, size, 3), np.uint8)
+    return decode(open_image(payload, max_pixels), size)
 
 
-def sound(payload: bytes | None, sizes: Sizes) -> NDArray[np.int16]:
+def sound(payload: bytes | None, sample_rate: int, max_seconds: float) -> NDArray[np.int16]:
     """(T,) int16 of one file's bytes, as long as it is; of no samples where there is none. Raises BadExampleError."""
     if payload is None:
         return np.zeros(0, np.int16)
-    return read_sound(payload, sizes.sample_rate, sizes.max_seconds)
+    return read_sound(payload, sample_rate, max_seconds)
 
 
-def clip(samples: NDArray[np.int16], sizes: Sizes) -> NDArray[np.int16]:
-    """(samples,) int16: cut to the loudest part, or in the middle of silence."""
-    return fitted(samples, sizes.samples)
+@contextmanager
+def naming_part(part: str) -> Iterator[None]:
+    """A BadExampleError from inside says which half it is about."""
+    try:
+        yield
+    except BadExampleError as error:
+        raise BadExampleError(f"{part}: {error}") from error

@@ -1,0 +1,11 @@
+"""From the bytes of a recording to what the program takes: the same for training, evaluation and service. No torch."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.common.audio.decoding import fitted, read_sound
+
+
+def clip(payload: bytes, sample_rate: int, max_seconds: float, samples: int) -> NDArray[np.int16]:
+    """(samples,) int16 mono of one file's bytes. Raises BadExampleError saying why they cannot be used."""
+    return fitted(read_sound(payload, sample_rate, max_seconds), samples)

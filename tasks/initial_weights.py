@@ -1,0 +1,75 @@
+"""Stage `initial_weights`: lays out what training starts from. `python -m tasks.initial_weights MODEL`
+
+An input that DVC sees: else its cache might give back a training that began from another champion. Writes
+artifacts/<model>/initial_weights: origin.json, and weights.pt where params say `champion` or name a file. Runs each
+time, as only the registry knows whether the champion is still the same; so it imports nothing that takes long.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from models.common.errors import RatchetError, UserError
+from tasks.project import command, registry
+from tasks.project.params import Model, load_model
+
+
+def initial_weights(root: Path, name: str) -> None:
+    """Writes the folder anew. UserError where params name a file that is not there."""
+    model = load_model(root, name)
+    out = root / "artifacts" / name / "initial_weights"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    start = _lay_out(root, model, out / "weights.pt")
+    origin = {"weights": model.train.weights, "starts_from": start}
+    (out / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+    print(f"{name}: training starts from {start}")
+
+
+def _lay_out(root: Path, model: Model, into: Path) -> str:
+    """Copies the weights, if params ask for any; gives what training starts from, in a word."""
+    wanted = model.train.weights
+    if wanted == "none":
+        return "nothing"
+    if wanted in model.train.OWN_WEIGHTS:
+        return wanted  # the kind fetches them itself
+    if wanted == "champion":
+        return "the champion" if _copy_champion(root, model.name, into) else "nothing"
+    path = root / wanted
+    if not path.is_file():
+        allowed = ", ".join(["none", *model.train.OWN_WEIGHTS, "champion"])
+        raise UserError(
+            f"params.yaml: models.{model.name}.train.weights is '{wanted}', and there is no file {path}."
+            f" Allowed: {allowed}, or the path of a weights.pt"
+        )
+    shutil.copyfile(path, into)
+    return wanted
+
+
+def _copy_champion(root: Path, name: str, into: Path) -> bool:
+    """The weights of the champion that a run has brought already, else of the registry's; False where there is none."""
+    brought = root / "artifacts" / name / "champion"
+    if brought.exists():
+        _copy_weights(brought / "training", into)
+        return True
+    champion = registry.champion(root, name)
+    if champion is None:
+        print(f"warning: {name} has no champion to start from; its weights start from nothing", file=sys.stderr)
+        return False
+    with tempfile.TemporaryDirectory() as place:
+        _copy_weights(
+            registry.fetch(root, champion.commit, f"artifacts/{name}/training", Path(place) / "training"), into
+        )
+    return True
+
+
+def _copy_weights(training: Path, into: Path) -> None:
+    if not (training / "weights.pt").is_file():
+        raise RatchetError(f"The champion's {training} has no weights.pt to start from. Set other train.weights")
+    shutil.copyfile(training / "weights.pt", into)
+
+
+if __name__ == "__main__":
+    command.run(initial_weights)

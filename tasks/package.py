@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from models.common.errors import RatchetError, UserError
 from models.common.program.program import ProgramSpec
 from tasks.packaging.smoke_test import Question, prove
-from tasks.project.imports import closure, distributions, source_of, without_packages
+from tasks.project.imports import closure_without_packages, distributions, source_of, without_packages
 from tasks.project.locks import temporary_folder
 from tasks.project.params import Model, load_model
 from tasks.project.paths import home
@@ -138,8 +138,10 @@ def lay_out(params: Model, version: str, program: Path, golden: Sequence[Questio
 
 
 def carried_modules(kind: str) -> list[str]:
-    """What the service of a kind imports, directly or through other modules of ours."""
-    return sorted(without_packages(closure([f"models.{kind}.predictor", "models.common.program.bento_service"])))
+    """What the service of a kind imports, directly or through other modules of ours; packages come empty."""
+    return sorted(
+        without_packages(closure_without_packages([f"models.{kind}.predictor", "models.common.program.bento_service"]))
+    )
 
 
 def _copy_module(name: str, into: Path) -> None:

@@ -13,8 +13,8 @@ from pycocotools.cocoeval import COCOeval
 
 from models.common.objects.average_precision import (
     COLUMNS,
-    Detections,
-    Truth,
+    GroundTruth,
+    Predictions,
     average_precision,
     box_iou,
     mask_iou,
@@ -30,7 +30,7 @@ CLASSES = ("car", "dog", "sky")
 SIDE = 64
 
 
-def scene(random: np.random.Generator, ties: bool, crowds: bool) -> tuple[Truth, Detections]:
+def scene(random: np.random.Generator, ties: bool, crowds: bool) -> tuple[GroundTruth, Predictions]:
     """A picture with whole-numbered boxes; detections are jittered objects and noise."""
     count = int(random.integers(0, 7))
     boxes = np.hstack([corner := random.integers(0, 40, (count, 2)), corner + random.integers(4, 24, (count, 2))])
@@ -43,21 +43,21 @@ def scene(random: np.random.Generator, ties: bool, crowds: bool) -> tuple[Truth,
     names = np.concatenate([labels[again], random.choice(CLASSES, noise)])
     scores = random.random(len(names))
     return (
-        Truth(labels.tolist(), boxes.astype(float), crowd, crowd),
-        Detections(names.tolist(), np.vstack([found, stray]).astype(float), np.round(scores, 1) if ties else scores),
+        GroundTruth(labels.tolist(), boxes.astype(float), crowd, crowd),
+        Predictions(names.tolist(), np.vstack([found, stray]).astype(float), np.round(scores, 1) if ties else scores),
     )
 
 
-def scenes(count: int, seed: int, ties: bool = False, crowds: bool = False) -> list[tuple[Truth, Detections]]:
+def scenes(count: int, seed: int, ties: bool = False, crowds: bool = False) -> list[tuple[GroundTruth, Predictions]]:
     random = np.random.default_rng(seed)
     return [scene(random, ties, crowds) for _ in range(count)]
 
 
-def table(found: list[tuple[Truth, Detections]], iou: Any = box_iou) -> pd.DataFrame:
+def table(found: list[tuple[GroundTruth, Predictions]], iou: Any = box_iou) -> pd.DataFrame:
     return pd.DataFrame([row_columns(truth, seen, match(truth, seen, iou)) for truth, seen in found])
 
 
-def reference(found: list[tuple[Truth, Detections]], kind: str, regions: Any) -> np.ndarray[Any, Any]:
+def reference(found: list[tuple[GroundTruth, Predictions]], kind: str, regions: Any) -> np.ndarray[Any, Any]:
     """pycocotools' precision, (10, 101, classes), of boxes or masks; -1 for classes that have no object."""
     ground: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": []}
     ground["categories"] = [{"id": number, "name": name} for number, name in enumerate(CLASSES)]
@@ -113,8 +113,8 @@ def test_masks_are_counted_as_pycocotools_counts_them(crowds: bool) -> None:
 
     found = [
         (
-            Truth(truth.labels, [disc(box) for box in truth.regions], truth.crowd, truth.ignored),
-            Detections(seen.labels, [disc(box) for box in seen.regions], seen.scores),
+            GroundTruth(truth.labels, [disc(box) for box in truth.regions], truth.crowd, truth.ignored),
+            Predictions(seen.labels, [disc(box) for box in seen.regions], seen.scores),
         )
         for truth, seen in scenes(30, 7, crowds=crowds)
     ]
@@ -128,7 +128,7 @@ def test_only_the_surest_hundred_of_a_class_count() -> None:
     many = np.vstack([np.tile([40.0, 40, 50, 50], (120, 1)), box])
     scores = np.append(random.uniform(0.5, 1, 120), 0.1)
     none = np.zeros(1, bool)
-    found = [(Truth(["car"], box, none, none), Detections(["car"] * 121, many, scores))]
+    found = [(GroundTruth(["car"], box, none, none), Predictions(["car"] * 121, many, scores))]
     rows = table(found)
     assert len(rows["detected_label"][0]) == 100
     assert value(MAP, rows) == mean(reference(found, "bbox", as_box)) == 0
@@ -156,17 +156,17 @@ def test_classes_without_objects_in_a_resample_do_not_count() -> None:
 
 def test_a_class_that_is_never_found_counts_as_zero() -> None:
     flags = np.zeros(2, bool)
-    truth = Truth(["car", "dog"], np.array([[0.0, 0, 9, 9], [20, 20, 30, 30]]), flags, flags)
-    seen = Detections(["car"], np.array([[0.0, 0, 9, 9]]), np.array([0.9]))
+    truth = GroundTruth(["car", "dog"], np.array([[0.0, 0, 9, 9], [20, 20, 30, 30]]), flags, flags)
+    seen = Predictions(["car"], np.array([[0.0, 0, 9, 9]]), np.array([0.9]))
     assert value(MAP, table([(truth, seen)])) == pytest.approx(0.5)
 
 
 def test_a_difficult_object_is_neither_right_nor_wrong() -> None:
     boxes = np.array([[0.0, 0, 9, 9], [20, 20, 30, 30]])
-    truth = Truth(["car", "car"], boxes, np.zeros(2, bool), np.array([False, True]))
-    both = Detections(["car", "car"], boxes, np.array([0.5, 0.9]))
+    truth = GroundTruth(["car", "car"], boxes, np.zeros(2, bool), np.array([False, True]))
+    both = Predictions(["car", "car"], boxes, np.array([0.5, 0.9]))
     assert value(MAP, table([(truth, both)])) == pytest.approx(1.0)
-    one = Detections(["car"], boxes[:1], np.array([0.5]))
+    one = Predictions(["car"], boxes[:1], np.array([0.5]))
     assert value(MAP, table([(truth, one)])) == pytest.approx(1.0)
 
 

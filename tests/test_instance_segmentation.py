@@ -16,23 +16,31 @@ from pycocotools.cocoeval import COCOeval
 from pydantic import ValidationError
 from torchvision.models import get_model
 
-from models import instance_segmentation as kind
 from models.common.data.batches import read_manifest
-from models.common.errors import BadExampleError, UserError
+from models.common.errors import BadExampleError, RatchetError, UserError
 from models.common.image.letterbox import Canvas
-from models.common.kind import Example, ReportJob, TrainJob
-from models.common.objects import backbones
+from models.common.kind import Example, ReportJob, ScoreJob, TrainJob, load_kind
+from models.common.objects import backbones, weights
 from models.common.objects.annotations import Object, parse_target, write_target
+from models.common.objects.dataset import canvas_of, canvases
+from models.common.objects.detections import described, read_detections
+from models.common.objects.export import parity
 from models.common.objects.masks import Rle, encode, from_crop
-from models.instance_segmentation import networks, objects, weights
-from models.instance_segmentation.augmentation import boxes_around
+from models.common.program.program import Program
+from models.instance_segmentation import networks
+from models.instance_segmentation.learner import mask_targets
+from models.instance_segmentation.params import InstanceData, InstanceTrain
 from models.instance_segmentation.predictor import Predictor
-from models.instance_segmentation.training import learner
+from models.instance_segmentation.preprocessing import OUTPUTS
+from models.instance_segmentation.training import Job, build
+from tasks.package import carried_modules
+from tasks.project.imports import distributions
 from tests.batching import write_batch
 from tests.samples import instance_segmentation as sample
 from tests.test_masks import filled
 
-DATA = kind.Data(**sample.TINY["data"])
+kind = load_kind("instance_segmentation")
+DATA = InstanceData(**sample.TINY["data"])
 TRAIN = {**sample.TINY["train"], "epochs": 1, "warmup_epochs": 0}
 
 
@@ -76,26 +84,26 @@ def cat(mask: Rle | None, box: tuple[float, float, float, float] = (5, 5, 15, 15
 )
 def test_bad_masks_are_refused_in_one_line(found: Object, reason: str) -> None:
     with pytest.raises(BadExampleError) as refused:
-        kind.inspect(example(found), kind.Data(labels=("cat", "dog")))
+        kind.inspect(example(found), InstanceData(labels=("cat", "dog")))
     assert reason in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_what_is_no_picture_or_has_no_annotation_is_refused() -> None:
     with pytest.raises(BadExampleError, match="no annotation"):
-        kind.inspect(Example("a.png", picture()), kind.Data())
+        kind.inspect(Example("a.png", picture()), InstanceData())
     with pytest.raises(BadExampleError, match="not an image"):
-        kind.inspect(Example("a.png", b"text", target=b"{}"), kind.Data())
+        kind.inspect(Example("a.png", b"text", target=b"{}"), InstanceData())
     with pytest.raises(BadExampleError, match="annotated as 41 x 30 px"):
-        kind.inspect(example(width=41), kind.Data())
+        kind.inspect(example(width=41), InstanceData())
 
 
 def test_objects_are_counted_without_crowds() -> None:
     found = cat(block(5, 5, 15, 15)), cat(block(5, 5, 9, 9), (5, 5, 9, 9)), cat(block(5, 5, 7, 7), crowd=True)
-    seen = kind.inspect(example(*found), kind.Data(image_size=320))
+    seen = kind.inspect(example(*found), InstanceData(image_size=320))
     assert (seen["width"], seen["height"], seen["objects"], seen["classes"]) == (40, 30, 2, '{"cat": 2}')
     assert seen["smallest_object"] == pytest.approx(4 * 8)
-    nothing = kind.inspect(example(), kind.Data())
+    nothing = kind.inspect(example(), InstanceData())
     assert (nothing["objects"], nothing["classes"], nothing["smallest_object"]) == (0, "{}", None)
 
 
@@ -111,23 +119,23 @@ def test_what_is_checked_over_all_stands_in_the_manifest() -> None:
         "smallest_object": [20.0, None, None, 2.0],
     }
     manifest = pd.DataFrame(rows)
-    checks = {one.name: one for one in kind.expectations(kind.Data(), manifest)}
+    checks = {one.name: one for one in kind.expectations(InstanceData(), manifest)}
     assert manifest["lacks_no_class"].tolist() == [True, True, False, True]
     assert checks["test and val hold classes that are learnt"].severity == "block"
     assert checks["no more objects than are answered"].kwargs["max_value"] == 100
     assert np.isfinite(manifest["object_drift"]).all()
     for one in checks.values():
         assert one.kwargs["column"] in manifest
-    kind.expectations(kind.Data(), pd.DataFrame(rows | {"smallest_object": [None] * 4}))  # no object anywhere
+    kind.expectations(InstanceData(), pd.DataFrame(rows | {"smallest_object": [None] * 4}))  # no object anywhere
 
 
 def test_bad_params_are_refused() -> None:
     with pytest.raises(ValidationError, match="no imagenet weights"):
-        kind.Train(weights="imagenet")
-    with pytest.raises(ValidationError, match="mixup is not for networks"):
-        kind.Train(mixup=0.2)
+        InstanceTrain(weights="imagenet")
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        InstanceTrain(mixup=0.2)
     with pytest.raises(ValidationError, match="multiple of 32"):
-        kind.Data(image_size=100)
+        InstanceData(image_size=100)
 
 
 def test_the_samples_masks_come_back_as_they_were_drawn(tmp_path: Path) -> None:
@@ -150,7 +158,7 @@ def test_the_samples_masks_come_back_as_they_were_drawn(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Job:
     root = tmp_path_factory.mktemp("trained")
     write_batch(kind, root / "data", "first", sample.write_scenes(root / "delivery", 0, 16), DATA)
     job = make_job(root, root / "data")
@@ -158,18 +166,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     return job
 
 
-def make_job(root: Path, batches: Path, initial: Path | None = None, **train: Any) -> TrainJob:
+def make_job(root: Path, batches: Path, initial: Path | None = None, **train: Any) -> Job:
     manifest = read_manifest(batches)
-    settings = kind.Train(**{**TRAIN, **train})
+    settings = InstanceTrain(**{**TRAIN, **train})
     return TrainJob("m", DATA, settings, manifest, batches, root / "out", root / "home", initial, {"model": "m"})
 
 
 @pytest.fixture(scope="module")
-def table(trained: TrainJob) -> pd.DataFrame:
-    return kind.score(trained.out / "program", trained.manifest, trained.batches, trained.home)
+def table(trained: Job) -> pd.DataFrame:
+    return kind.score(ScoreJob(trained.out / "program", trained.manifest, trained.batches, trained.home))
 
 
-def test_the_program_says_what_the_network_says(trained: TrainJob) -> None:
+def test_the_program_says_what_the_network_says(trained: Job) -> None:
     summary = json.loads((trained.out / "training/summary.json").read_text())
     assert summary["parity_objects"] > 20
     assert summary["parity_alone"] <= 1
@@ -177,7 +185,20 @@ def test_the_program_says_what_the_network_says(trained: TrainJob) -> None:
     assert summary["parity_mask"] < 1e-3
 
 
-def test_the_program_takes_a_picture_in_which_there_is_nothing(trained: TrainJob) -> None:
+def test_a_program_that_answers_otherwise_is_refused(trained: Job, tmp_path: Path) -> None:
+    job = make_job(tmp_path, trained.batches, trained.out / "training/weights.pt", weights="champion")
+    learner = build(job, torch.device("cpu"))
+    single, program = learner.exportable(OUTPUTS), Program(trained.out / "program")
+    pictures = canvases(job.manifest.head(4), job.batches, job.home, canvas_of(DATA)).take(np.arange(4))
+    assert parity(single, program, pictures)["parity_objects"] > 0
+    predictor: Any = learner.network.get_submodule("roi_heads.mask_predictor.mask_fcn_logits")
+    with torch.no_grad():
+        predictor.bias += 0.5
+    with pytest.raises(RatchetError, match=r"differs from the network: .* masks by up to 0"):
+        parity(single, program, pictures)
+
+
+def test_the_program_takes_a_picture_in_which_there_is_nothing(trained: Job) -> None:
     spoiled = Predictor(trained.out / "program")
     out = io.BytesIO()
     Image.new("RGB", (300, 20), "black").save(out, "png")
@@ -189,7 +210,7 @@ def test_the_program_takes_a_picture_in_which_there_is_nothing(trained: TrainJob
         assert 0 <= y1 < y2 <= 20
 
 
-def test_mask_average_precision_is_that_of_pycocotools(trained: TrainJob, table: pd.DataFrame) -> None:
+def test_mask_average_precision_is_that_of_pycocotools(trained: Job, table: pd.DataFrame) -> None:
     labels = ("four", "one", "zero")
     ground: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
     ground["categories"] = [{"id": number, "name": name} for number, name in enumerate(labels)]
@@ -219,25 +240,27 @@ def test_mask_average_precision_is_that_of_pycocotools(trained: TrainJob, table:
     assert [ours["map"], ours["map50"], ours["map75"]] == pytest.approx(judged.stats[:3].tolist(), abs=1e-9)
 
 
-def targets(job: TrainJob) -> list[bytes]:
+def targets(job: Job) -> list[bytes]:
     from models.common.data.batches import read_payloads
 
     return read_payloads(job.batches, job.manifest, "target")
 
 
-def test_the_service_answers_what_the_evaluation_saw(trained: TrainJob, table: pd.DataFrame) -> None:
+def test_the_service_answers_what_the_evaluation_saw(trained: Job, table: pd.DataFrame) -> None:
     from models.common.data.batches import read_payloads
 
     predictor = Predictor(trained.out / "program")
     rows = table.head(6)
     answers = []
     for row, payload in zip(rows.to_dict("records"), read_payloads(trained.batches, rows), strict=True):
-        answers.append(json.loads(json.dumps(predictor.predict(**kind.form(payload)))))
-        told = kind.expected({str(key): value for key, value in row.items()}, predictor.labels)
+        answers.append(json.loads(json.dumps(predictor.predict(**kind.SERVICE.form(payload)))))
+        told = kind.SERVICE.expected({str(key): value for key, value in row.items()}, predictor.labels)
         assert len(told["objects"]) == len(answers[-1]["objects"])
-        assert kind.differs(told, answers[-1], 1e-4) == ""
+        assert kind.SERVICE.differs(told, answers[-1], 1e-4) == ""
     assert any(answer["objects"] for answer in answers)
-    assert "is missing" in kind.differs({"threshold": 0.05, "objects": answers[0]["objects"]}, {"objects": []}, 1e-3)
+    assert "is missing" in kind.SERVICE.differs(
+        {"threshold": 0.05, "objects": answers[0]["objects"]}, {"objects": []}, 1e-3
+    )
     for one in answers[0]["objects"]:
         mask = Rle(*one["mask"]["size"], one["mask"]["counts"])
         lines = [list(zip(line[::2], line[1::2], strict=True)) for line in one["polygons"]]
@@ -247,10 +270,12 @@ def test_the_service_answers_what_the_evaluation_saw(trained: TrainJob, table: p
 def test_an_answer_with_another_mask_differs() -> None:
     one = {"label": "cat", "score": 0.9, "box": [5.0, 5.0, 15.0, 15.0], "mask": block(5, 5, 15, 15).coco}
     told = {"threshold": 0.5, "objects": [one]}
-    assert kind.differs(told, {"objects": [one]}, 1e-4) == ""
+    assert kind.SERVICE.differs(told, {"objects": [one]}, 1e-4) == ""
     for change in ({"mask": block(5, 5, 15, 9).coco}, {"score": 0.8}, {"label": "dog"}):
-        assert "was not expected" in kind.differs({"threshold": 0.5, "objects": []}, {"objects": [one | change]}, 1e-4)
-        assert "cat (0.9000) at (5.0, 5.0, 15.0, 15.0) is missing" in kind.differs(
+        assert "was not expected" in kind.SERVICE.differs(
+            {"threshold": 0.5, "objects": []}, {"objects": [one | change]}, 1e-4
+        )
+        assert "cat (0.9000) at (5.0, 5.0, 15.0, 15.0) is missing" in kind.SERVICE.differs(
             told, {"objects": [one | change]}, 1e-4
         )
 
@@ -263,21 +288,21 @@ def test_boxes_and_masks_are_in_px_of_the_photo() -> None:
         "labels": np.array([1, 0]),
         "masks": np.ones((2, 28, 28), np.float32),
     }
-    seen = objects.found(outputs, canvas, 128, 64)  # on the canvas 64 x 32: the second one is in the grey edge
+    seen = read_detections(outputs, canvas, 128, 64)  # on the canvas 64 x 32: the second one is in the grey edge
     assert seen.boxes.tolist() == [[32, 16, 64, 48]]
-    (answer,) = objects.described(seen, ("cat", "dog"), 0.5)
+    (answer,) = described(seen, ("cat", "dog"), 0.5)
     assert (answer["label"], answer["score"]) == ("dog", 0.5)
     assert answer["polygons"] == [[32, 16, 64, 16, 64, 48, 32, 48]]
     assert seen.rle(0) == block(32, 16, 64, 48, 128, 64)
 
 
-def test_weights_of_a_class_that_was_known_go_on(trained: TrainJob, tmp_path: Path) -> None:
+def test_weights_of_a_class_that_was_known_go_on(trained: Job, tmp_path: Path) -> None:
     saved = torch.load(trained.out / "training/weights.pt", weights_only=True)
     saved["labels"] = ["seven", "one", "four"]  # as if the network had been trained on those
     torch.save(saved, tmp_path / "weights.pt")
     job = make_job(tmp_path, trained.batches, tmp_path / "weights.pt", weights="champion")
-    pupil = learner(job, torch.device("cpu"))
-    state, before = pupil.network.state_dict(), saved["state"]
+    learner = build(job, torch.device("cpu"))
+    state, before = learner.network.state_dict(), saved["state"]
     key = "roi_heads.box_predictor.bbox_pred.weight"
     assert torch.equal(state[key][0:4], before[key][0:4])  # background
     assert torch.equal(state[key][4:8], before[key][12:16])  # four
@@ -285,12 +310,12 @@ def test_weights_of_a_class_that_was_known_go_on(trained: TrainJob, tmp_path: Pa
     assert not torch.equal(state[key][12:16], before[key][4:8])  # zero is new
     assert torch.equal(state["backbone.body.stem.0.weight"], before["backbone.body.stem.0.weight"])
     with pytest.raises(UserError, match="does not fit the network"):
-        learner(
+        build(
             make_job(tmp_path, trained.batches, tmp_path / "weights.pt", weights="champion", width=16),
             torch.device("cpu"),
         )
     with pytest.raises(UserError, match="holds a maskrcnn-small, params say maskrcnn-resnet18"):
-        learner(
+        build(
             make_job(tmp_path, trained.batches, tmp_path / "weights.pt", weights="champion", backbone="resnet18"),
             torch.device("cpu"),
         )
@@ -300,9 +325,9 @@ def test_weights_of_a_class_that_was_known_go_on(trained: TrainJob, tmp_path: Pa
 def test_a_classifiers_weights_fill_the_whole_trunk(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given = get_model(backbone, weights=None).state_dict()
     monkeypatch.setattr(weights, "imagenet_weights", lambda name: given if name == backbone else {})
-    train = kind.Train(backbone=backbone, weights="imagenet")
+    train = InstanceTrain(backbone=backbone, weights="imagenet")
     network = networks.build(train, DATA, 2)
-    weights.load_initial(network, [], train, ("cat", "dog"), None)
+    networks.load_initial(network, train, DATA, ("cat", "dog"), None)
     prefix = "features." if backbone.startswith("mobilenet") else ""
     for key, value in backbones.trunk_of(network).state_dict().items():
         assert torch.equal(value, given[prefix + key]), key
@@ -313,25 +338,24 @@ def test_a_classifiers_weights_fill_the_whole_trunk(backbone: Any, monkeypatch: 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large"])
 def test_every_backbone_learns_and_answers(backbone: Any) -> None:
     torch.manual_seed(0)
-    network = networks.build(kind.Train(backbone=backbone, anchor=16), DATA, 2)
-    segmenter = networks.Segmenter(network)
-    masks = torch.zeros(1, 64, 64, dtype=torch.uint8)
-    masks[:, 10:30, 10:30] = 1
+    network = networks.build(InstanceTrain(backbone=backbone, anchor=16), DATA, 2)
+    detector = networks.detector(network)
+    masks = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
+    masks[..., 10:30, 10:30] = 1
     pictures = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8)
-    inputs = segmenter.scaled(pictures.float())
-    loss = segmenter.losses(inputs, [boxes_around(masks)], [torch.tensor([1])], [masks])
+    loss = detector.losses(detector.scaled(pictures.float()), mask_targets(masks, torch.tensor([[1]])))
     loss.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss)
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert not without
     network.eval()
     with torch.inference_mode():
-        (answer,) = segmenter(pictures)
+        (answer,) = detector(pictures)
     assert answer["masks"].shape[1:] == (28, 28)
     assert (answer["labels"] >= 0).all()
 
 
-def test_the_report_shows_curves_and_masks(trained: TrainJob, table: pd.DataFrame) -> None:
+def test_the_report_shows_curves_and_masks(trained: Job, table: pd.DataFrame) -> None:
     job = ReportJob(table, table, ("four", "one", "zero"), trained.manifest, trained.batches)
     found = {section.title: section.html for section in kind.report(job)}
     assert list(found) == ["Precision and recall", "Objects by class", "Worst pictures"]
@@ -341,10 +365,16 @@ def test_the_report_shows_curves_and_masks(trained: TrainJob, table: pd.DataFram
     assert "dvc pull" in kind.report(gone)[2].html
 
 
-def test_training_needs_objects_and_something_to_validate_with(trained: TrainJob, tmp_path: Path) -> None:
+def test_training_needs_objects_and_something_to_validate_with(trained: Job, tmp_path: Path) -> None:
     manifest = trained.manifest.assign(classes="{}")
     with pytest.raises(UserError, match="no training picture has any"):
         kind.train(TrainJob("m", DATA, trained.train, manifest, trained.batches, tmp_path, tmp_path, None, {}))
     manifest = trained.manifest.assign(split="train")
     with pytest.raises(UserError, match="No picture of the validation split has an object"):
         kind.train(TrainJob("m", DATA, trained.train, manifest, trained.batches, tmp_path, tmp_path, None, {}))
+
+
+def test_the_bento_needs_only_what_its_predictor_imports() -> None:
+    modules = carried_modules("instance_segmentation")
+    assert "models.common.params" not in modules
+    assert not distributions(modules) & {"pycocotools", "pydantic", "pandas", "torch"}

@@ -7,9 +7,9 @@ import pytest
 import torch
 from pycocotools import mask as drawn
 
+from models.common.objects.augmentation import augment_masks, boxes_around
 from models.common.objects.masks import encode, from_crop, outlines, paste, read_rle
-from models.instance_segmentation.augmentation import augmented, boxes_around
-from models.instance_segmentation.params import Augment
+from models.common.objects.params import Augment
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
@@ -76,7 +76,7 @@ def test_masks_move_with_their_pictures() -> None:
     masks[:, :, 20:44, 16:40] = 1
     pictures = (masks[:, 0, :, :, None] * 255).expand(-1, -1, -1, 3)
     augment = Augment(horizontal_flip=True, vertical_flip=True, scale=0.4, shift=0.1, brightness=0, contrast=0)
-    seen, moved, classes = augmented(pictures, masks, torch.zeros(8, 1, dtype=torch.int64), augment, torch.zeros(3))
+    seen, moved, classes = augment_masks(pictures, masks, torch.zeros(8, 1, dtype=torch.int64), augment, torch.zeros(3))
     assert (classes == 0).all()
     assert len({tuple(box) for box in boxes_around(moved)[:, 0].tolist()}) > 4
     bright = seen[..., 0] >= 127.5
@@ -91,7 +91,7 @@ def test_objects_of_which_too_little_is_left_are_not_to_be_found() -> None:
     masks[:, 1, 12:20, 12:20] = 1
     augment = Augment(horizontal_flip=False, scale=0, shift=0.2, brightness=0, contrast=0)
     pictures = torch.zeros(16, 32, 32, 3, dtype=torch.uint8)
-    _, moved, classes = augmented(pictures, masks, torch.zeros(16, 2, dtype=torch.int64), augment, torch.zeros(3))
+    _, moved, classes = augment_masks(pictures, masks, torch.zeros(16, 2, dtype=torch.int64), augment, torch.zeros(3))
     area = moved.flatten(2).sum(2)
     assert (classes[:, 1] == 0).all()
     assert ((classes[:, 0] == -1) == (area[:, 0] < 0.3 * 64)).all()

@@ -16,23 +16,30 @@ from pycocotools import coco as pycoco
 from pycocotools.cocoeval import COCOeval
 from pydantic import ValidationError
 
-from models import object_detection as kind
 from models.common.data.batches import read_payloads
 from models.common.errors import BadExampleError, RatchetError, UserError
 from models.common.image.letterbox import Canvas
-from models.common.kind import Example
+from models.common.kind import Example, ReportJob, ScoreJob, load_kind
 from models.common.objects.annotations import Object, write_target
-from models.common.objects.dataset import annotations
+from models.common.objects.augmentation import augment_boxes
+from models.common.objects.dataset import annotations, canvas_of, canvases
+from models.common.objects.detections import Detections
+from models.common.objects.detector import SinglePicture
+from models.common.objects.export import parity, write_detector
+from models.common.objects.params import BoxAugment
 from models.common.program.program import Program, ProgramSpec
 from models.object_detection import networks, scoring, training
-from models.object_detection.augment import augmented
-from models.object_detection.params import Augment, DetectionData, DetectionTrain
-from models.object_detection.pictures import Found
+from models.object_detection.params import DetectionData, DetectionTrain
 from models.object_detection.predictor import Predictor
-from models.object_detection.weights import load_initial
+from models.object_detection.preprocessing import OUTPUTS
+from models.object_detection.training import Job
+from tasks.package import carried_modules
+from tasks.project.imports import distributions
 from tests import detecting
+from tests.batching import write_batch
 from tests.samples import object_detection as sample
 
+kind = load_kind("object_detection")
 DATA = DetectionData(image_size=(128, 96), score_threshold=0.1, max_boxes=30)
 CPU = torch.device("cpu")
 
@@ -41,8 +48,8 @@ CPU = torch.device("cpu")
 def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty scenes, delivered as VOC, and eight more to be tested on, as COCO."""
     root = tmp_path_factory.mktemp("scenes")
-    detecting.write_batch(root / "data", "a", sample.write_voc(root / "voc", 0, 40), DATA)
-    detecting.write_batch(root / "data", "b", sample.write_coco(root / "coco", 40, 48), DATA, "test")
+    write_batch(kind, root / "data", "a", sample.write_voc(root / "voc", 0, 40), DATA)
+    write_batch(kind, root / "data", "b", sample.write_coco(root / "coco", 40, 48), DATA, "test")
     return root / "data"
 
 
@@ -50,14 +57,14 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(batches: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     settings = {"width": 16, "epochs": 7, "batch_size": 4, "learning_rate": 0.01, "augment": {"horizontal_flip": False}}
     job = detecting.job(tmp_path_factory.mktemp("trained"), batches, DATA, **settings)
-    training.train(job)
+    kind.train(job)
     return job
 
 
 @pytest.fixture(scope="module")
 def table(trained: Any) -> pd.DataFrame:
     rows = trained.manifest[trained.manifest["split"] == "test"]
-    return scoring.score(trained.out / "program", rows, trained.batches, trained.home)
+    return kind.score(ScoreJob(trained.out / "program", rows, trained.batches, trained.home))
 
 
 def test_training_learns_and_leaves_a_program_that_agrees(trained) -> None:
@@ -66,7 +73,7 @@ def test_training_learns_and_leaves_a_program_that_agrees(trained) -> None:
     assert {"val_loss", "val_map", "val_map50"} <= set(history)
     assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
     assert summary["best_epoch"] == history["val_map50"].idxmax() + 1
-    assert summary["parity_boxes"] > 50
+    assert summary["parity_objects"] > 50
     assert summary["parity_max_abs_diff"] < 1e-4
     assert summary["parity_box_px"] < 0.01
     spec = ProgramSpec.load(trained.out / "program")
@@ -77,26 +84,24 @@ def test_training_learns_and_leaves_a_program_that_agrees(trained) -> None:
 def test_validation_counts_what_evaluation_counts(trained) -> None:
     history = pd.read_csv(trained.out / "training" / "history.csv")
     rows = trained.manifest[trained.manifest["split"] == "val"]
-    scored = scoring.score(trained.out / "program", rows, trained.batches, trained.home)
-    assert scoring.summary(scored, ("four", "one", "zero"))["map50"] == pytest.approx(
-        history["val_map50"].max(), abs=0.05
-    )
+    scored = kind.score(ScoreJob(trained.out / "program", rows, trained.batches, trained.home))
+    assert kind.summary(scored, ("four", "one", "zero"))["map50"] == pytest.approx(history["val_map50"].max(), abs=0.05)
 
 
-def test_a_program_that_answers_otherwise_is_refused(trained, batches) -> None:
+def test_a_program_that_answers_otherwise_is_refused(trained: Job, batches: Path) -> None:
     job = replace(
         trained,
         initial=trained.out / "training" / "weights.pt",
         train=trained.train.model_copy(update={"weights": "champion"}),
     )
-    network = training.learner(job, CPU).network.eval()
-    whole = networks.Single(networks.Detector(network, job.train))
-    pictures = training.canvases(job.manifest.head(2), batches, job.home, training.canvas_of(DATA)).take(np.arange(2))
-    assert training.parity(whole, Program(job.out / "program"), pictures)["parity_boxes"] > 0
+    learner = training.build(job, CPU)
+    single = learner.exportable(OUTPUTS)
+    pictures = canvases(job.manifest.head(2), batches, job.home, canvas_of(DATA)).take(np.arange(2))
+    assert parity(single, Program(job.out / "program"), pictures)["parity_objects"] > 0
     with torch.no_grad():
-        network.head.classification_head.cls_logits.bias += 0.3  # type: ignore[union-attr,operator]
+        learner.network.head.classification_head.cls_logits.bias += 0.3  # type: ignore[union-attr,operator]
     with pytest.raises(RatchetError, match=r"differs from the network: boxes by up to .* are in one answer alone"):
-        training.parity(whole, Program(job.out / "program"), pictures)
+        parity(single, Program(job.out / "program"), pictures)
 
 
 def test_map_is_what_pycocotools_says_of_the_same_boxes(table, trained) -> None:
@@ -111,7 +116,7 @@ def test_map_is_what_pycocotools_says_of_the_same_boxes(table, trained) -> None:
         judged.evaluate()
         judged.accumulate()
         judged.summarize()
-    summary = scoring.summary(table, ("four", "one", "zero"))
+    summary = kind.summary(table, ("four", "one", "zero"))
     assert [summary[name] for name in ("map", "map50", "map75")] == pytest.approx(judged.stats[:3].tolist(), abs=1e-9)
     assert summary["map50"] > 0
 
@@ -139,8 +144,8 @@ def test_the_service_answers_what_the_evaluation_found(table, trained) -> None:
     rows = trained.manifest[trained.manifest["split"] == "test"]
     told = 0
     for row, payload in zip(table.to_dict("records"), read_payloads(trained.batches, rows), strict=True):
-        expected, answer = kind.expected(row, predictor.labels), predictor.predict(payload)
-        assert kind.differs(expected, answer, 1e-4) == ""
+        expected, answer = kind.SERVICE.expected(row, predictor.labels), predictor.predict(payload)
+        assert kind.SERVICE.differs(expected, answer, 1e-4) == ""
         assert (answer["width"], answer["height"]) == (128, 96)
         assert all(one["score"] >= 0.1 for one in answer["objects"])
         told += len(answer["objects"])
@@ -166,7 +171,7 @@ def test_agreement_forgives_close_calls_and_nothing_else() -> None:
     expected = {"threshold": 0.5, "objects": [one]}
 
     def said(*objects: dict[str, Any]) -> str:
-        return kind.differs(expected, {"objects": list(objects)}, 1e-3)
+        return kind.SERVICE.differs(expected, {"objects": list(objects)}, 1e-3)
 
     close = {"label": "dog", "score": 0.505, "box": [0.0, 0.0, 9.0, 9.0]}
     assert said(one) == said(one, close) == said(one | {"score": 0.9005}) == ""
@@ -176,7 +181,7 @@ def test_agreement_forgives_close_calls_and_nothing_else() -> None:
     assert "is missing" in said(one | {"box": [60.0, 10.0, 90.0, 50.0]})
     assert "is missing" in said(one | {"label": "dog"})
     assert "was not expected" in said(one, close | {"score": 0.6})
-    assert kind.differs(expected, {"error": "?"}, 1e-3) == "{'error': '?'} instead of objects"
+    assert kind.SERVICE.differs(expected, {"error": "?"}, 1e-3) == "{'error': '?'} instead of objects"
 
 
 def test_every_box_stays_on_its_object_through_augmentation() -> None:
@@ -189,8 +194,8 @@ def test_every_box_stays_on_its_object_through_augmentation() -> None:
         pictures[place, y : y + 30, x : x + 40] = 255
         boxes[place, 0] = torch.tensor([x, y, x + 40, y + 30])
     classes = torch.tensor([[0, -1]] * count)
-    look = Augment(vertical_flip=True, scale=0.4, shift=0.2, brightness=0, contrast=0)
-    changed, moved, kept = augmented(pictures, boxes, classes, look, torch.zeros(3))
+    look = BoxAugment(vertical_flip=True, scale=0.4, shift=0.2, brightness=0, contrast=0)
+    changed, moved, kept = augment_boxes(pictures, boxes, classes, look, torch.zeros(3))
     seen = 0
     for picture, box, label in zip(changed, moved[:, 0], kept[:, 0], strict=True):
         if label < 0:
@@ -209,7 +214,9 @@ def test_a_mosaic_cuts_boxes_where_it_cuts_pictures() -> None:
     torch.manual_seed(1)
     pictures = torch.full((8, 64, 64, 3), 255, dtype=torch.uint8)
     boxes, classes = torch.tensor([[[0.0, 0, 64, 64]]] * 8), torch.arange(8)[:, None]
-    _, moved, kept = augmented(pictures, boxes, classes, Augment(mosaic=1.0, brightness=0, contrast=0), torch.zeros(3))
+    _, moved, kept = augment_boxes(
+        pictures, boxes, classes, BoxAugment(mosaic=1.0, brightness=0, contrast=0), torch.zeros(3)
+    )
     areas = torch.where(kept >= 0, (moved[..., 2:] - moved[..., :2]).prod(-1), 0).sum(1)
     assert (kept >= 0).any()
     assert (areas <= 64 * 64 + 1).all()  # quarters do not overlap
@@ -222,21 +229,23 @@ def test_a_canvas_keeps_the_aspect_or_stretches_and_boxes_come_back() -> None:
     Image.new("RGB", (200, 100), "white").save(out, "png")
     for keep, inner in ((True, (64, 32)), (False, (64, 64))):
         canvas = Canvas(64, 64, keep, 10**6)
-        pixels, size = canvas.laid(out.getvalue())
+        pixels, size = canvas.letterbox(out.getvalue())
         assert (size, canvas.inner(*size)) == ((200, 100), inner)
         assert (pixels[: inner[1]] == 255).all()
         assert (pixels[inner[1] :] == (124, 116, 104)).all()
         box = np.array([[20.0, 10.0, 100.0, 90.0]], np.float32)
-        assert canvas.lifted(box * canvas.scale(*size), *size) == pytest.approx(box)
-    assert canvas.lifted(np.array([[-5.0, 0, 99, 99]], np.float32), 200, 100).tolist() == [[0, 0, 200, 100]]
+        assert canvas.to_image_coordinates(box * canvas.scale(*size), *size) == pytest.approx(box)
+    assert canvas.to_image_coordinates(np.array([[-5.0, 0, 99, 99]], np.float32), 200, 100).tolist() == [
+        [0, 0, 200, 100]
+    ]
 
 
-def test_a_rotated_photo_is_laid_as_it_is_shown() -> None:
+def test_a_rotated_photo_is_letterboxed_as_it_is_shown() -> None:
     out = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (80, 40), "white").save(out, "jpeg", exif=exif)
-    pixels, size = Canvas(64, 64, True, 10**6).laid(out.getvalue())
+    pixels, size = Canvas(64, 64, True, 10**6).letterbox(out.getvalue())
     assert size == (40, 80)
     assert (pixels[:, :32] > 250).all()
     assert not (pixels[:, 32:] > 250).any()
@@ -310,7 +319,7 @@ def test_expectations_see_a_class_that_is_tested_but_never_learnt_and_boxes_of_a
         ({"image_size": 100}, "multiple of 32"),
         ({"weights": "imagenet"}, "backbone: small has no imagenet weights"),
         ({"weights": "coco"}, "there are no coco weights of fcos-small; there are of: ssdlite, retinanet-resnet50"),
-        ({"mixup": 0.2}, "mixup is not for detectors"),
+        ({"mixup": 0.2}, "mixup\n  Extra inputs are not permitted"),
         ({"backbone": "vgg"}, "'small', 'resnet18'"),
     ],
 )
@@ -335,7 +344,7 @@ def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path, batches
         ),
     ):
         with pytest.raises(UserError, match=said):
-            training.train(replace(job, manifest=rows))
+            kind.train(replace(job, manifest=rows))
 
 
 SMALL = [{"network": "retinanet"}, {"network": "fasterrcnn"}]
@@ -356,23 +365,21 @@ LARGE = [
 def test_each_detector_trains_and_its_program_agrees(design, tmp_path, batches) -> None:
     job = detecting.job(tmp_path, batches, DATA, **design, epochs=1, warmup_epochs=0, dropout=0.1)
     few = pd.concat([rows.head(6) for _, rows in job.manifest.groupby("split")])
-    training.train(replace(job, manifest=few))
-    scored = scoring.score(job.out / "program", few[few["split"] == "test"], batches, job.home)
+    kind.train(replace(job, manifest=few))
+    scored = kind.score(ScoreJob(job.out / "program", few[few["split"] == "test"], batches, job.home))
     assert set(scored["detected_label"].explode().dropna()) <= {"four", "one", "zero"}
     network = networks.build(job.train, DATA, 3).eval()
     with torch.no_grad():
         for layer in networks.class_layers(job.train, network):
             layer.bias += 3.0  # type: ignore[operator,assignment]  # sure enough of something to be compared
-    whole = networks.Single(networks.Detector(network, job.train)).eval()
-    canvas = training.canvas_of(DATA)
-    pictures = training.canvases(few, batches, job.home, canvas).take(np.arange(4))
-    spec = ProgramSpec.load(job.out / "program")
-    training.export(whole, torch.from_numpy(pictures[:1]), spec, job)
-    assert training.parity(whole, Program(job.out / "program"), pictures)["parity_boxes"] > 0
+    single = SinglePicture(networks.detector(network, job.train), OUTPUTS).eval()
+    pictures = canvases(few, batches, job.home, canvas_of(DATA)).take(np.arange(4))
+    write_detector(single, pictures[:1], ProgramSpec.load(job.out / "program"), job.out / "program")
+    assert parity(single, Program(job.out / "program"), pictures)["parity_objects"] > 0
 
 
 def design_of(**given: Any) -> DetectionTrain:
-    return DetectionTrain(**{"width": 8, **given})
+    return DetectionTrain(**{"weights": "champion", "width": 8, **given})
 
 
 def write_weights(path: Path, train: DetectionTrain, labels: list[str]) -> dict[str, torch.Tensor]:
@@ -396,7 +403,7 @@ def test_a_champions_classes_keep_their_rows_when_a_class_is_added(tmp_path, des
     before = write_weights(tmp_path / "w.pt", train, ["cat", "dog"])
     network = networks.build(train, DATA, 3)
     fresh = network.state_dict()[layer].clone()
-    load_initial(network, networks.class_layers(train, network), train, ("ape", "cat", "dog"), tmp_path / "w.pt")
+    networks.load_initial(network, train, ("ape", "cat", "dog"), tmp_path / "w.pt")
     first = networks.first_label(train)
     rows = (-1, 3 + first, after)
     new, old, own = (
@@ -419,7 +426,7 @@ def test_weights_of_another_design_are_refused(tmp_path) -> None:
     ):
         network = networks.build(train, DATA, 1)
         with pytest.raises(UserError, match=said):
-            load_initial(network, networks.class_layers(train, network), train, ("cat",), tmp_path / "w.pt")
+            networks.load_initial(network, train, ("cat",), tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize(
@@ -431,7 +438,7 @@ def test_weights_that_cannot_be_downloaded_say_which_file_to_put_where(monkeypat
     train = design_of(weights=weights, **design)
     network = networks.build(train, DATA, 2)
     with pytest.raises(UserError, match=r"could not be downloaded .* put .*\.pth \(from https"):
-        load_initial(network, networks.class_layers(train, network), train, ("a", "b"), None)
+        networks.load_initial(network, train, ("a", "b"), None)
 
 
 def test_a_frozen_trunk_stays_and_the_rest_learns(tmp_path, batches) -> None:
@@ -439,18 +446,20 @@ def test_a_frozen_trunk_stays_and_the_rest_learns(tmp_path, batches) -> None:
     state = write_weights(tmp_path / "w.pt", train, ["four", "one", "zero"])
     settings = {"weights": "champion", "unfreeze": "head", "epochs": 1, "warmup_epochs": 0}
     job = replace(detecting.job(tmp_path, batches, DATA, **settings), initial=tmp_path / "w.pt")
-    training.train(replace(job, manifest=pd.concat([rows.head(6) for _, rows in job.manifest.groupby("split")])))
+    kind.train(replace(job, manifest=pd.concat([rows.head(6) for _, rows in job.manifest.groupby("split")])))
     after = torch.load(job.out / "training" / "weights.pt", weights_only=True)["state"]
     same = {name for name in state if torch.equal(state[name], after[name])}
     assert all(name in same for name in state if name.startswith("backbone.body."))
     assert not same & {"backbone.fpn.inner_blocks.0.0.weight", "head.regression_head.bbox_reg.weight"}
 
 
-def test_an_objects_fate_is_told() -> None:
+def test_a_row_says_of_each_object_whether_it_was_found_or_taken_for_something_else() -> None:
     truth = kind_annotation(
         Object("cat", (0, 0, 20, 20)), Object("dog", (30, 0, 50, 20)), Object("cat", (0, 26, 20, 46))
     )
-    seen = Found(
+    seen = Detections(
+        64,
+        48,
         np.array([[0, 0, 20, 21], [30, 0, 50, 20], [30, 0, 49, 20]], np.float32),
         np.array([0.9, 0.8, 0.4], np.float32),
         np.array([0, 0, 1]),
@@ -460,7 +469,7 @@ def test_an_objects_fate_is_told() -> None:
     assert row["object_score"] == pytest.approx([0.9, 0.4, 0.0])
     assert row["object_taken_for"] == ["", "cat", ""]
     table = pd.DataFrame([row | {"threshold": 0.5}])
-    told = scoring.summary(table, ("cat", "dog"))
+    told = kind.summary(table, ("cat", "dog"))
     assert (told["recall"], told["precision"], told["recall_small"]) == (1 / 3, 1 / 2, 1 / 3)
     assert told["ap50_dog"] == pytest.approx(1.0)
 
@@ -469,3 +478,31 @@ def kind_annotation(*objects: Object) -> Any:
     from models.common.objects.annotations import parse_target
 
     return parse_target(write_target(64, 48, objects))
+
+
+def test_weights_of_coco_are_known_to_the_stage_that_trains() -> None:
+    train = DetectionTrain(network="ssdlite", weights="coco")
+    assert train.weights in train.OWN_WEIGHTS
+    assert "pretrained" not in train.OWN_WEIGHTS  # a source that this kind would silently ignore
+
+
+def test_the_report_shows_curves_tables_and_the_worst_pictures(trained: Job, table: pd.DataFrame) -> None:
+    labels = ("four", "one", "zero")
+    worst = {section.title: section.html for section in kind.report(report_job(trained, table, labels))}
+    assert list(worst) == ["Precision and recall", "Objects by class", "Objects by size", "Worst pictures"]
+    assert worst["Precision and recall"].count("<svg") == 3
+    assert worst["Objects by class"].count("<tr>") == 4
+    assert "found by the champion" in worst["Objects by size"]
+    assert 0 < worst["Worst pictures"].count("<image") <= 8
+    gone = replace(report_job(trained, table, labels), champion=None, batches=trained.batches / "elsewhere")
+    assert "dvc pull" in kind.report(gone)[3].html
+
+
+def report_job(trained: Job, table: pd.DataFrame, labels: tuple[str, ...]) -> ReportJob:
+    return ReportJob(table, table, labels, trained.manifest, trained.batches)
+
+
+def test_the_bento_needs_only_what_its_predictor_imports() -> None:
+    modules = carried_modules("object_detection")
+    assert "models.common.params" not in modules
+    assert not distributions(modules) & {"pycocotools", "pydantic", "pandas", "torch"}

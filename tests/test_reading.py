@@ -144,7 +144,7 @@ def test_a_png_that_breaks_off_is_refused_wherever_its_size_is_asked_for() -> No
     with pytest.raises(BadExampleError, match="cannot be decoded"):
         shown_size(open_image(whole.getvalue()[:2000], 10_000))
     with pytest.raises(BadExampleError, match="cannot be decoded"):
-        Canvas(32, 32, True, 10_000).laid(whole.getvalue()[:2000])
+        Canvas(32, 32, True, 10_000).letterbox(whole.getvalue()[:2000])
 
 
 def test_pictures_opened_in_several_threads_leave_the_filters_of_warnings_as_they_were() -> None:

@@ -5,11 +5,10 @@ list with `boxes` (D, 4) in px of the input, `scores` (D,), `labels` (D,) and `m
 the surest first. Its class 0 is the background, ours begin at 1.
 """
 
-import functools
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -17,8 +16,9 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from models.common.image.normalisation import Normalised
 from models.common.objects import backbones
+from models.common.objects.detector import Detector
+from models.common.objects.weights import fill_from_file, fill_trunk
 from models.instance_segmentation.params import InstanceData, InstanceTrain
 
 LEAST_SCORE = 0.05  # objects below it are not even evaluated: they cost time and hardly any average precision
@@ -46,57 +46,31 @@ def build(train: InstanceTrain, data: InstanceData, classes: int) -> nn.Module:
         if name in answering:
             layer.register_forward_hook(backbones.in_full_precision)
     if train.dropout:
-        box_predictor = network.get_submodule("roi_heads.box_predictor")
-        box_predictor.register_forward_pre_hook(functools.partial(_drop, train.dropout))
+        backbones.add_dropout([network.get_submodule("roi_heads.box_predictor")], train.dropout)
     return network
 
 
 def class_layers(train: InstanceTrain, data: InstanceData, network: nn.Module) -> list[nn.Module]:
     """The layers whose shape depends on the number of classes."""
-    two, three = (backbones.hollow(lambda count: _maskrcnn(train, count, data), classes) for classes in (2, 3))
-    return backbones.class_layers(network, two, three)
+    return backbones.class_layers(network, lambda classes: _maskrcnn(train, classes, data))
 
 
-class Segmenter(nn.Module):
-    """A network with its preprocessing: pictures (N, H, W, 3) uint8 -> what was found, labels from 0."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.normalised = Normalised(network)
-
-    def forward(self, pictures: Tensor) -> list[dict[str, Tensor]]:
-        """For each picture boxes (D, 4), scores (D,), labels (D,) and masks (D, 28, 28) of probabilities."""
-        answers: list[dict[str, Tensor]] = self.normalised(pictures)
-        return [each | {"labels": each["labels"] - 1, "masks": each["masks"][:, 0]} for each in answers]
-
-    def losses(self, inputs: Tensor, boxes: list[Tensor], classes: list[Tensor], masks: list[Tensor]) -> Tensor:
-        """The sum of the network's losses.
-
-        inputs: (N, 3, H, W), scaled. Of each picture boxes (M, 4) in px, classes (M,) int64, masks (M, H, W) uint8.
-        """
-        targets = [
-            {"boxes": each, "labels": numbers + 1, "masks": drawn}
-            for each, numbers, drawn in zip(boxes, classes, masks, strict=True)
-        ]
-        parts: dict[str, Tensor] = self.normalised.network(inputs, targets)
-        return torch.stack([part.float() for part in parts.values()]).sum()
-
-    def scaled(self, pictures: Tensor) -> Tensor:
-        """(N, H, W, 3) float in 0..255 -> (N, 3, H, W), normalised."""
-        return self.normalised.scaled(pictures)
+def detector(network: nn.Module) -> Detector:
+    """A network with its preprocessing."""
+    return Detector(network, first_label=1)
 
 
-class Single(nn.Module):
-    """One picture at a time, as it is exported: (1, H, W, 3) uint8 -> boxes, scores, labels, masks."""
+def load_initial(
+    network: nn.Module, train: InstanceTrain, data: InstanceData, labels: tuple[str, ...], initial: Path | None
+) -> None:
+    """Fills `network` as `train.weights` says, from the file `initial` where that is the champion's or a path.
 
-    def __init__(self, segmenter: Segmenter) -> None:
-        super().__init__()
-        self.segmenter = segmenter
-
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(D, 4), (D,), (D,), (D, 28, 28)."""
-        answer = self.segmenter(pictures)[0]
-        return answer["boxes"], answer["scores"], answer["labels"], answer["masks"]
+    Raises UserError where the weights cannot be had or are another network's.
+    """
+    if train.weights == "imagenet":
+        fill_trunk(network, train.backbone)
+    elif initial:
+        fill_from_file(network, class_layers(train, data, network), train.design, labels, initial, background=True)
 
 
 def _maskrcnn(train: InstanceTrain, classes: int, data: InstanceData) -> nn.Module:
@@ -131,7 +105,3 @@ def _small_heads(classes: int) -> dict[str, Any]:
         "mask_predictor": MaskRCNNPredictor(SMALL, SMALL, classes + 1),
         **SMALL_SAMPLES,
     }
-
-
-def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(nn.functional.dropout(each, share, layer.training) for each in inputs)

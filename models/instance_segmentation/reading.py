@@ -5,22 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.common.data.class_counts import read_counts, write_counts
-from models.common.data.drift import batch_drift
+from models.common.data.class_counts import write_counts
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError
-from models.common.image.checks import inspect_image, photo_expectations
 from models.common.image.decoding import EXTENSIONS
 from models.common.kind import Example, Expectation
-from models.common.objects.annotations import Annotation, check_objects, parse_target
+from models.common.objects.annotations import Annotation
+from models.common.objects.checks import inspect_annotated, object_expectations
 from models.common.objects.masks import Rle
 from models.common.objects.reading import annotated_pictures
 from models.instance_segmentation.params import InstanceData
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SMALLEST = 4.0  # px
 
 
 def examples(source: Source, data: InstanceData) -> Iterator[Example]:  # noqa: ARG001
@@ -35,16 +32,10 @@ def inspect(example: Example, data: InstanceData) -> dict[str, Any]:
     smallest_object, in px of the network's input, the square root of the area of the smallest one (None: none).
     Raises BadExampleError.
     """
-    if example.target is None:
-        raise BadExampleError("it has no annotation")
-    seen = inspect_image(example.payload, data)
-    annotation = parse_target(example.target)
-    size = (seen["width"], seen["height"])
-    check_objects(annotation, size, data.labels)
-    areas = check_masks(annotation, size, data.outside)
-    scale = min(data.size[0] / size[0], data.size[1] / size[1])
+    columns, annotation, scale = inspect_annotated(example, data)
+    areas = check_masks(annotation, (columns["width"], columns["height"]), data.outside)
     wanted = areas[~annotation.ignored]
-    return seen | {
+    return columns | {
         "objects": len(wanted),
         "classes": write_counts(annotation.counts),
         "smallest_object": float(np.sqrt(wanted.min()) * scale) if len(wanted) else None,
@@ -86,47 +77,4 @@ def expectations(data: InstanceData, manifest: "pd.DataFrame") -> list[Expectati
 
     Adds the columns that they look at to `manifest`.
     """
-    sizes: pd.Series[float] = np.log2(manifest["smallest_object"].astype(float).clip(lower=1)).round()  # type: ignore[assignment]
-    manifest["object_drift"] = batch_drift(manifest["batch"], sizes)
-    manifest["lacks_no_class"] = _lacks_no_class(manifest)
-    between = "ExpectColumnValuesToBeBetween"
-    return [
-        *photo_expectations(data, manifest),
-        Expectation(
-            name="no more objects than are answered",
-            expectation=between,
-            kwargs={"column": "objects", "max_value": data.max_objects},
-            severity="warn",
-            means=f"a picture has more objects than the {data.max_objects} that one answer holds; raise max_objects",
-        ),
-        Expectation(
-            name="objects are large enough to be seen",
-            expectation=between,
-            kwargs={"column": "smallest_object", "min_value": SMALLEST},
-            severity="warn",
-            means=f"an object is under {SMALLEST:g} px in the network's input, too little to find; raise image_size",
-        ),
-        Expectation(
-            name="test and val hold classes that are learnt",
-            expectation="ExpectColumnValuesToBeInSet",
-            kwargs={"column": "lacks_no_class", "value_set": [True]},
-            severity="block",
-            means="a test or val picture holds a class of which no training picture has an object;"
-            " add training pictures of it, or remove it",
-        ),
-        Expectation(
-            name="object sizes as before",
-            expectation=between,
-            kwargs={"column": "object_drift", "max_value": data.max_drift},
-            severity="warn",
-            means=f"no batch moves the spread of object sizes by over max_drift (PSI {data.max_drift}) from the data"
-            " version without it; see whether it comes from another camera or another annotator",
-        ),
-    ]
-
-
-def _lacks_no_class(manifest: "pd.DataFrame") -> list[bool]:
-    classes = [set(read_counts(text)) for text in manifest["classes"]]
-    training = manifest["split"] == "train"
-    learnt = set[str]().union(*(found for found, mine in zip(classes, training, strict=True) if mine))
-    return [found <= learnt for found in classes]
+    return object_expectations(data, manifest, "object", "objects", data.max_objects)

@@ -6,7 +6,9 @@ begin at `first_label`: some count the background as class 0.
 """
 
 import functools
+import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +25,11 @@ from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, 
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from models.common.image.normalisation import Normalised
+from models.common.errors import UserError
+from models.common.image.imagenet import imagenet_weights
 from models.common.objects import backbones
+from models.common.objects.detector import Detector
+from models.common.objects.weights import BACKGROUND, fill_detector, fill_from_file, fill_trunk
 from models.object_detection.params import DetectionData, DetectionTrain
 
 LEAST_SCORE = 0.02  # boxes below it are not even evaluated: they cost time and hardly any average precision
@@ -47,8 +52,7 @@ def build(train: DetectionTrain, data: DetectionData, classes: int) -> nn.Module
     for layer in _answering(network):
         layer.register_forward_hook(backbones.in_full_precision)
     if train.dropout:
-        for layer in class_layers(train, network):
-            layer.register_forward_pre_hook(functools.partial(_drop, train.dropout))
+        backbones.add_dropout(class_layers(train, network), train.dropout)
     return network.requires_grad_(requires_grad=True)
 
 
@@ -57,66 +61,67 @@ def first_label(train: DetectionTrain) -> int:
     return int(train.network in ("ssdlite", "fasterrcnn"))
 
 
-def head(network: nn.Module) -> list[nn.Module]:
-    """All that is not the trunk that ImageNet's weights would fill: what is new in another task."""
-    backbone, trunk = network.get_submodule("backbone"), trunk_of(network)
-    return [part for part in (*backbone.children(), *network.children()) if part not in (trunk, backbone)]
-
-
-def trunk_of(network: nn.Module) -> nn.Module:
-    """The layers of a classifier."""
-    backbone = network.get_submodule("backbone")
-    return backbone.get_submodule("features" if hasattr(backbone, "features") else "body")
-
-
 def class_layers(train: DetectionTrain, network: nn.Module) -> list[nn.Module]:
     """The layers whose shape depends on the number of classes."""
-    with torch.device("meta"):
-        two, three = (BUILDERS[train.network](train, count, {}).state_dict() for count in (2, 3))
-    owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
-    return [network.get_submodule(owner) for owner in owners]
+    return backbones.class_layers(network, lambda classes: BUILDERS[train.network](train, classes, {}))
 
 
-class Detector(nn.Module):
-    """A network with its preprocessing: pictures (N, H, W, 3) uint8 -> what was found, labels from 0."""
-
-    def __init__(self, network: nn.Module, train: DetectionTrain) -> None:
-        super().__init__()
-        self.normalised = Normalised(network)
-        self.first = first_label(train)
-        if train.network == "ssdlite":  # torchvision trained it on -1..1
-            self.normalised.shift.fill_(-1.0)
-            self.normalised.factor.fill_(1 / 127.5)
-
-    def forward(self, pictures: Tensor) -> list[dict[str, Tensor]]:
-        """For each picture boxes (D, 4), scores (D,) and labels (D,)."""
-        answers: list[dict[str, Tensor]] = self.normalised(pictures)
-        return [answer | {"labels": answer["labels"] - self.first} for answer in answers]
-
-    def losses(self, pictures: Tensor, boxes: list[Tensor], classes: list[Tensor]) -> Tensor:
-        """The detector's losses, summed. pictures: (N, 3, H, W), scaled; boxes (M, 4), px, and classes (M,) of each."""
-        targets = [
-            {"boxes": each, "labels": numbers + self.first} for each, numbers in zip(boxes, classes, strict=True)
-        ]
-        parts: dict[str, Tensor] = self.normalised.network(pictures, targets)
-        return torch.stack([part.float() for part in parts.values()]).sum()
-
-    def scaled(self, pictures: Tensor) -> Tensor:
-        """(N, H, W, 3) float in 0..255 -> (N, 3, H, W) with the mean and deviation that the network is used to."""
-        return self.normalised.scaled(pictures)
+def detector(network: nn.Module, train: DetectionTrain) -> Detector:
+    """A network with its preprocessing."""
+    found = Detector(network, first_label(train))
+    if train.network == "ssdlite":  # torchvision trained it on -1..1
+        found.normalised.shift.fill_(-1.0)
+        found.normalised.factor.fill_(1 / 127.5)
+    return found
 
 
-class Single(nn.Module):
-    """A detector for one picture at a time, as it is exported: (1, H, W, 3) uint8 -> boxes, scores, labels."""
+def load_initial(network: nn.Module, train: DetectionTrain, labels: tuple[str, ...], initial: Path | None) -> None:
+    """Fills `network` as `train.weights` says, from the file `initial` where that is the champion's or a path.
 
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
+    Raises UserError where the weights cannot be had or are another network's.
+    """
+    background = first_label(train) == 1
+    if train.weights == "imagenet" and train.network == "ssdlite":
+        _fill_ssdlite(network)
+    elif train.weights == "imagenet":
+        fill_trunk(network, train.backbone)
+    elif train.weights == "coco":
+        state, rows = _coco(train)
+        ours = [BACKGROUND] * background + list(labels)
+        fill_detector(network, class_layers(train, network), state, rows, ours, "COCO's weights")
+    elif initial:
+        layers = class_layers(train, network)
+        fill_from_file(network, layers, train.design, labels, initial, background=background)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(D, 4), (D,), (D,)."""
-        answer = self.detector(pictures)[0]
-        return answer["boxes"], answer["scores"], answer["labels"]
+
+def _fill_ssdlite(network: nn.Module) -> None:
+    """ImageNet's weights of its trunk, whose layers are named otherwise and whose last blocks are half as wide: those
+    that fit."""
+    state, trunk = imagenet_weights("mobilenet_v3_large"), backbones.trunk_of(network)
+    own, given = trunk.state_dict(), [key for key in state if key.startswith("features.")]
+    fitting = {
+        mine: state[theirs] for mine, theirs in zip(own, given, strict=False) if own[mine].shape == state[theirs].shape
+    }
+    trunk.load_state_dict(fitting, strict=False)
+
+
+def _coco(train: DetectionTrain) -> tuple[dict[str, Tensor], list[str]]:
+    """A detector's weights and what the rows of its class layers stand for."""
+    from torchvision.models import get_model, get_model_weights
+
+    name = {"ssdlite": "ssdlite320_mobilenet_v3_large"}.get(train.network, f"{train.network}_{train.backbone}_fpn")
+    weights = get_model_weights(name).DEFAULT
+    file = weights.url.rpartition("/")[2]
+    place = f"{torch.hub.get_dir()}/checkpoints/{file}"
+    try:
+        state = get_model(name, weights=weights, progress=False).state_dict()
+    except OSError as error:  # URLError, timeouts and refused connections are OSErrors
+        raise UserError(
+            f"COCO weights of {name} could not be downloaded ({error}); put {file} (from {weights.url}) at {place}"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{place} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
+    return state, [BACKGROUND, *weights.meta["categories"][1:]]  # row 0 is nothing, also where there is no background
 
 
 def _ssdlite(_train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.Module:
@@ -190,7 +195,3 @@ def _answering(network: nn.Module) -> list[nn.Module]:
     """The layers whose outputs losses and boxes are computed from."""
     names = ("head", "rpn.head", "roi_heads.box_predictor")
     return [module for name, module in network.named_modules() if name in names]
-
-
-def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(nn.functional.dropout(each, share, layer.training) for each in inputs)

@@ -1,61 +1,28 @@
 """Params of object detection beyond those that every kind shares."""
 
-from typing import Annotated, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.params import DataParams, Section, Share, TrainParams
-
-STRIDE = 32  # px: how far the trunks shrink a picture; sides that are no multiple would shift the grid of answers
-Side = Annotated[int, Field(ge=32, le=2048, multiple_of=STRIDE)]
+from models.common.objects.params import BoxAugment, ObjectData, ObjectTrain
 
 
-class DetectionData(DataParams):
+class DetectionData(ObjectData):
     """The `data` section: what size pictures are given to the network in, and which are refused."""
 
-    image_size: Side | tuple[Side, Side] = 320  # px: width and height, or both; multiples of 32
-    keep_aspect: bool = True  # a picture of another shape gets a grey edge to the right or below; false: stretched
-    max_pixels: int = Field(default=50_000_000, ge=64)  # of one picture as delivered; more is quarantined
-    min_side: int = Field(default=16, ge=1)  # px; smaller pictures are quarantined
-    near_duplicate_bits: int = Field(default=1, ge=0, le=8)  # differing bits of the 64-bit perceptual hash
-    score_threshold: Share = 0.5  # the service answers boxes from this score on; evaluation sees all
-    nms_iou: Share = 0.5  # of two boxes of a class that overlap by more, the one with the lower score goes
     max_boxes: int = Field(default=100, ge=1, le=1000)  # answered for one picture
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, px."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
-
-class Augment(Section):
-    """Random changes to training pictures and their boxes, a whole batch at once on the device. 0 or false: off."""
-
-    horizontal_flip: bool = True
-    vertical_flip: bool = False  # where there is no above and below: microscopes, satellites
-    scale: float = Field(default=0.25, ge=0, lt=1)  # larger or smaller by up to this share
-    shift: float = Field(default=0.1, ge=0, le=0.5)  # by up to this share of the side; what leaves the picture is cut
-    brightness: float = Field(default=0.2, ge=0, le=1)
-    contrast: float = Field(default=0.2, ge=0, le=1)
-    mosaic: Share = 0.0  # share of batches in which each picture is put together from quarters of four
-
-
-NETWORKS = ("ssdlite", "retinanet", "fcos", "fasterrcnn")
-BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "mobilenet_v3_large")
 COCO = ("ssdlite", "retinanet-resnet50", "fcos-resnet50", "fasterrcnn-resnet50")  # designs that torchvision trained
 
 
-class DetectionTrain(TrainParams):
-    """The `train` section."""
+class DetectionTrain(ObjectTrain):
+    """The `train` section; the network `ssdlite` has a backbone and anchors of its own."""
+
+    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet", "coco")
 
     network: Literal["ssdlite", "retinanet", "fcos", "fasterrcnn"] = "fcos"
-    backbone: Literal["small", "resnet18", "resnet34", "resnet50", "mobilenet_v3_large"] = "small"
-    width: int = Field(default=32, ge=8, multiple_of=8)  # channels of the stem of the backbone `small`
-    anchor: int = Field(
-        default=32, ge=8
-    )  # px in the network's input: size of objects on its finest grid, not ssdlite's
-    batch_size: int = Field(default=8, ge=1)
-    augment: Augment = Augment()
+    augment: BoxAugment = BoxAugment()
     metric: Literal["loss", "map50"] = "map50"  # on validation: which epoch is kept, when to stop
 
     @property
@@ -69,7 +36,8 @@ class DetectionTrain(TrainParams):
             raise ValueError("backbone: small has no imagenet weights; name another backbone or set weights: none")
         if self.weights == "coco" and self.design not in COCO:
             raise ValueError(f"there are no coco weights of {self.design}; there are of: {', '.join(COCO)}")
-        for name in ("mixup", "label_smoothing"):
-            if getattr(self, name):
-                raise ValueError(f"{name} is not for detectors, whose loss is over boxes; leave it 0")
         return self
+
+
+Data = DetectionData
+Train = DetectionTrain

@@ -3,7 +3,7 @@
 import ast
 import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -42,13 +42,22 @@ def imports(path: Path) -> tuple[str, ...]:
 
 def closure(start: Iterable[str]) -> set[str]:
     """Modules of ours that these ones import, themselves and the packages around them included."""
+    return _reached(start, imports)
+
+
+def closure_without_packages(start: Iterable[str]) -> set[str]:
+    """The same where the packages around modules are empty: what only their `__init__.py` imports is left out."""
+    return _reached(start, lambda path: () if path.name == "__init__.py" else imports(path))
+
+
+def _reached(start: Iterable[str], of: Callable[[Path], tuple[str, ...]]) -> set[str]:
     waiting, found = list(start), set[str]()
     while waiting:
         name = waiting.pop()
         path = source_of(name)
         if path and name not in found:
             found.add(name)
-            waiting += [*imports(path), name.rpartition(".")[0]]
+            waiting += [*of(path), name.rpartition(".")[0]]
     return found
 
 

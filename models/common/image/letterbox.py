@@ -16,7 +16,7 @@ FILL = (124, 116, 104)  # of the edge: the mean of ImageNet's pixels, nothing on
 
 @dataclass(frozen=True)
 class Canvas:
-    """How pictures are laid on the network's input: `width` x `height` px, the upper left corner theirs."""
+    """The network's input: `width` x `height` px, with the picture at its upper left."""
 
     width: int
     height: int
@@ -40,7 +40,7 @@ class Canvas:
         across, down = self.inner(width, height)
         return np.array([across / width, down / height] * 2, np.float32)
 
-    def laid(self, payload: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    def letterbox(self, payload: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """(height, width, 3) uint8 RGB of one file's bytes, and the picture's own width and height as shown.
 
         Raises BadExampleError where it cannot be decoded.
@@ -55,9 +55,9 @@ class Canvas:
 
     def pixels(self, payload: bytes) -> NDArray[np.uint8]:
         """(height, width, 3) uint8 RGB of one file's bytes. BadExampleError where it cannot be decoded."""
-        return self.laid(payload)[0]
+        return self.letterbox(payload)[0]
 
-    def lifted(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    def to_image_coordinates(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
         """(N, 4) boxes on the canvas as px of the picture, cut off at its edges."""
         limit = np.array([width, height] * 2, np.float32)
         return np.asarray(np.clip(boxes / self.scale(width, height), 0, limit), np.float32)

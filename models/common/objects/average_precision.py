@@ -42,7 +42,7 @@ IoU = Callable[[Any, Any, Bools], Floats]
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class GroundTruth:
     """The objects of one picture. `regions`: boxes (G, 4) or a list of masks, whatever the IoU takes."""
 
     labels: Sequence[str]
@@ -52,7 +52,7 @@ class Truth:
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class Predictions:
     """What was found in one picture."""
 
     labels: Sequence[str]
@@ -64,19 +64,19 @@ class Detections:
 class Matched:
     """What became of the detections of one picture. All are of the kept ones, the surest first."""
 
-    order: NDArray[np.int64]  # (K,): their places among the detections
+    order: NDArray[np.int64]  # (K,): their places among the predictions
     matched: Bools  # (10, K): found an object, at each threshold
     ignored: Bools  # (10, K): not counted
 
 
-def match(truth: Truth, detections: Detections, iou: IoU) -> Matched:
+def match(truth: GroundTruth, predictions: Predictions, iou: IoU) -> Matched:
     """Which detections find an object at each of COCO's thresholds: each takes the best object left, the surest first.
 
     After COCOeval.evaluateImg of pycocotools, for areas of all sizes. Objects that are not to be found (crowds, and
     difficult ones of Pascal VOC) are taken only by detections that find no other; those then do not count.
     """
-    order = np.argsort(-detections.scores, kind="stable")
-    found = np.asarray(detections.labels, object)[order]
+    order = np.argsort(-predictions.scores, kind="stable")
+    found = np.asarray(predictions.labels, object)[order]
     wanted = np.asarray(truth.labels, object)
     matched, ignored = np.zeros((2, len(COCO), len(order)), bool)
     kept = np.zeros(len(order), bool)
@@ -85,7 +85,7 @@ def match(truth: Truth, detections: Detections, iou: IoU) -> Matched:
         kept[mine] = True
         if len(theirs):
             crowd = truth.crowd[theirs]
-            overlaps = iou(_take(detections.regions, order[mine]), _take(truth.regions, theirs), crowd)
+            overlaps = iou(_take(predictions.regions, order[mine]), _take(truth.regions, theirs), crowd)
             matched[:, mine], ignored[:, mine] = _greedy(overlaps, crowd, truth.ignored[theirs])
     return Matched(order[kept], matched[:, kept], ignored[:, kept])
 
@@ -118,14 +118,14 @@ def _last_best(values: Floats) -> NDArray[np.int64]:
     return np.asarray(values.shape[1] - 1 - values[:, ::-1].argmax(axis=1))
 
 
-def row_columns(truth: Truth, detections: Detections, matched: Matched) -> dict[str, list[Any]]:
+def row_columns(truth: GroundTruth, predictions: Predictions, matched: Matched) -> dict[str, list[Any]]:
     """COLUMNS of one row of the score table."""
     counted = [label for label, ignored in zip(truth.labels, truth.ignored, strict=True) if not ignored]
     classes = sorted(set(counted))
     bits = 1 << np.arange(len(COCO))
     return {
-        "detected_label": [str(detections.labels[place]) for place in matched.order],
-        "detected_score": [float(detections.scores[place]) for place in matched.order],
+        "detected_label": [str(predictions.labels[place]) for place in matched.order],
+        "detected_score": [float(predictions.scores[place]) for place in matched.order],
         "detected_matched": (bits @ matched.matched).tolist(),
         "detected_ignored": (bits @ matched.ignored).tolist(),
         "truth_label": classes,

@@ -5,7 +5,8 @@ A trunk is what ImageNet's weights fill; all the rest of a detector is new in an
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -54,12 +55,13 @@ def _with_pyramid(
 
 
 def trunk_of(network: nn.Module) -> nn.Module:
-    """The layers of a classifier."""
-    return network.get_submodule("backbone.body")
+    """The layers of a classifier; torchvision's own SSDlite calls them otherwise than its pyramids do."""
+    backbone = network.get_submodule("backbone")
+    return backbone.get_submodule("features" if hasattr(backbone, "features") else "body")
 
 
 def head(network: nn.Module) -> list[nn.Module]:
-    """All that is not the trunk."""
+    """All that is not the trunk that ImageNet's weights would fill: what is new in another task."""
     backbone, trunk = network.get_submodule("backbone"), trunk_of(network)
     return [part for part in (*backbone.children(), *network.children()) if part not in (trunk, backbone)]
 
@@ -118,22 +120,41 @@ def _ranked(filter_proposals: Callable[..., Any], proposals: Tensor, objectness:
     return filter_proposals(proposals, objectness / TEMPER, *rest)
 
 
-def class_layers(network: nn.Module, two: nn.Module, three: nn.Module) -> list[nn.Module]:
-    """The layers of a network whose shape depends on the number of classes, told by the same network of 2 and of 3."""
-    shapes = {key: value.shape for key, value in three.state_dict().items()}
-    owners = {key.rpartition(".")[0]: None for key, value in two.state_dict().items() if value.shape != shapes[key]}
+def class_layers(network: nn.Module, build: Callable[[int], nn.Module]) -> list[nn.Module]:
+    """The layers of a network whose shape depends on the number of classes, told by two others that `build` makes."""
+    with torch.device("meta"):  # shapes alone: no memory, no arithmetic
+        two, three = (build(classes).state_dict() for classes in (2, 3))
+    owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
     return [network.get_submodule(owner) for owner in owners]
 
 
-def training_flag(network: nn.Module, on: bool) -> None:
-    """Has a detector give losses, or answers, while its norms stay as they are."""
-    for name, part in network.named_modules():
-        if name in ("", "rpn", "roi_heads"):
-            part.training = on
+def add_dropout(layers: Iterable[nn.Module], share: float) -> None:
+    """Dropout before each of the layers, without another key in the network's state_dict."""
+    for layer in layers:
+        layer.register_forward_pre_hook(functools.partial(_drop, share))
 
 
-def hollow(build: Any, classes: int) -> nn.Module:
-    """A network without values: its shapes alone."""
-    with torch.device("meta"):
-        network: nn.Module = build(classes)
-    return network
+def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(nn.functional.dropout(each, share, layer.training) for each in inputs)
+
+
+@contextmanager
+def giving_losses(network: nn.Module) -> Iterator[None]:
+    """A detector in evaluation mode gives losses while inside, and its norms stay as they are."""
+    deciding = [part for name, part in network.named_modules() if name in ("", "rpn", "roi_heads")]
+    for part in deciding:
+        part.training = True
+    try:
+        yield
+    finally:
+        for part in deciding:
+            part.training = False
+
+
+def set_layout(network: nn.Module, *, channels_last: bool, compiled: bool) -> torch.memory_format:
+    """Lays the weights out as asked, which is what inputs must be laid out in, too, and compiles the backbone."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network.to(memory_format=layout)
+    if compiled:
+        network.get_submodule("backbone").compile()
+    return layout

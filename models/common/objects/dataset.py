@@ -11,7 +11,13 @@ from models.common.data.decoded_cache import Decoded, decoded
 from models.common.errors import UserError
 from models.common.image.letterbox import Canvas
 from models.common.objects.annotations import Annotation, parse_target
+from models.common.objects.params import ObjectData
 from models.common.params import DataParams
+
+
+def canvas_of(data: ObjectData) -> Canvas:
+    """The network's input, as the `data` section says."""
+    return Canvas(*data.size, data.keep_aspect, data.max_pixels)
 
 
 def canvases(manifest: pd.DataFrame, batches: Path, home: Path, canvas: Canvas) -> Decoded:
@@ -57,7 +63,7 @@ def object_labels(manifest: pd.DataFrame, data: DataParams) -> tuple[str, ...]:
         )
     if not checked:
         raise UserError(
-            "No picture of the validation split has an object, so no epoch can be told from another."
+            "No picture of the validation split has an object, so the best epoch cannot be selected."
             " Raise data.splits.val before adding data, or add some with --split val"
         )
     return labels

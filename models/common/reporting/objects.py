@@ -1,22 +1,34 @@
-"""What the reports of kinds that find objects share: precision against recall, and photos that can be drawn on."""
+"""What the reports of kinds that find objects share: precision against recall, tables, the worst pictures."""
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from models.common.data.batches import read_payloads
+from models.common.errors import UserError
 from models.common.image.decoding import decode_whole, open_image
 from models.common.kind import ReportJob
+from models.common.objects.annotations import Annotation, parse_target
 from models.common.objects.average_precision import precision_recall
+from models.common.objects.score_table import answers
 from models.common.reporting import svg
 
 CURVES = 12  # classes that are drawn; of more the commonest
 POINTS = 120  # of one curve
 THUMBNAIL = 420  # px, longer side
 MAX_PIXELS = 2**29  # the picture was checked when it was added
+SHOWN = 8  # pictures
+TRUE, RIGHT, WRONG = "#f5c542", "#39c0a0", "#ff5a4d"  # over any photo: what is there, found, found wrongly
+
+Row = dict[str, Any]  # of the score table
+Errors = Callable[[Row], tuple[int, int]]  # of a picture: objects that are not found, and what is found wrongly
+Draw = Callable[[Row, bytes, Annotation], str]
 
 
 def curves(job: ReportJob, what: str) -> str:
@@ -28,11 +40,11 @@ def curves(job: ReportJob, what: str) -> str:
     labels = [label for label in job.labels if label in counts.nlargest(CURVES)]
     if not labels:
         return "<p>No test picture has an object.</p>"
-    said = (
+    text = (
         f"<p>As the score from which a {what} counts falls, more objects are found (to the right) and more of what is"
         f" answered is wrong (down). A {what} is right from an IoU of 0.5 on. The dot is where the service answers.</p>"
     )
-    return f'{said}<div class="pair">{"".join(f"<div>{_curve(job, label)}</div>" for label in labels)}</div>'
+    return f'{text}<div class="pair">{"".join(f"<div>{_curve(job, label)}</div>" for label in labels)}</div>'
 
 
 def _curve(job: ReportJob, label: str) -> str:
@@ -66,3 +78,72 @@ def drawn_on(payload: bytes, width: int, height: int, parts: Sequence[str], labe
     data = base64.b64encode(out.getvalue()).decode()
     photo = f'<image width="{width}" height="{height}" href="data:image/jpeg;base64,{data}"/>'
     return svg.drawing(width, height, [photo, *parts], label)
+
+
+def table(first: str, heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A table of numbers; `rows`: a name and the cells beside it, as HTML."""
+    named = "".join(f"<th class=n>{head}</th>" for head in heads)
+    lines = [f"<tr><td>{name}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>" for name, cells in rows]
+    return f"<table><thead><tr><th>{first}</th>{named}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def worst_pictures(job: ReportJob, errors: Errors, draw: Draw, legend: str, wrap: Callable[[str], str]) -> str:
+    """The pictures with the most that is missed or wrong, as `draw` shows them.
+
+    legend: HTML that says how; wrap: what is around all the cards.
+    """
+    rows = _rows(job.candidate)
+    table = job.candidate.assign(errors=[sum(errors(row)) for row in rows])
+    worst = table[table["errors"] > 0].nlargest(SHOWN, "errors")
+    if worst.empty:
+        return "<p>None: in every test picture all objects were found, and nothing else.</p>"
+    try:
+        payloads, targets = (read_payloads(job.batches, worst, column) for column in ("bytes", "target"))
+    except (OSError, KeyError, UserError):
+        fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
+        return f"<p>The {len(worst)} pictures are not on this machine. Fetch them: <code>{fetch}</code></p>"
+    files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
+    cards = [
+        _card(draw(row, payload, parse_target(target)), row, errors(row), str(files.get(row["id"], "")))
+        for row, payload, target in zip(_rows(worst), payloads, targets, strict=True)
+    ]
+    text = f"The {len(cards)} pictures with the most errors at the score from which the service answers. {legend}"
+    return f"<p>{text} What is wrong or missing in the data shows up here, too.</p>{wrap(''.join(cards))}"
+
+
+def _card(drawing: str, row: Row, errors: tuple[int, int], file: str) -> str:
+    missed, wrong = errors
+    objects = int(np.sum(np.asarray(row["truth_count"], int)))
+    where = escape(f"{file} in {row.get('batch', '')}", quote=True)
+    caption = f"{objects} objects, <b>{missed}</b> not found, <b>{wrong}</b> found wrongly"
+    return f'<figure title="{where}">{drawing}<figcaption>{caption}</figcaption></figure>'
+
+
+def _rows(table: pd.DataFrame) -> list[Row]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def false_alarms(candidate: pd.DataFrame) -> dict[str, int]:
+    """Class: how many answers say so that find nothing, or what another answer has found."""
+    counts: dict[str, int] = {}
+    for row in _rows(candidate):
+        counted, right = answers(row)
+        for place in np.flatnonzero(counted & ~right):
+            label = str(row["detected_label"][place])
+            counts[label] = counts.get(label, 0) + 1
+    return counts
+
+
+def answered(row: Row) -> list[tuple[int, str, str]]:
+    """Of each detection that the service answers: its place, its colour, and its class with its score."""
+    counted, right = answers(row)
+    sure = np.flatnonzero(np.asarray(row["detected_score"], float) >= row["threshold"]).tolist()
+    names = [f"{row['detected_label'][place]} {row['detected_score'][place]:.2f}" for place in sure]
+    colours = [WRONG if counted[place] and not right[place] else RIGHT for place in sure]
+    return list(zip(sure, colours, names, strict=True))
+
+
+def name_of(x: float, y: float, colour: str, line: float, name: str) -> str:
+    """What stands at the upper left of an object, at a line width of `line` px of the photo."""
+    at = f'x="{x + 2 * line:.1f}" y="{y + 9 * line:.1f}" font-size="{8 * line:.1f}"'
+    return f'<text {at} fill="{colour}">{escape(name)}</text>'

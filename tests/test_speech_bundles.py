@@ -32,7 +32,7 @@ def test_a_bundle_hears_each_clip_by_itself_and_is_exported(
     torch.testing.assert_close(together[1, : counts[1]], alone[0])
     job = TrainJob("m", data, train, None, tmp_path, tmp_path, tmp_path, None, {})
     training.write_program(model, job, ALPHABET)
-    assert training.proven(model, tmp_path / "program", sounds, 1) < 1e-3
+    assert training.parity(model, tmp_path / "program", sounds, 1) < 1e-3
     _, frames = model.train()(*tensors(sounds))
     assert frames.tolist() == counts.tolist()
 

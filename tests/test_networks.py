@@ -6,8 +6,10 @@ from torch import nn
 
 from models.common.errors import UserError
 from models.common.training.freezing import layer_groups
+from models.common.training.heads import hollow
 from models.image_classification import networks
-from models.image_classification.weights import load_initial
+from models.image_classification.networks import load_initial
+from models.image_classification.params import ImageTrain
 
 FAMILIES = {
     "alexnet": 64, "convnext_tiny": 64, "densenet121": 64, "efficientnet_b0": 64, "efficientnet_v2_s": 64,
@@ -22,7 +24,7 @@ FAMILIES = {
 def test_every_family_builds_with_a_head_of_its_own_and_groups_that_hold_each_parameter_once(
     name: str, size: int
 ) -> None:
-    network = networks._hollow(name, 5, size, 8)
+    network = hollow(lambda: networks._untrained(name, 5, size, 8))
     head = networks.head(name, network, size, 8)
     groups = layer_groups(network, head)
     logits = network(torch.empty(2, 3, size, size, device="meta"))
@@ -36,7 +38,7 @@ def test_every_family_builds_with_a_head_of_its_own_and_groups_that_hold_each_pa
 
 
 def test_auxiliary_logits_of_inception_are_heads_too() -> None:
-    network = networks._hollow("inception_v3", 5, 299, 8)
+    network = hollow(lambda: networks._untrained("inception_v3", 5, 299, 8))
     head = networks.head("inception_v3", network, 299, 8)
     names = {name for name, module in network.named_modules() if module in head}
     assert names == {"AuxLogits.fc", "fc"}
@@ -102,7 +104,7 @@ def test_imagenet_weights_put_there_by_hand_fill_all_but_the_head(hub) -> None:
     torch.save(source.state_dict(), hub / "squeezenet1_1-b8a52dc0.pth")
     network = networks.build("squeezenet1_1", 3, 32, 8)
     head = networks.head("squeezenet1_1", network, 32, 8)
-    load_initial(network, head, "squeezenet1_1", ("a", "b", "c"), "imagenet", None)
+    load_initial(network, head, ImageTrain(network="squeezenet1_1", weights="imagenet"), ("a", "b", "c"), None)
     assert torch.equal(network.features[0].weight, source.features[0].weight)
     assert network.classifier[1].weight.shape[0] == 3
 
@@ -117,7 +119,7 @@ def test_a_champions_head_keeps_the_rows_of_classes_that_are_still_there(tmp_pat
     old, new = (networks.build("small_cnn", classes, 8, 8) for classes in (3, 3))
     torch.save({"network": "small_cnn", "labels": ["a", "b", "c"], "state": old.state_dict()}, tmp_path / "weights.pt")
     fresh = new.classifier.weight.detach().clone()
-    load_initial(new, [new.classifier], "small_cnn", ("b", "c", "d"), "champion", tmp_path / "weights.pt")
+    load_initial(new, [new.classifier], ImageTrain(weights="champion"), ("b", "c", "d"), tmp_path / "weights.pt")
     assert torch.equal(new.classifier.weight[:2], old.classifier.weight[1:])
     assert torch.equal(new.classifier.weight[2], fresh[2])
 
@@ -128,6 +130,7 @@ def test_another_networks_weights_are_refused(tmp_path) -> None:
     torch.save({"network": "small_cnn", "labels": ["a", "b"], "state": other.state_dict()}, path)
     network = networks.build("small_cnn", 2, 8, 8)
     with pytest.raises(UserError, match="does not fit the network"):
-        load_initial(network, [network.classifier], "small_cnn", ("a", "b"), "champion", path)
+        load_initial(network, [network.classifier], ImageTrain(weights="champion"), ("a", "b"), path)
+    resnet = ImageTrain(network="resnet18", weights="champion")
     with pytest.raises(UserError, match="holds a small_cnn, params say network: resnet18"):
-        load_initial(network, [network.classifier], "resnet18", ("a", "b"), "champion", path)
+        load_initial(network, [network.classifier], resnet, ("a", "b"), path)

@@ -163,8 +163,8 @@ def test_what_judges_and_the_locked_environment_are_inputs(with_data: Path) -> N
         "tasks/gating/gate.py",
         "tasks/judge.py",
         "tasks/packaging/smoke_test.py",
-        "models/common/program/serving.py",
-        "models/image_classification/bento_service.py",
+        "models/common/program/service.py",
+        "models/image_classification/predictor.py",
         "requirements.txt",
     )
     assert len(fingerprints(with_data, *judges)) == 7

@@ -8,7 +8,6 @@ from models.common.errors import UserError
 from models.common.training.freezing import layer_groups
 from models.common.training.heads import hollow
 from models.image_classification import networks
-from models.image_classification.networks import load_initial
 from models.image_classification.params import ImageTrain
 
 FAMILIES = {
@@ -104,7 +103,7 @@ def test_imagenet_weights_put_there_by_hand_fill_all_but_the_head(hub) -> None:
     torch.save(source.state_dict(), hub / "squeezenet1_1-b8a52dc0.pth")
     network = networks.build("squeezenet1_1", 3, 32, 8)
     head = networks.head("squeezenet1_1", network, 32, 8)
-    load_initial(network, head, ImageTrain(network="squeezenet1_1", weights="imagenet"), ("a", "b", "c"), None)
+    networks.load_initial(network, head, ImageTrain(network="squeezenet1_1", weights="imagenet"), ("a", "b", "c"), None)
     assert torch.equal(network.features[0].weight, source.features[0].weight)
     assert network.classifier[1].weight.shape[0] == 3
 
@@ -119,7 +118,13 @@ def test_a_champions_head_keeps_the_rows_of_classes_that_are_still_there(tmp_pat
     old, new = (networks.build("small_cnn", classes, 8, 8) for classes in (3, 3))
     torch.save({"network": "small_cnn", "labels": ["a", "b", "c"], "state": old.state_dict()}, tmp_path / "weights.pt")
     fresh = new.classifier.weight.detach().clone()
-    load_initial(new, [new.classifier], ImageTrain(weights="champion"), ("b", "c", "d"), tmp_path / "weights.pt")
+    networks.load_initial(
+        new,
+        [new.classifier],
+        ImageTrain(network="small_cnn", weights="champion"),
+        ("b", "c", "d"),
+        tmp_path / "weights.pt",
+    )
     assert torch.equal(new.classifier.weight[:2], old.classifier.weight[1:])
     assert torch.equal(new.classifier.weight[2], fresh[2])
 
@@ -130,7 +135,10 @@ def test_another_networks_weights_are_refused(tmp_path) -> None:
     torch.save({"network": "small_cnn", "labels": ["a", "b"], "state": other.state_dict()}, path)
     network = networks.build("small_cnn", 2, 8, 8)
     with pytest.raises(UserError, match="does not fit the network"):
-        load_initial(network, [network.classifier], ImageTrain(weights="champion"), ("a", "b"), path)
-    resnet = ImageTrain(network="resnet18", weights="champion")
+        networks.load_initial(
+            network, [network.classifier], ImageTrain(network="small_cnn", weights="champion"), ("a", "b"), path
+        )
     with pytest.raises(UserError, match="holds a small_cnn, params say network: resnet18"):
-        load_initial(network, [network.classifier], resnet, ("a", "b"), path)
+        networks.load_initial(
+            network, [network.classifier], ImageTrain(network="resnet18", weights="champion"), ("a", "b"), path
+        )

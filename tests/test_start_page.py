@@ -94,6 +94,7 @@ def served(service: Service) -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
+    server.server_close()
 
 
 def picture(colour: str = "white", size: tuple[int, int] = (40, 20)) -> bytes:

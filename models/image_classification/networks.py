@@ -5,7 +5,6 @@ while they train. `head` finds the layers that make the logits, whatever their f
 """
 
 import difflib
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
 from models.common.image.small_cnn import SmallCNN
+from models.common.training.heads import add_dropout, class_layers, hollow
 from models.common.training.weights import load_matching_tensors, load_weights
 from models.image_classification.params import OWN_NETWORKS, ImageTrain
 
@@ -31,16 +31,13 @@ def build(name: str, classes: int, size: int, width: int, dropout: float = 0.0) 
     _check_size(name, size, width)
     network = _untrained(name, classes, size, width)
     if dropout:
-        for layer in head(name, network, size, width):
-            layer.register_forward_pre_hook(functools.partial(_drop, dropout))
+        add_dropout(head(name, network, size, width), dropout)
     return network
 
 
 def head(name: str, network: nn.Module, size: int, width: int) -> list[nn.Module]:
     """The layers whose shape depends on the number of classes: the last one, and those of auxiliary outputs."""
-    two, three = (_hollow(name, classes, size, width).state_dict() for classes in (2, 3))
-    owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
-    return [network.get_submodule(owner) for owner in owners]
+    return class_layers(network, lambda classes: _untrained(name, classes, size, width))
 
 
 def load_initial(
@@ -71,10 +68,6 @@ def imagenet_state(name: str, network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(nn.functional.dropout(each, share, layer.training) for each in inputs)
-
-
 def _untrained(name: str, classes: int, size: int, width: int) -> nn.Module:
     if name in OWN_NETWORKS:
         return SmallCNN(classes, size, width, OWN_NETWORKS[name])
@@ -90,15 +83,6 @@ def _untrained(name: str, classes: int, size: int, width: int) -> nn.Module:
         arguments |= {"init_weights": True, "transform_input": True, "aux_logits": size >= AUXILIARY_FROM}
     network: nn.Module = get_model(name, weights=None, num_classes=classes, **arguments)
     return network
-
-
-def _hollow(name: str, classes: int, size: int, width: int) -> nn.Module:
-    """The network's shapes alone: no memory, no arithmetic."""
-    try:
-        with torch.device("meta"):
-            return _untrained(name, classes, size, width)
-    except NotImplementedError:  # RegNet counts its blocks in tensors, which need values
-        return _untrained(name, classes, size, width).to("meta")
 
 
 def known(name: str) -> str:
@@ -120,7 +104,7 @@ def known(name: str) -> str:
 def _check_size(name: str, size: int, width: int) -> None:
     known(name)
     try:
-        _hollow(name, 2, size, width)(torch.empty(2, 3, size, size, device="meta"))
+        hollow(lambda: _untrained(name, 2, size, width))(torch.empty(2, 3, size, size, device="meta"))
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(

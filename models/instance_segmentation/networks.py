@@ -19,6 +19,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from models.common.objects import backbones
 from models.common.objects.detector import Detector
 from models.common.objects.weights import fill_from_file, fill_trunk
+from models.common.training import heads
 from models.instance_segmentation.params import InstanceData, InstanceTrain
 
 LEAST_SCORE = 0.05  # objects below it are not even evaluated: they cost time and hardly any average precision
@@ -46,13 +47,13 @@ def build(train: InstanceTrain, data: InstanceData, classes: int) -> nn.Module:
         if name in answering:
             layer.register_forward_hook(backbones.in_full_precision)
     if train.dropout:
-        backbones.add_dropout([network.get_submodule("roi_heads.box_predictor")], train.dropout)
+        heads.add_dropout([network.get_submodule("roi_heads.box_predictor")], train.dropout)
     return network
 
 
 def class_layers(train: InstanceTrain, data: InstanceData, network: nn.Module) -> list[nn.Module]:
     """The layers whose shape depends on the number of classes."""
-    return backbones.class_layers(network, lambda classes: _maskrcnn(train, classes, data))
+    return heads.class_layers(network, lambda classes: _maskrcnn(train, classes, data))
 
 
 def detector(network: nn.Module) -> Detector:

@@ -30,6 +30,7 @@ from models.common.image.imagenet import imagenet_weights
 from models.common.objects import backbones
 from models.common.objects.detector import Detector
 from models.common.objects.weights import BACKGROUND, fill_detector, fill_from_file, fill_trunk
+from models.common.training import heads
 from models.object_detection.params import DetectionData, DetectionTrain
 
 LEAST_SCORE = 0.02  # boxes below it are not even evaluated: they cost time and hardly any average precision
@@ -52,7 +53,7 @@ def build(train: DetectionTrain, data: DetectionData, classes: int) -> nn.Module
     for layer in _answering(network):
         layer.register_forward_hook(backbones.in_full_precision)
     if train.dropout:
-        backbones.add_dropout(class_layers(train, network), train.dropout)
+        heads.add_dropout(class_layers(train, network), train.dropout)
     return network.requires_grad_(requires_grad=True)
 
 
@@ -63,7 +64,7 @@ def first_label(train: DetectionTrain) -> int:
 
 def class_layers(train: DetectionTrain, network: nn.Module) -> list[nn.Module]:
     """The layers whose shape depends on the number of classes."""
-    return backbones.class_layers(network, lambda classes: BUILDERS[train.network](train, classes, {}))
+    return heads.class_layers(network, lambda classes: BUILDERS[train.network](train, classes, {}))
 
 
 def detector(network: nn.Module, train: DetectionTrain) -> Detector:

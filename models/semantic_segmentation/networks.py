@@ -4,7 +4,6 @@ All take float pictures (N, 3, H, W), normalised, and give logits (N, classes, H
 while they train.
 """
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from models.common.image.blocks import ConvNormAct, ResidualBlock
 from models.common.image.imagenet import imagenet_weights
+from models.common.training.heads import add_dropout, class_layers
 from models.common.training.weights import load_matching_tensors
 from models.semantic_segmentation.params import OWN
 
@@ -29,17 +29,13 @@ def build(name: str, classes: int, width: int, dropout: float = 0.0) -> nn.Modul
         family, _, backbone = name.partition("_")
         network = _Logits(_FAMILIES[family](backbone, classes))
     if dropout:
-        for layer in head(name, network, width):
-            layer.register_forward_pre_hook(functools.partial(_drop, dropout))
+        add_dropout(head(name, network, width), dropout)
     return network
 
 
 def head(name: str, network: nn.Module, width: int) -> list[nn.Module]:
     """The layers whose shape depends on the number of classes: those that give logits, auxiliary ones too."""
-    with torch.device("meta"):
-        two, three = (build(name, classes, width).state_dict() for classes in (2, 3))
-    owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
-    return [network.get_submodule(owner) for owner in owners]
+    return class_layers(network, lambda classes: build(name, classes, width))
 
 
 def load_imagenet(name: str, network: nn.Module) -> None:
@@ -146,7 +142,3 @@ def _backbone(name: str, lower: str, upper: str) -> tuple[nn.Module, int, int]:
     layer, channels = ("layer2", 512) if lower == "low" else ("layer3", 1024)
     smaller = 4 if basic else 1  # a basic block has a quarter of a bottleneck's channels
     return IntermediateLayerGetter(layers, {layer: lower, "layer4": upper}), channels // smaller, 2048 // smaller
-
-
-def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(F.dropout(each, share, layer.training) for each in inputs)

@@ -26,7 +26,7 @@ from models.common.segmentation.metrics import (
     mean_of_ratios,
     pixel_counts,
 )
-from models.semantic_segmentation import COLUMNS
+from models.semantic_segmentation import COLUMNS, METRICS
 from models.semantic_segmentation.dataset import class_map, photos
 from models.semantic_segmentation.params import SegmentationData
 
@@ -147,7 +147,7 @@ def _confused(matrix: NDArray[np.int64], classes: tuple[str, ...]) -> tuple[list
 
 
 def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:
-    """Beside METRICS: mean_class_accuracy (mean recall over the classes that occur), and the IoU of each class.
+    """METRICS, mean_class_accuracy (mean recall over the classes that occur), and the IoU of each class.
 
     `labels`: those of the program come first.
     """
@@ -156,6 +156,7 @@ def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:
     )
     ious = class_ious(table)
     return {
+        **{metric.name: metric.value(table) for metric in METRICS},
         "mean_class_accuracy": float(mean_of_ratios(intersection, truth)[0]),
         **{f"iou_{name}": ious[name] for name in sorted(ious, key=lambda name: name not in labels)},
     }

@@ -5,7 +5,7 @@ A trunk is what ImageNet's weights fill; all the rest of a detector is new in an
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -118,24 +118,6 @@ def rank_finely(network: nn.Module) -> None:
 
 def _ranked(filter_proposals: Callable[..., Any], proposals: Tensor, objectness: Tensor, *rest: Any) -> Any:
     return filter_proposals(proposals, objectness / TEMPER, *rest)
-
-
-def class_layers(network: nn.Module, build: Callable[[int], nn.Module]) -> list[nn.Module]:
-    """The layers of a network whose shape depends on the number of classes, told by two others that `build` makes."""
-    with torch.device("meta"):  # shapes alone: no memory, no arithmetic
-        two, three = (build(classes).state_dict() for classes in (2, 3))
-    owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
-    return [network.get_submodule(owner) for owner in owners]
-
-
-def add_dropout(layers: Iterable[nn.Module], share: float) -> None:
-    """Dropout before each of the layers, without another key in the network's state_dict."""
-    for layer in layers:
-        layer.register_forward_pre_hook(functools.partial(_drop, share))
-
-
-def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(nn.functional.dropout(each, share, layer.training) for each in inputs)
 
 
 @contextmanager

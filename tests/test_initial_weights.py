@@ -13,10 +13,11 @@ from models.common.errors import UserError
 from tasks.add import add
 from tasks.initial_weights import initial_weights
 from tasks.project.registry import register_and_assign
+from tasks.project.repository import environment
 from tasks.project.stages import reproduce
 from tasks.train import train
 from tests.conftest import git
-from tests.test_structure import HEAVY
+from tests.test_structure import HEAVY, STAGES
 
 OUT = Path("artifacts/digits/initial_weights")
 WEIGHTS = Path("artifacts/digits/training/weights.pt")
@@ -122,3 +123,41 @@ def test_the_stage_that_always_runs_imports_nothing_heavy(project: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+RUNS_AGAIN = {  # a changed file -> the stages that have to run again, what depends on their results aside
+    "models/common/reporting/svg.py": set(),
+    "models/image_classification/report.py": set(),
+    "tasks/report.py": set(),
+    "tasks/gating/gate.py": set(),
+    "tasks/judge.py": set(),
+    "models/image_classification/predictor.py": set(),
+    "tasks/validation/data_docs.py": {"validate"},
+    "models/image_classification/reading.py": {"validate"},
+    "models/image_classification/scoring.py": {"evaluate"},
+    "models/image_classification/learner.py": {"train"},
+    "models/common/training/loop.py": {"train"},
+    "models/image_classification/preprocessing.py": {"validate", "train", "evaluate"},
+    "requirements.txt": {"validate", "train", "evaluate"},
+}
+
+
+def test_a_change_makes_that_run_again_which_it_concerns(trained: Path) -> None:
+    run(trained, "evaluate")
+    changed = {}
+    for name in RUNS_AGAIN:
+        before = (trained / name).read_text()
+        (trained / name).write_text(before + "\n# changed\n")
+        command = [sys.executable, "-m", "dvc", "status", "--json", *(f"{stage}@digits" for stage in STAGES)]
+        done = subprocess.run(command, cwd=trained, env=environment(), capture_output=True, text=True, check=True)
+        changed[name] = {stage.split("@")[0] for stage in json.loads(done.stdout)} - {"initial_weights"}
+        (trained / name).write_text(before)
+    assert changed == RUNS_AGAIN
+
+
+def test_a_page_of_the_validation_that_looks_otherwise_trains_nothing_anew(trained: Path) -> None:
+    template = trained / "tasks/validation/data_docs.html.j2"
+    template.write_text(template.read_text().replace("</body>", "<p>another look</p></body>"))
+    assert run(trained, "validate")
+    assert "another look" in (trained / "artifacts/digits/validation/data_docs/index.html").read_text()
+    assert not run(trained, "train")

@@ -143,7 +143,7 @@ def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from(tmp
     assert process.stderr
     told = next(line for line in process.stderr if line.startswith("epoch 3/500"))
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()  # closes its pipe too
     assert "val_accuracy" in told
     job = digits_job(tmp_path, batches, epochs=500, early_stopping=0)
     saved = checkpoints.open_checkpoints(job, data_version(batches)).load("last", torch.device("cpu"))

@@ -130,7 +130,7 @@ def _project(path: Path) -> Path:
 
 def _checkout(project: Path, tracked: Path) -> float:
     """Seconds that DVC takes to bring back what is not in the workspace; best of ROUNDS."""
-    times = []
+    times: list[float] = []
     for _ in range(ROUNDS):
         shutil.rmtree(tracked) if tracked.is_dir() else tracked.unlink()
         times.append(json.loads(_call(project, sys.executable, "-c", CHECKOUT, f"{tracked}.dvc"))["seconds"])

@@ -111,7 +111,8 @@ class _Items(torch.utils.data.Dataset[torch.Tensor]):
     def __getitem__(self, place: int) -> torch.Tensor:
         samples, _ = soundfile.read(io.BytesIO(self._files[place].read_bytes()), dtype="float32")
         logarithm = (self._mel(self._resample(torch.from_numpy(samples))) + 1e-6).log()[:, :100]
-        return self._masks(logarithm - logarithm.mean())
+        masked: torch.Tensor = self._masks(logarithm - logarithm.mean())
+        return masked
 
 
 def _their_epoch(folder: Path) -> Iterator[torch.Tensor]:

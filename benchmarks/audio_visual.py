@@ -12,6 +12,7 @@ import csv
 import io
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks.connected_digits import RATE, read_clips
-from models.common.kind import ScoreJob, TrainJob, load_kind
+from models.common.kind import AnyTrainJob, ScoreJob, load_kind
 from tests.delivered import job, write_batches
 from tests.digits import NAMES
 from tests.samples.speech import noisy, write_wav
@@ -28,7 +29,13 @@ from tests.samples.speech import noisy, write_wav
 TAKES = {"train": range(8, 28), "val": range(5, 8), "test": range(5)}
 SCAN_NOISE = 110.0  # standard deviation, of 255
 SOUND_NOISE_DB = -2.0  # signal to noise
-DATA = {"image_size": 16, "min_side": 8, "near_duplicate_bits": 0, "sample_rate": RATE, "clip_seconds": 0.7}
+DATA: dict[str, Any] = {
+    "image_size": 16,
+    "min_side": 8,
+    "near_duplicate_bits": 0,
+    "sample_rate": RATE,
+    "clip_seconds": 0.7,
+}
 TRAIN = {"epochs": 12, "batch_size": 64, "learning_rate": 0.003, "audio_network": "crnn", "early_stopping": 0}
 LEARNT = ("both", "pictures", "sounds")
 ASKED = {"both": "accuracy_both", "pictures": "accuracy_image_only", "sounds": "accuracy_audio_only"}
@@ -96,7 +103,7 @@ def _accuracies(root: Path, source: Path, learnt: str, seed: int) -> dict[str, f
     return kind.summary(table, ())
 
 
-def _without(training: TrainJob, learnt: str) -> TrainJob:
+def _without(training: AnyTrainJob, learnt: str) -> AnyTrainJob:
     """The same, told that one half of (nearly) every example is missing; two rows keep it, which the kind asks for."""
     if learnt != "both":
         manifest: pd.DataFrame = training.manifest

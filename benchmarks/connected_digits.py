@@ -96,7 +96,7 @@ def joined(clips: Clips, split: str, rng: np.random.Generator) -> tuple[str, lis
     speakers = sorted({speaker for speaker, _, _ in clips})
     speaker = speakers[rng.integers(len(speakers))]
     digits = [int(digit) for digit in rng.integers(10, size=rng.integers(1, LONGEST + 1))]
-    parts = [_silence(EDGE, rng)]
+    parts: list[NDArray[np.floating]] = [_silence(EDGE, rng)]
     for digit in digits:
         take = int(rng.choice(list(TAKES[split])))
         gain = 10 ** (rng.uniform(-GAIN_DB, GAIN_DB) / 20)

@@ -6,6 +6,7 @@ docs/gate.md. Seeded: the same numbers every time, but for the seconds.
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,13 +205,17 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def _between(table: str) -> Callable[[re.Match[str]], str]:
+    return lambda found: f"{found[1]}\n\n{table}\n\n{found[2]}"
+
+
 def main() -> None:
     """Rewrites the tables of docs/gate.md."""
     text = DOCS.read_text()
     for name, table in tables().items():
         print(f"{name}\n{table}\n", flush=True)
         place = re.compile(rf"(<!-- measured: {name} -->).*?(<!-- end -->)", re.DOTALL)
-        text = place.sub(lambda found, table=table: f"{found[1]}\n\n{table}\n\n{found[2]}", text)
+        text = place.sub(_between(table), text)
     DOCS.write_text(text)
 
 

@@ -10,12 +10,13 @@ import statistics
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from models.common.data.decoded_cache import Decoded
 from models.common.image.normalisation import Normalised
 from models.common.training.freezing import layer_groups
 from models.common.training.loop import precision, step
@@ -80,7 +81,7 @@ def _alternately() -> tuple[list[list[float]], list[list[float]]]:
 def _serve(make: Callable[[nn.Module, Photos], Step], pipe: Connection) -> None:
     torch.manual_seed(0)
     network = networks.build("resnet18", 10, SIZE, 8).to(_device())
-    photos = Photos(_Coloured(BATCH * BATCHES), np.arange(BATCH * BATCHES) % 10, _device())
+    photos = Photos(cast(Decoded, _Coloured(BATCH * BATCHES)), np.arange(BATCH * BATCHES) % 10, _device())
     one = make(network, photos)
     while True:
         number = pipe.recv()

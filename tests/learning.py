@@ -41,7 +41,9 @@ def digits_batch(folder: Path, count: int = 120, classes: int = 10) -> Path:
     return folder / "data" / "digits"
 
 
-def digits_job(root: Path, batches: Path, data: dict[str, Any] | None = None, **train: Any) -> TrainJob:
+def digits_job(
+    root: Path, batches: Path, data: dict[str, Any] | None = None, **train: Any
+) -> TrainJob[ImageData, ImageTrain]:
     """A training of a tiny network on `batches` that writes under `root`."""
     manifest: pd.DataFrame = read_manifest(batches)
     return TrainJob(

@@ -97,7 +97,7 @@ def test_the_target_is_the_same_bytes_for_the_same_objects(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_voc_splits_come_from_folders_or_from_lists(tmp_path: Path, zipped: bool) -> None:
-    files = {
+    files: dict[str, bytes | str] = {
         f"set__{folder}__{name}_JPG": picture(40 + len(name)) for folder, name in (("train", "a"), ("valid", "bb"))
     }
     files |= {name.replace("JPG", "XML"): xml(thing()) for name in files}
@@ -112,7 +112,7 @@ def test_voc_splits_come_from_folders_or_from_lists(tmp_path: Path, zipped: bool
 
 
 def test_voc_lists_of_splits_are_read(tmp_path: Path) -> None:
-    files = {f"VOC__JPEGImages__{name}_JPG": picture() for name in "abc"}
+    files: dict[str, bytes | str] = {f"VOC__JPEGImages__{name}_JPG": picture() for name in "abc"}
     files |= {f"VOC__Annotations__{name}_XML": xml(thing(), name=f"{name}.jpg") for name in "abc"}
     write(tmp_path, **files)
     lists = tmp_path / "VOC/ImageSets/Main"
@@ -126,7 +126,9 @@ def test_voc_lists_of_splits_are_read(tmp_path: Path) -> None:
 
 
 def test_pictures_of_one_name_go_with_the_annotation_nearest_to_them(tmp_path: Path) -> None:
-    files = {f"{split}__images__1_JPG": picture(40, height) for split, height in (("train", 30), ("val", 31))}
+    files: dict[str, bytes | str] = {
+        f"{split}__images__1_JPG": picture(40, height) for split, height in (("train", 30), ("val", 31))
+    }
     size = "<width>40</width><height>{}</height>"
     files |= {
         f"{split}__labels__1_XML": xml(size=size.format(height)) for split, height in (("train", 30), ("val", 31))

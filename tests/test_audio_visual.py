@@ -15,6 +15,7 @@ import yaml
 
 from models.audio_visual.dataset import Media
 from models.audio_visual.networks import AudioVisual
+from models.audio_visual.params import AudioVisualData, AudioVisualTrain
 from models.audio_visual.predictor import Predictor
 from models.audio_visual.preprocessing import Sizes
 from models.audio_visual.scoring import summary
@@ -22,7 +23,7 @@ from models.audio_visual.training import build
 from models.common.data.packed_files import pack, unpack
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
-from models.common.kind import Example, ScoreJob, TrainJob, load_kind
+from models.common.kind import AnyTrainJob, Example, ScoreJob, load_kind
 from tasks.evaluate import evaluate
 from tasks.package import package
 from tasks.serve import free_port, running
@@ -39,7 +40,7 @@ DATA = KIND.Data(**TINY["data"])
 @dataclass(frozen=True)
 class Trained:
     root: Path
-    training: TrainJob
+    training: AnyTrainJob
 
     @property
     def program(self) -> Path:
@@ -188,7 +189,7 @@ def test_a_half_missing_in_half_the_rows_warns_in_one_clear_line(trained: Traine
     assert sound.observed.endswith("of 96 rows (image)")
     assert sound.means.startswith("over max_missing (20%) of the examples have no sound")
     assert found["few examples lack their picture"].success
-    assert checked(manifest, KIND.Data(**TINY["data"], max_missing=0.6))["few examples lack their sound"].success
+    assert checked(manifest, KIND.Data(**TINY["data"] | {"max_missing": 0.6}))["few examples lack their sound"].success
 
 
 def test_the_checks_of_photos_and_sounds_see_those_that_have_one(trained: Trained) -> None:
@@ -203,7 +204,7 @@ def test_the_checks_of_photos_and_sounds_see_those_that_have_one(trained: Traine
 
 def test_what_a_missing_half_is_filled_with_changes_no_answer() -> None:
     torch.manual_seed(0)
-    network = AudioVisual(4, DATA, KIND.Train(**TINY["train"])).eval()
+    network = AudioVisual(4, AudioVisualData(**TINY["data"]), AudioVisualTrain(**TINY["train"])).eval()
     with torch.no_grad():
         for brought in (network.bring_image, network.bring_audio):
             brought.absent.normal_()
@@ -311,7 +312,7 @@ def test_a_torchvision_network_sees_and_its_program_agrees(tmp_path: Path, train
 
 def test_a_key_of_another_kind_is_refused_as_unknown() -> None:
     with pytest.raises(ValueError, match=r"(?s)mixup.*Extra inputs are not permitted"):
-        KIND.Train(mixup=0.2)
+        KIND.Train(mixup=0.2)  # type: ignore[call-arg]
 
 
 @pytest.fixture(scope="module")

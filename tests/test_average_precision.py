@@ -65,7 +65,7 @@ def reference(found: list[tuple[GroundTruth, Predictions]], kind: str, regions: 
     for image, (truth, seen) in enumerate(found):
         ground["images"].append({"id": image, "width": SIDE, "height": SIDE})
         for label, region, crowd in zip(truth.labels, truth.regions, truth.crowd, strict=True):
-            one = {"id": len(ground["annotations"]) + 1, "image_id": image, "iscrowd": int(crowd)}
+            one: dict[str, Any] = {"id": len(ground["annotations"]) + 1, "image_id": image, "iscrowd": int(crowd)}
             ground["annotations"].append(one | {"category_id": CLASSES.index(label)} | regions(region))
         for label, region, score in zip(seen.labels, seen.regions, seen.scores, strict=True):
             one = {"image_id": image, "category_id": CLASSES.index(label), "score": float(score)}

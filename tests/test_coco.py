@@ -69,7 +69,7 @@ def test_a_coco_picture_without_annotations_has_no_objects(tmp_path: Path) -> No
 
 
 def test_captions_and_keypoints_beside_instances_are_passed_over(tmp_path: Path) -> None:
-    captions = {"images": [], "annotations": []}
+    captions: dict[str, list[Any]] = {"images": [], "annotations": []}
     write(tmp_path, instances_val_JSON=coco({}), captions_val_JSON=captions, **{"1_JPG": picture()})
     assert only(tmp_path).labels == ("cat",)
 

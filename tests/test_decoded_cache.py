@@ -7,7 +7,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +33,8 @@ def brightened(payload):
     return np.frombuffer(payload, np.uint8) + {more}
 """
 
+WriteModule = Callable[[str, str], ModuleType]
+
 
 @pytest.fixture
 def batches(tmp_path: Path) -> Path:
@@ -48,7 +50,7 @@ def batches(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]:
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteModule]:
     """Writes a module, here or among `models`, and imports it as a new process would."""
     monkeypatch.syspath_prepend(tmp_path / "code")
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path / "code/models")])
@@ -63,18 +65,19 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
         importlib.invalidate_caches()
         return importlib.import_module(name)
 
-    yield write  # type: ignore[misc]
+    yield write
     for written in set(sys.modules) - before:
         del sys.modules[written]
 
 
 def take(batches: Path, home: Path, convert: Callable[[bytes], NDArray[Any]]) -> list[list[int]]:
     found = decoded(batches, read_manifest(batches), home, "numbers", (2,), convert)
-    return found.take(np.array([0, 1])).tolist()
+    numbers: list[list[int]] = found.take(np.array([0, 1])).tolist()
+    return numbers
 
 
 def test_a_changed_converter_gives_new_numbers_and_the_old_one_is_not_run_again(
-    batches, tmp_path, write_module
+    batches: Path, tmp_path: Path, write_module: WriteModule
 ) -> None:
     assert take(batches, tmp_path, write_module("toy", CONVERTER.format(more=0)).brightened) == [[1, 2], [3, 4]]
     assert take(batches, tmp_path, write_module("toy", CONVERTER.format(more=10)).brightened) == [[11, 12], [13, 14]]
@@ -83,13 +86,15 @@ def test_a_changed_converter_gives_new_numbers_and_the_old_one_is_not_run_again(
     assert again.CALLS == []
 
 
-def test_sounds_of_a_changed_converter_are_converted_anew(batches, tmp_path, write_module) -> None:
+def test_sounds_of_a_changed_converter_are_converted_anew(
+    batches: Path, tmp_path: Path, write_module: WriteModule
+) -> None:
     for more in (0, 10):
         convert = write_module("toy", CONVERTER.format(more=more)).brightened
         assert list(ragged(batches, read_manifest(batches), tmp_path, "numbers", convert)[0]) == [1 + more, 2 + more]
 
 
-def test_what_a_converter_imports_of_ours_counts_also_through_others(write_module) -> None:
+def test_what_a_converter_imports_of_ours_counts_also_through_others(write_module: WriteModule) -> None:
     write_module("models.inner", "NUMBER = 1\n")
     write_module("models.outer", "from models import inner\n")
     toy = "def convert(payload):\n    import models.outer\n"
@@ -130,7 +135,7 @@ def test_what_a_converter_is_bound_to_counts() -> None:
         lambda: Canvas(8, 8, True, 100).pixels,
         lambda: Canvas(8, 8, False, 100).pixels,
         lambda: functools.partial(np.frombuffer, dtype="u1"),
-        lambda: functools.partial(scaled, frozenset({"a", "b"})),
+        lambda: functools.partial(scaled, frozenset({"a", "b"})),  # type: ignore[arg-type]  # never called
     ]
     digests = [conversion_digest(make()) for make in makers]
     assert len(set(digests)) == len(makers)
@@ -154,4 +159,4 @@ def test_another_process_finds_what_was_converted() -> None:
 
 def test_a_converter_bound_to_something_that_says_nothing_of_itself_is_refused() -> None:
     with pytest.raises(TypeError, match=r"A converter is bound to a object, .* Bind plain values"):
-        conversion_digest(functools.partial(Scale.apply, object()))
+        conversion_digest(functools.partial(Scale.apply, object()))  # type: ignore[arg-type]

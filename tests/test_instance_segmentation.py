@@ -133,7 +133,7 @@ def test_bad_params_are_refused() -> None:
     with pytest.raises(ValidationError, match="no imagenet weights"):
         InstanceTrain(weights="imagenet")
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
-        InstanceTrain(mixup=0.2)
+        InstanceTrain(mixup=0.2)  # type: ignore[call-arg]
     with pytest.raises(ValidationError, match="multiple of 32"):
         InstanceData(image_size=100)
 
@@ -262,7 +262,8 @@ def test_the_service_answers_what_the_evaluation_saw(trained: Job, table: pd.Dat
         {"threshold": 0.05, "objects": answers[0]["objects"]}, {"objects": []}, 1e-3
     )
     for one in answers[0]["objects"]:
-        mask = Rle(*one["mask"]["size"], one["mask"]["counts"])
+        height, width = one["mask"]["size"]
+        mask = Rle(height, width, one["mask"]["counts"])
         lines = [list(zip(line[::2], line[1::2], strict=True)) for line in one["polygons"]]
         assert np.array_equal(filled(lines, (mask.height, mask.width)), mask.array())
 

@@ -1,5 +1,8 @@
 """Networks by name: every torchvision family builds, takes pictures, and has a head and groups that can be told."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -72,7 +75,7 @@ def test_a_size_that_a_network_cannot_take_is_refused_before_anything_is_trained
 
 def test_dropout_before_the_head_acts_in_training_alone() -> None:
     torch.manual_seed(0)
-    network = networks.build("small_cnn", 2, 8, 8, dropout=0.9)
+    network: Any = networks.build("small_cnn", 2, 8, 8, dropout=0.9)
     pictures = torch.rand(4, 3, 8, 8)
     network.eval()
     assert torch.equal(network(pictures), network(pictures))
@@ -84,7 +87,7 @@ def test_dropout_before_the_head_acts_in_training_alone() -> None:
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there: as good as no network
@@ -92,30 +95,31 @@ def hub(tmp_path, monkeypatch):
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_imagenet_weights_without_a_network_say_which_file_goes_where(hub) -> None:
+def test_imagenet_weights_without_a_network_say_which_file_goes_where(hub: Path) -> None:
     network = networks.build("squeezenet1_1", 3, 32, 8)
     with pytest.raises(UserError, match=rf"put squeezenet1_1-\w+\.pth \(from https://.*\) at {hub}"):
         networks.imagenet_state("squeezenet1_1", network)
 
 
-def test_imagenet_weights_put_there_by_hand_fill_all_but_the_head(hub) -> None:
-    source = networks._untrained("squeezenet1_1", 1000, 32, 8)
+def test_imagenet_weights_put_there_by_hand_fill_all_but_the_head(hub: Path) -> None:
+    source: Any = networks._untrained("squeezenet1_1", 1000, 32, 8)
     torch.save(source.state_dict(), hub / "squeezenet1_1-b8a52dc0.pth")
-    network = networks.build("squeezenet1_1", 3, 32, 8)
+    network: Any = networks.build("squeezenet1_1", 3, 32, 8)
     head = networks.head("squeezenet1_1", network, 32, 8)
     networks.load_initial(network, head, ImageTrain(network="squeezenet1_1", weights="imagenet"), ("a", "b", "c"), None)
     assert torch.equal(network.features[0].weight, source.features[0].weight)
     assert network.classifier[1].weight.shape[0] == 3
 
 
-def test_a_damaged_imagenet_file_is_one_line(hub) -> None:
+def test_a_damaged_imagenet_file_is_one_line(hub: Path) -> None:
     (hub / "squeezenet1_1-b8a52dc0.pth").write_bytes(b"half a download")
     with pytest.raises(UserError, match=r"squeezenet1_1-b8a52dc0.pth is damaged .*; delete it and run again"):
         networks.imagenet_state("squeezenet1_1", nn.Identity())
 
 
-def test_a_champions_head_keeps_the_rows_of_classes_that_are_still_there(tmp_path) -> None:
-    old, new = (networks.build("small_cnn", classes, 8, 8) for classes in (3, 3))
+def test_a_champions_head_keeps_the_rows_of_classes_that_are_still_there(tmp_path: Path) -> None:
+    both: list[Any] = [networks.build("small_cnn", 3, 8, 8) for _ in range(2)]
+    old, new = both
     torch.save({"network": "small_cnn", "labels": ["a", "b", "c"], "state": old.state_dict()}, tmp_path / "weights.pt")
     fresh = new.classifier.weight.detach().clone()
     networks.load_initial(
@@ -129,11 +133,11 @@ def test_a_champions_head_keeps_the_rows_of_classes_that_are_still_there(tmp_pat
     assert torch.equal(new.classifier.weight[2], fresh[2])
 
 
-def test_another_networks_weights_are_refused(tmp_path) -> None:
+def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
     other = networks.build("small_cnn", 2, 8, 16)
     path = tmp_path / "weights.pt"
     torch.save({"network": "small_cnn", "labels": ["a", "b"], "state": other.state_dict()}, path)
-    network = networks.build("small_cnn", 2, 8, 8)
+    network: Any = networks.build("small_cnn", 2, 8, 8)
     with pytest.raises(UserError, match="does not fit the network"):
         networks.load_initial(
             network, [network.classifier], ImageTrain(network="small_cnn", weights="champion"), ("a", "b"), path

@@ -67,12 +67,12 @@ def table(trained: Any) -> pd.DataFrame:
     return kind.score(ScoreJob(trained.out / "program", rows, trained.batches, trained.home))
 
 
-def test_training_learns_and_leaves_a_program_that_agrees(trained) -> None:
+def test_training_learns_and_leaves_a_program_that_agrees(trained: Job) -> None:
     history = pd.read_csv(trained.out / "training" / "history.csv")
     summary = json.loads((trained.out / "training" / "summary.json").read_text())
     assert {"val_loss", "val_map", "val_map50"} <= set(history)
     assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
-    assert summary["best_epoch"] == history["val_map50"].idxmax() + 1
+    assert summary["best_epoch"] == history["val_map50"].argmax() + 1
     assert summary["parity_objects"] > 50
     assert summary["parity_max_abs_diff"] < 1e-4
     assert summary["parity_box_px"] < 0.01
@@ -81,7 +81,7 @@ def test_training_learns_and_leaves_a_program_that_agrees(trained) -> None:
     assert (spec.input["width"], spec.input["height"]) == (128, 96)
 
 
-def test_validation_counts_what_evaluation_counts(trained) -> None:
+def test_validation_counts_what_evaluation_counts(trained: Job) -> None:
     history = pd.read_csv(trained.out / "training" / "history.csv")
     rows = trained.manifest[trained.manifest["split"] == "val"]
     scored = kind.score(ScoreJob(trained.out / "program", rows, trained.batches, trained.home))
@@ -104,7 +104,7 @@ def test_a_program_that_answers_otherwise_is_refused(trained: Job, batches: Path
         parity(single, Program(job.out / "program"), pictures)
 
 
-def test_map_is_what_pycocotools_says_of_the_same_boxes(table, trained) -> None:
+def test_map_is_what_pycocotools_says_of_the_same_boxes(table: pd.DataFrame, trained: Job) -> None:
     rows = trained.manifest[trained.manifest["split"] == "test"]
     truth, found = coco_of(annotations(rows, trained.batches), table)
     assert found
@@ -139,11 +139,12 @@ def coco_of(truths: list[Any], table: pd.DataFrame) -> tuple[dict[str, Any], lis
     return {"images": images, "annotations": boxes, "categories": categories}, found
 
 
-def test_the_service_answers_what_the_evaluation_found(table, trained) -> None:
+def test_the_service_answers_what_the_evaluation_found(table: pd.DataFrame, trained: Job) -> None:
     predictor = Predictor(trained.out / "program")
     rows = trained.manifest[trained.manifest["split"] == "test"]
     told = 0
-    for row, payload in zip(table.to_dict("records"), read_payloads(trained.batches, rows), strict=True):
+    records: list[Any] = table.to_dict("records")
+    for row, payload in zip(records, read_payloads(trained.batches, rows), strict=True):
         expected, answer = kind.SERVICE.expected(row, predictor.labels), predictor.predict(payload)
         assert kind.SERVICE.differs(expected, answer, 1e-4) == ""
         assert (answer["width"], answer["height"]) == (128, 96)
@@ -154,7 +155,7 @@ def test_the_service_answers_what_the_evaluation_found(table, trained) -> None:
         predictor.predict(b"hello")
 
 
-def test_boxes_are_answered_in_px_of_the_picture_whatever_its_size(trained) -> None:
+def test_boxes_are_answered_in_px_of_the_picture_whatever_its_size(trained: Job) -> None:
     _, picture, _ = sample.scenes(41, 42)[0]
     answers = []
     for factor in (1, 3):
@@ -268,7 +269,7 @@ def example(*objects: Object, width: int = 64, height: int = 48, payload: bytes 
         ((10, 10, 10, 40), "has no area"),
     ],
 )
-def test_a_bad_box_is_one_clear_line(box, said) -> None:
+def test_a_bad_box_is_one_clear_line(box: tuple[float, float, float, float], said: str) -> None:
     with pytest.raises(BadExampleError, match=rf"^object 1 \('cat'\): its box \(.*\) {said}"):
         kind.inspect(example(Object("cat", box)), DATA)
 
@@ -323,12 +324,12 @@ def test_expectations_see_a_class_that_is_tested_but_never_learnt_and_boxes_of_a
         ({"backbone": "vgg"}, "'small', 'resnet18'"),
     ],
 )
-def test_params_that_contradict_are_refused(given, said) -> None:
+def test_params_that_contradict_are_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         (DetectionData if "image_size" in given else DetectionTrain)(**given)
 
 
-def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path, batches) -> None:
+def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path, batches: Path) -> None:
     job = detecting.job(tmp_path, batches, DATA)
     manifest = job.manifest
     for rows, said in (
@@ -362,7 +363,7 @@ LARGE = [
     [*SMALL, *(pytest.param(each, marks=pytest.mark.slow) for each in LARGE)],
     ids=lambda each: "-".join(each.values()),
 )
-def test_each_detector_trains_and_its_program_agrees(design, tmp_path, batches) -> None:
+def test_each_detector_trains_and_its_program_agrees(design: dict[str, str], tmp_path: Path, batches: Path) -> None:
     job = detecting.job(tmp_path, batches, DATA, **design, epochs=1, warmup_epochs=0, dropout=0.1)
     few = pd.concat([rows.head(6) for _, rows in job.manifest.groupby("split")])
     kind.train(replace(job, manifest=few))
@@ -398,7 +399,9 @@ def write_weights(path: Path, train: DetectionTrain, labels: list[str]) -> dict[
         ({"network": "fasterrcnn"}, "roi_heads.box_predictor.cls_score.weight", 1),
     ],
 )
-def test_a_champions_classes_keep_their_rows_when_a_class_is_added(tmp_path, design, layer, after) -> None:
+def test_a_champions_classes_keep_their_rows_when_a_class_is_added(
+    tmp_path: Path, design: dict[str, str], layer: str, after: int
+) -> None:
     train = design_of(**design)
     before = write_weights(tmp_path / "w.pt", train, ["cat", "dog"])
     network = networks.build(train, DATA, 3)
@@ -418,7 +421,7 @@ def test_a_champions_classes_keep_their_rows_when_a_class_is_added(tmp_path, des
     assert torch.equal(network.state_dict()[trunk], before[trunk])
 
 
-def test_weights_of_another_design_are_refused(tmp_path) -> None:
+def test_weights_of_another_design_are_refused(tmp_path: Path) -> None:
     write_weights(tmp_path / "w.pt", design_of(), ["cat"])
     for train, said in (
         (design_of(network="retinanet"), "holds a fcos-small, params say retinanet-small"),
@@ -432,7 +435,9 @@ def test_weights_of_another_design_are_refused(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("weights", "design"), [("imagenet", {"backbone": "resnet18"}), ("coco", {"network": "ssdlite"})]
 )
-def test_weights_that_cannot_be_downloaded_say_which_file_to_put_where(monkeypatch, tmp_path, weights, design) -> None:
+def test_weights_that_cannot_be_downloaded_say_which_file_to_put_where(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: str, design: dict[str, str]
+) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     train = design_of(weights=weights, **design)
@@ -441,7 +446,7 @@ def test_weights_that_cannot_be_downloaded_say_which_file_to_put_where(monkeypat
         networks.load_initial(network, train, ("a", "b"), None)
 
 
-def test_a_frozen_trunk_stays_and_the_rest_learns(tmp_path, batches) -> None:
+def test_a_frozen_trunk_stays_and_the_rest_learns(tmp_path: Path, batches: Path) -> None:
     train = design_of()
     state = write_weights(tmp_path / "w.pt", train, ["four", "one", "zero"])
     settings = {"weights": "champion", "unfreeze": "head", "epochs": 1, "warmup_epochs": 0}

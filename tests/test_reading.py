@@ -69,7 +69,7 @@ def test_sixteen_bits_are_scaled_by_what_they_can_hold_not_by_what_a_picture_hol
 
 
 @pytest.mark.parametrize(("kind", "full"), [(np.int32, 65535), (np.float32, 255)])
-def test_grey_of_32_bits_is_read_as_documented(kind: type, full: int) -> None:
+def test_grey_of_32_bits_is_read_as_documented(kind: type[Any], full: int) -> None:
     values = np.array([[0, full * 0.4, full, full * 2]] * 4, kind)
     pixels = decode_whole(open_image(saved(Image.fromarray(values), "TIFF"), DATA.max_pixels), 4, 4)
     assert pixels[0, :, 0].tolist() == [0, 102, 255, 255]

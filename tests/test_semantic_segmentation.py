@@ -32,6 +32,8 @@ from tasks.add import add
 from tasks.initial_weights import initial_weights
 from tests.samples import semantic_segmentation as sample
 
+Job = TrainJob[SegmentationData, SegmentationTrain]
+Trained = tuple[Path, Job, pd.DataFrame]
 kind = load_kind("semantic_segmentation")
 NAMES = ("sky", "road", "void")
 
@@ -429,7 +431,7 @@ def test_confusions_and_a_trivial_answer_are_counted(guessed: tuple[np.ndarray, 
 
 
 @pytest.fixture(scope="module")
-def trained(_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainJob, pd.DataFrame]:
+def trained(_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A small model that was trained on two deliveries with other numberings, and its score table."""
     folder = tmp_path_factory.mktemp("scenes")
     root = Path(shutil.copytree(_template, folder / "project", symlinks=True))
@@ -450,7 +452,7 @@ def trained(_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def test_a_model_learns_from_deliveries_with_other_numberings(
-    trained: tuple[Path, TrainJob, pd.DataFrame],
+    trained: Trained,
 ) -> None:
     _, job, table = trained
     history = pd.read_csv(job.out / "training/history.csv")
@@ -464,7 +466,7 @@ def test_a_model_learns_from_deliveries_with_other_numberings(
     assert found["mean_iou"] > 0.3  # ground alone is 0.2
 
 
-def test_evaluation_is_at_the_masks_own_size(trained: tuple[Path, TrainJob, pd.DataFrame]) -> None:
+def test_evaluation_is_at_the_masks_own_size(trained: Trained) -> None:
     _, job, table = trained
     assert (table["width"] * table["height"]).tolist() == [sample.WIDTH * sample.HEIGHT] * len(table)
     void = job.manifest.set_index("id").loc[table["id"], "void_share"].to_numpy()
@@ -472,9 +474,7 @@ def test_evaluation_is_at_the_masks_own_size(trained: tuple[Path, TrainJob, pd.D
     assert "void" not in {name for names in table["classes"] for name in names}
 
 
-def test_a_class_that_the_program_does_not_know_is_always_wrong(
-    trained: tuple[Path, TrainJob, pd.DataFrame], tmp_path: Path
-) -> None:
+def test_a_class_that_the_program_does_not_know_is_always_wrong(trained: Trained, tmp_path: Path) -> None:
     _, job, table = trained
     program = tmp_path / "program"
     shutil.copytree(job.out / "program", program)
@@ -487,9 +487,7 @@ def test_a_class_that_the_program_does_not_know_is_always_wrong(
     assert found["mean_iou"] < kind.summary(table, tuple(spec["labels"]))["mean_iou"]
 
 
-def test_the_service_answers_as_the_evaluation_and_a_shifted_mask_is_noticed(
-    trained: tuple[Path, TrainJob, pd.DataFrame], tmp_path: Path
-) -> None:
+def test_the_service_answers_as_the_evaluation_and_a_shifted_mask_is_noticed(trained: Trained, tmp_path: Path) -> None:
     _, job, table = trained
     predictor = Predictor(job.out / "program")
     labels = predictor.labels
@@ -514,7 +512,7 @@ def test_the_service_answers_as_the_evaluation_and_a_shifted_mask_is_noticed(
         )
 
 
-def files(job: TrainJob, table: pd.DataFrame) -> list[str]:
+def files(job: Job, table: pd.DataFrame) -> list[str]:
     return [str(name) for name in job.manifest.set_index("id").loc[table["id"], "file_name"]]
 
 
@@ -525,7 +523,7 @@ def predictor_mask(values: np.ndarray, classes: int) -> str:
 
 
 def test_a_photo_of_any_size_is_answered_at_its_own_size_upright(
-    trained: tuple[Path, TrainJob, pd.DataFrame],
+    trained: Trained,
 ) -> None:
     predictor = Predictor(trained[1].out / "program")
     picture = Image.effect_noise((300, 41), 90).convert("RGB")
@@ -539,7 +537,7 @@ def test_a_photo_of_any_size_is_answered_at_its_own_size_upright(
         predictor.predict(b"no picture")
 
 
-def test_the_report_draws_the_worst_and_compares_classes(trained: tuple[Path, TrainJob, pd.DataFrame]) -> None:
+def test_the_report_draws_the_worst_and_compares_classes(trained: Trained) -> None:
     _, job, table = trained
     labels = ("digit", "disc", "ground", "square")
     report = ReportJob(table, table, labels, job.manifest, job.batches)
@@ -552,9 +550,9 @@ def test_the_report_draws_the_worst_and_compares_classes(trained: tuple[Path, Tr
     assert "dvc pull" in {section.title: section.html for section in kind.report(gone)}["Worst pictures"]
 
 
-def test_training_refuses_what_it_cannot_learn(trained: tuple[Path, TrainJob, pd.DataFrame]) -> None:
+def test_training_refuses_what_it_cannot_learn(trained: Trained) -> None:
     _, job, _ = trained
-    cases: list[tuple[TrainJob, str]] = [
+    cases: list[tuple[Job, str]] = [
         (replace(job, manifest=job.manifest[job.manifest["split"] != "val"]), "The validation split is empty"),
         (
             replace(job, data=job.data.model_copy(update={"min_per_class": 1000})),

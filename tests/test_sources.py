@@ -5,6 +5,7 @@ import os
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def read(path: Path) -> tuple[Source, dict[str, Example]]:
     return source, {example.file_name: example for example in labelled_files(source, KINDS)}
 
 
-def labels(path: Path) -> dict[str, str]:
+def labels(path: Path) -> dict[str, str | None]:
     return {name: example.label for name, example in read(path)[1].items()}
 
 
@@ -100,7 +101,8 @@ def test_what_is_neither_folder_nor_archive_is_refused(tmp_path: Path) -> None:
 def test_tars_read_like_folders(tmp_path: Path, ending: str) -> None:
     folder = fill(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg")
     path = tmp_path / f"photos.{ending}"
-    with tarfile.open(path, f"w:{ending.partition('.')[2]}") as archive:
+    mode: Any = f"w:{ending.partition('.')[2]}"
+    with tarfile.open(path, mode) as archive:
         archive.add(folder, "photos")
     source, found = read(path)
     assert {name: example.payload for name, example in found.items()} == {

@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -113,7 +114,8 @@ def test_voices_that_lie_apart_make_no_error_and_equal_ones_are_a_coins_throw() 
     )
     everyone = np.ones((1, 4))
     assert verification.equal_error_rate(apart)(everyone) == pytest.approx(0.0)
-    alike = apart.assign(embedding=[np.array([1.0, 0.0])] * 4)
+    same: list[Any] = [np.array([1.0, 0.0])] * 4
+    alike = apart.assign(embedding=same)
     assert verification.equal_error_rate(alike)(everyone) == pytest.approx(0.5)
     wrong = apart.assign(label=list("abab"))
     assert verification.equal_error_rate(wrong)(everyone) == pytest.approx(2 / 3)  # half of two speakers' pairs tie
@@ -175,6 +177,7 @@ def test_the_threshold_is_where_both_errors_are_as_frequent() -> None:
     table = voices(80, 4, seed=5)
     labels, embeddings = table["label"].to_numpy(object), np.stack(table["embedding"].to_list())
     threshold = verification.best_threshold(labels, embeddings)
+    assert threshold is not None
     chosen = verification.pairs(labels)
     over = chosen.similarities(embeddings) >= threshold
     false, missed = over[~chosen.same].mean(), (~over[chosen.same]).mean()
@@ -186,7 +189,9 @@ def test_the_threshold_is_where_both_errors_are_as_frequent() -> None:
 
 @pytest.mark.parametrize("network", ["bc_resnet", "crnn"])
 @pytest.mark.parametrize("pooling", ["attentive", "statistics"])
-def test_an_answer_does_not_depend_on_padding(network: str, pooling: str) -> None:
+def test_an_answer_does_not_depend_on_padding(
+    network: Literal["bc_resnet", "crnn"], pooling: Literal["attentive", "statistics"]
+) -> None:
     torch.manual_seed(0)
     whole = SpeakerNetwork(3, 8000, SpeakerTrain(network=network, pooling=pooling, width=0.5, mels=20, dim=8))
     sound = (3000 * torch.randn(4, 8000)).short()

@@ -30,7 +30,7 @@ def test_a_bundle_hears_each_clip_by_itself_and_is_exported(
         together, counts = model(*tensors(sounds))
         alone, _ = model(torch.from_numpy(sounds[1])[None], torch.tensor([len(sounds[1])]))
     torch.testing.assert_close(together[1, : counts[1]], alone[0])
-    job = TrainJob("m", data, train, None, tmp_path, tmp_path, tmp_path, None, {})
+    job = TrainJob("m", data, train, None, tmp_path, tmp_path, tmp_path, None, {})  # type: ignore[arg-type]
     training.write_program(model, job, ALPHABET)
     assert training.parity(model, tmp_path / "program", sounds, 1) < 1e-3
     _, frames = model.train()(*tensors(sounds))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,8 @@ def test_commands_are_learnt_and_scored(trained: AnyTrainJob) -> None:
 def test_the_service_answers_what_the_evaluation_says(trained: AnyTrainJob) -> None:
     table = scored(trained).head(6)
     predictor = Predictor(trained.out / "program")
-    for (_, row), payload in zip(table.iterrows(), read_payloads(trained.batches, table), strict=True):
+    records: list[Any] = table.to_dict("records")
+    for row, payload in zip(records, read_payloads(trained.batches, table), strict=True):
         expected = KIND.SERVICE.expected(row, predictor.labels)
         assert KIND.SERVICE.differs(expected, predictor.predict(**KIND.SERVICE.form(payload)), 1e-4) == ""
     with pytest.raises(BadExampleError, match="not a sound"):
@@ -81,7 +83,7 @@ def test_a_program_says_what_it_takes(trained: AnyTrainJob) -> None:
 
 def test_the_report_lets_the_worst_mistakes_be_heard(trained: AnyTrainJob) -> None:
     table = scored(trained)
-    table.loc[0, ["prediction", "correct", "loss"]] = ["<b>", 0, 9.0]
+    table.loc[0, "prediction"], table.loc[0, "correct"], table.loc[0, "loss"] = "<b>", 0, 9.0
     job = ReportJob(table, table.assign(correct=1), ("no", "stop", "yes"), trained.manifest, trained.batches)
     pages = {section.title: section.html for section in KIND.report(job)}
     assert list(pages) == ["Confusions", "Confidence", "Worst mistakes"]
@@ -138,7 +140,7 @@ def test_weights_that_cannot_be_fetched_say_which_file_to_put_where(
 
 def test_a_key_that_only_kinds_on_pictures_use_is_refused() -> None:
     with pytest.raises(ValueError, match="channels_last"):
-        CommandTrain(channels_last=True)
+        CommandTrain(channels_last=True)  # type: ignore[call-arg]
 
 
 def test_our_own_networks_have_no_pretrained_weights() -> None:

@@ -19,14 +19,16 @@ ALPHABET = (" ", "a", "b")
 
 def random_frames(seed: int, count: int, columns: int) -> ctc_decoding.Frames:
     logits = np.random.default_rng(seed).normal(0, 2, (count, columns))
-    return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+    frames: ctc_decoding.Frames = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+    return frames
 
 
 def certain(*letters: int, columns: int = 4) -> ctc_decoding.Frames:
     """Frames that are each as good as sure of one column."""
     chances = np.full((len(letters), columns), 1e-6)
     chances[np.arange(len(letters)), letters] = 1 - 1e-6 * (columns - 1)
-    return np.log(chances).astype(np.float32)
+    frames: ctc_decoding.Frames = np.log(chances).astype(np.float32)
+    return frames
 
 
 def all_paths(frames: ctc_decoding.Frames) -> dict[tuple[int, ...], list[tuple[float, tuple[int, ...]]]]:

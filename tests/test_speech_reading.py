@@ -128,4 +128,4 @@ def test_params_that_contradict_are_refused(params: dict[str, Any], said: str) -
 @pytest.mark.parametrize("key", ["mixup", "label_smoothing", "channels_last"])
 def test_a_key_of_another_kind_is_refused_as_unknown(key: str) -> None:
     with pytest.raises(ValueError, match=rf"(?s){key}.*Extra inputs are not permitted"):
-        SpeechTrain(**{key: 0})
+        SpeechTrain(**{key: 0})  # type: ignore[arg-type]

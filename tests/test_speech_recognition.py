@@ -26,7 +26,7 @@ from models.common.training.weights import load_weights
 from models.speech_recognition import training
 from models.speech_recognition.learner import delayed
 from models.speech_recognition.networks import build
-from models.speech_recognition.params import SpeechTrain
+from models.speech_recognition.params import SpeechData, SpeechTrain
 from models.speech_recognition.predictor import Predictor
 from models.speech_recognition.report import marked
 from tasks.evaluate import evaluate
@@ -35,8 +35,9 @@ from tasks.serve import free_port, running, unpack
 from tests.hearing import ALPHABET, DATA, tensors, voices, wav
 from tests.samples import speech_recognition as sample
 
+Job = TrainJob[SpeechData, SpeechTrain]
 kind = load_kind("speech_recognition")
-SMALL = {"width": 16, "channels": 4, "mels": 24, "layers": 1, "heads": 2}
+SMALL: dict[str, Any] = {"width": 16, "channels": 4, "mels": 24, "layers": 1, "heads": 2}
 NETWORKS = [
     {"network": "cnn_bigru"}, {"network": "cnn_bilstm", "layers": 2, "subsampling": 4}, {"network": "conformer"},
 ]  # fmt: skip
@@ -47,7 +48,7 @@ def test_an_answer_does_not_depend_on_the_batch_nor_on_who_gives_it(params: dict
     torch.manual_seed(0)
     train = SpeechTrain(**{**SMALL, **params})
     model = build(train, DATA.sample_rate, ALPHABET).eval()
-    job = TrainJob("m", DATA, train, None, tmp_path, tmp_path, tmp_path, None, {})
+    job = TrainJob("m", DATA, train, None, tmp_path, tmp_path, tmp_path, None, {})  # type: ignore[arg-type]
     training.write_program(model, job, ALPHABET)
     program, sounds = Program(tmp_path / "program"), voices()
     with torch.inference_mode():
@@ -117,7 +118,7 @@ def orders(folder: Path) -> Path:
     return batches
 
 
-def orders_job(root: Path, batches: Path, **train: Any) -> TrainJob:
+def orders_job(root: Path, batches: Path, **train: Any) -> Job:
     params = SpeechTrain(**{**sample.TINY["train"], **train})
     manifest = read_manifest(batches)
     return TrainJob(
@@ -126,7 +127,7 @@ def orders_job(root: Path, batches: Path, **train: Any) -> TrainJob:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A recogniser that has seen a little: it says something, some of it wrong."""
     root = tmp_path_factory.mktemp("orders")
     job = orders_job(root, orders(root), epochs=25, width=32, learning_rate=0.01, warmup_epochs=2, early_stopping=0)
@@ -134,7 +135,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     return job
 
 
-def test_training_leaves_a_proven_program_with_its_alphabet(trained: TrainJob) -> None:
+def test_training_leaves_a_proven_program_with_its_alphabet(trained: Job) -> None:
     summary = json.loads((trained.out / "training" / "summary.json").read_text())
     history = pd.read_csv(trained.out / "training" / "history.csv")
     assert summary["parity_max_abs_diff"] < 1e-3
@@ -146,7 +147,7 @@ def test_training_leaves_a_proven_program_with_its_alphabet(trained: TrainJob) -
     assert spec.input["frame_seconds"] == 0.02
 
 
-def test_evaluation_counts_as_jiwer_and_the_service_says_the_same(trained: TrainJob) -> None:
+def test_evaluation_counts_as_jiwer_and_the_service_says_the_same(trained: Job) -> None:
     test = trained.manifest[trained.manifest["split"] == "test"]
     table = kind.score(ScoreJob(trained.out / "program", test, trained.batches, trained.home))
     found = kind.summary(table, ())
@@ -158,7 +159,8 @@ def test_evaluation_counts_as_jiwer_and_the_service_says_the_same(trained: Train
     assert any(hypotheses)
     assert list(table["voice"]) == list(test["voice"])
     predictor = Predictor(trained.out / "program")
-    for row, payload in zip(table.to_dict("records"), payloads(trained, test), strict=True):
+    records: list[Any] = table.to_dict("records")
+    for row, payload in zip(records, payloads(trained, test), strict=True):
         answer = predictor.predict(**kind.SERVICE.form(payload))
         assert kind.SERVICE.differs(kind.SERVICE.expected(row, ()), answer, 1e-4) == ""
         assert [word["word"] for word in answer["words"]] == answer["text"].split()
@@ -166,12 +168,12 @@ def test_evaluation_counts_as_jiwer_and_the_service_says_the_same(trained: Train
         assert [word["start"] for word in answer["words"]] == list(row["starts"])
 
 
-def payloads(job: TrainJob, rows: pd.DataFrame) -> list[bytes]:
+def payloads(job: Job, rows: pd.DataFrame) -> list[bytes]:
     column = pq.read_table(job.batches / "a.parquet", columns=["bytes"]).column(0).to_pylist()
     return [column[row] for row in rows["row"]]
 
 
-def test_the_served_beam_says_what_the_predictor_says(trained: TrainJob, tmp_path: Path) -> None:
+def test_the_served_beam_says_what_the_predictor_says(trained: Job, tmp_path: Path) -> None:
     root = trained.home.parent
     params = {"kind": "speech_recognition", "data": {"sample_rate": 8000, "max_seconds": 10}, "train": {}}
     params["gate"] = {"metric": "word_error_rate"}
@@ -202,7 +204,7 @@ def test_two_texts_as_good_as_equal_are_not_held_against_a_machine() -> None:
     assert kind.SERVICE.differs(said, {"text": "rad", "confidence": 0.5}, 1e-3) == "text: rad instead of red"
 
 
-def test_the_beam_is_at_least_as_probable_as_greedy(trained: TrainJob) -> None:
+def test_the_beam_is_at_least_as_probable_as_greedy(trained: Job) -> None:
     predictor = Predictor(trained.out / "program")
     for payload in payloads(trained, trained.manifest.head(10)):
         greedy, beam = predictor.predict(payload), predictor.beam(payload)
@@ -211,13 +213,13 @@ def test_the_beam_is_at_least_as_probable_as_greedy(trained: TrainJob) -> None:
 
 
 @pytest.mark.parametrize("bad", [b"", b"hello", wav(np.zeros(0, np.int16)), wav(np.ones(1, np.int16))])
-def test_what_is_no_recording_is_refused_in_one_line(trained: TrainJob, bad: bytes) -> None:
+def test_what_is_no_recording_is_refused_in_one_line(trained: Job, bad: bytes) -> None:
     with pytest.raises(BadExampleError) as caught:
         Predictor(trained.out / "program").predict(bad)
     assert "\n" not in str(caught.value)
 
 
-def test_the_report_marks_what_went_wrong(trained: TrainJob) -> None:
+def test_the_report_marks_what_went_wrong(trained: Job) -> None:
     table = kind.score(ScoreJob(trained.out / "program", trained.manifest, trained.batches, trained.home))
     better = table.assign(edits=0, prediction=table["transcript"])
     job = ReportJob(table, better, (), trained.manifest, trained.batches)
@@ -234,7 +236,7 @@ def test_the_report_marks_what_went_wrong(trained: TrainJob) -> None:
     )
 
 
-def test_a_new_letter_leaves_what_was_learnt_of_the_others(trained: TrainJob) -> None:
+def test_a_new_letter_leaves_what_was_learnt_of_the_others(trained: Job) -> None:
     old = Program(trained.out / "program").spec.labels
     new = tuple(sorted({*old, "z", "!"}))
     model = build(trained.train, DATA.sample_rate, new)

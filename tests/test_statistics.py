@@ -61,7 +61,8 @@ def test_the_score_statistic_uses_the_most_likely_shares_given_the_threshold(thr
     def unlikelihood(loss_share: float) -> float:
         win_share = loss_share + threshold
         rest = 1 - loss_share - win_share
-        return -(wins * np.log(win_share) + losses * np.log(loss_share) + (examples - wins - losses) * np.log(rest))
+        unequal = wins * math.log(win_share) + losses * math.log(loss_share)
+        return -(unequal + (examples - wins - losses) * math.log(rest))
 
     bounds = (max(0.0, -threshold) + 1e-9, (1 - threshold) / 2 - 1e-9)
     share = optimize.minimize_scalar(unlikelihood, bounds=bounds, method="bounded", options={"xatol": 1e-10}).x

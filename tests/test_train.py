@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,34 +19,41 @@ import torch
 from models.common.data.batches import data_version, read_payloads
 from models.common.errors import RatchetError, UserError
 from models.common.image.normalisation import Normalised
+from models.common.kind import TrainJob
 from models.common.program.export import export, parity
 from models.common.program.program import Program, ProgramSpec
 from models.common.training import checkpoints, distributed, run
 from models.common.training.logger import TrainingLogger
-from models.image_classification.dataset import pixels, square
+from models.image_classification.dataset import pixels
+from models.image_classification.params import ImageData, ImageTrain
+from models.image_classification.preprocessing import square
 from models.image_classification.training import train
 from tests import together
 from tests.learning import digits_batch, digits_job
 
+Job = TrainJob[ImageData, ImageTrain]
+
 
 @pytest.fixture(scope="session")
-def batches(tmp_path_factory) -> Path:
+def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return digits_batch(tmp_path_factory.mktemp("batch"))
 
 
-def summary_of(job) -> dict:
-    return json.loads((job.out / "training" / "summary.json").read_text())
+def summary_of(job: Job) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((job.out / "training" / "summary.json").read_text())
+    return summary
 
 
-def history_of(job) -> pd.DataFrame:
+def history_of(job: Job) -> pd.DataFrame:
     return pd.read_csv(job.out / "training" / "history.csv")
 
 
-def weights_of(job) -> dict[str, torch.Tensor]:
-    return torch.load(job.out / "training" / "weights.pt", weights_only=True)["state"]
+def weights_of(job: Job) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(job.out / "training" / "weights.pt", weights_only=True)["state"]
+    return state
 
 
-def test_training_learns_the_digits_and_leaves_all_that_the_next_steps_need(tmp_path) -> None:
+def test_training_learns_the_digits_and_leaves_all_that_the_next_steps_need(tmp_path: Path) -> None:
     job = digits_job(tmp_path, digits_batch(tmp_path / "b", 400), epochs=8, ema_decay=0.8)
     train(job)
     history, summary = history_of(job), summary_of(job)
@@ -56,7 +64,7 @@ def test_training_learns_the_digits_and_leaves_all_that_the_next_steps_need(tmp_
     }  # fmt: skip
     assert history["val_accuracy"].max() > 0.9
     assert summary["epochs_run"] == 8
-    assert summary["best_epoch"] == history["val_loss"].idxmin() + 1
+    assert summary["best_epoch"] == history["val_loss"].argmin() + 1
     assert summary["parameters"] == summary["trainable_parameters"] > 0
     assert summary["parity_max_abs_diff"] < 1e-3
     trained_on = pd.read_parquet(job.out / "training" / "trained_on.parquet")
@@ -66,7 +74,7 @@ def test_training_learns_the_digits_and_leaves_all_that_the_next_steps_need(tmp_
     check_program(job, history["val_accuracy"][summary["best_epoch"] - 1])
 
 
-def check_program(job, accuracy: float) -> None:
+def check_program(job: Job, accuracy: float) -> None:
     spec = ProgramSpec.load(job.out / "program")
     assert spec.labels == tuple(sorted(set(job.manifest["label"])))
     assert spec.input == {"size": 8, "max_pixels": 50_000_000}
@@ -87,11 +95,17 @@ class Crash(TrainingLogger):
         super().start_epoch(epoch, steps)
 
 
-SETTINGS = {"epochs": 4, "ema_decay": 0.9, "mixup": 0.2, "dropout": 0.2, "augment": {"crop": 0.125, "erase": 0.5}}
+SETTINGS: dict[str, Any] = {
+    "epochs": 4,
+    "ema_decay": 0.9,
+    "mixup": 0.2,
+    "dropout": 0.2,
+    "augment": {"crop": 0.125, "erase": 0.5},
+}
 
 
 def test_an_interrupted_training_goes_on_and_ends_exactly_as_if_nothing_had_happened(
-    tmp_path, batches, monkeypatch
+    tmp_path: Path, batches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = (digits_job(tmp_path / name, batches, **SETTINGS) for name in ("whole", "broken"))
     train(whole)
@@ -102,11 +116,12 @@ def test_an_interrupted_training_goes_on_and_ends_exactly_as_if_nothing_had_happ
     assert list((broken.home / "checkpoints").glob("*/last.pt"))
     started: list[int] = []
     start_epoch = TrainingLogger.start_epoch
-    monkeypatch.setattr(
-        TrainingLogger,
-        "start_epoch",
-        lambda self, epoch, steps: started.append(epoch) or start_epoch(self, epoch, steps),
-    )
+
+    def note_start(logger: TrainingLogger, epoch: int, steps: int) -> None:
+        started.append(epoch)
+        start_epoch(logger, epoch, steps)
+
+    monkeypatch.setattr(TrainingLogger, "start_epoch", note_start)
     train(broken)
     assert started == [3, 4]
     assert all(torch.equal(weights_of(broken)[name], tensor) for name, tensor in weights_of(whole).items())
@@ -114,7 +129,7 @@ def test_an_interrupted_training_goes_on_and_ends_exactly_as_if_nothing_had_happ
     pd.testing.assert_frame_equal(history_of(broken)[columns], history_of(whole)[columns])
 
 
-def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from(tmp_path) -> None:
+def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from(tmp_path: Path) -> None:
     batches = digits_batch(tmp_path / "b")
     code = (
         "import sys; from pathlib import Path; from tests.learning import digits_job; "
@@ -128,7 +143,7 @@ def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from(tmp
     assert process.stderr
     told = next(line for line in process.stderr if line.startswith("epoch 3/500"))
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()  # closes its pipe too
     assert "val_accuracy" in told
     job = digits_job(tmp_path, batches, epochs=500, early_stopping=0)
     saved = checkpoints.open_checkpoints(job, data_version(batches)).load("last", torch.device("cpu"))
@@ -136,7 +151,7 @@ def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from(tmp
     assert saved["epoch"] >= 2
 
 
-def test_another_param_or_batch_starts_afresh(tmp_path, batches) -> None:
+def test_another_param_or_batch_starts_afresh(tmp_path: Path, batches: Path) -> None:
     job = digits_job(tmp_path, batches)
     folders = {
         checkpoints.open_checkpoints(job, "a").folder,
@@ -149,17 +164,17 @@ def test_another_param_or_batch_starts_afresh(tmp_path, batches) -> None:
     }
 
 
-def test_early_stopping_ends_the_training_and_keeps_the_best_epoch(tmp_path, batches) -> None:
+def test_early_stopping_ends_the_training_and_keeps_the_best_epoch(tmp_path: Path, batches: Path) -> None:
     job = digits_job(tmp_path, batches, epochs=40, early_stopping=2, learning_rate=0.05, warmup_epochs=0)
     train(job)
     history, summary = history_of(job), summary_of(job)
     assert summary["stopped_early"]
     assert len(history) == summary["best_epoch"] + 2 < 40
-    assert history["val_loss"].idxmin() + 1 == summary["best_epoch"]
+    assert history["val_loss"].argmin() + 1 == summary["best_epoch"]
     check_program(job, history["val_accuracy"][summary["best_epoch"] - 1])
 
 
-def test_bf16_learns_as_fp32_does(tmp_path, batches) -> None:
+def test_bf16_learns_as_fp32_does(tmp_path: Path, batches: Path) -> None:
     jobs = [digits_job(tmp_path / each, batches, precision=each) for each in ("fp32", "bf16")]
     for job in jobs:
         train(job)
@@ -170,10 +185,12 @@ def test_bf16_learns_as_fp32_does(tmp_path, batches) -> None:
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "gradual"])
-def test_a_champions_weights_are_the_start_and_frozen_layers_stay_as_they_were(tmp_path, batches, unfreeze) -> None:
+def test_a_champions_weights_are_the_start_and_frozen_layers_stay_as_they_were(
+    tmp_path: Path, batches: Path, unfreeze: str
+) -> None:
     first = digits_job(tmp_path / "first", batches)
     train(first)
-    settings = {"weights": "champion", "unfreeze": unfreeze, "epochs": 2, "learning_rate": 0.001}
+    settings: dict[str, Any] = {"weights": "champion", "unfreeze": unfreeze, "epochs": 2, "learning_rate": 0.001}
     again = replace(digits_job(tmp_path / "again", batches, **settings), initial=first.out / "training" / "weights.pt")
     train(again)
     before, after = weights_of(first), weights_of(again)
@@ -183,7 +200,7 @@ def test_a_champions_weights_are_the_start_and_frozen_layers_stay_as_they_were(t
     assert history_of(again)["train_loss"][0] < history_of(first)["train_loss"][0]
 
 
-def test_a_full_disk_is_one_line_and_loses_no_checkpoint(tmp_path, batches) -> None:
+def test_a_full_disk_is_one_line_and_loses_no_checkpoint(tmp_path: Path, batches: Path) -> None:
     job = digits_job(tmp_path, batches, epochs=3)
     folder = checkpoints.open_checkpoints(job, data_version(batches)).folder
     folder.mkdir(parents=True)
@@ -195,7 +212,7 @@ def test_a_full_disk_is_one_line_and_loses_no_checkpoint(tmp_path, batches) -> N
     assert summary_of(job)["epochs_run"] == 3
 
 
-def test_a_full_disk_while_decoding_is_one_line_too(tmp_path, batches) -> None:
+def test_a_full_disk_while_decoding_is_one_line_too(tmp_path: Path, batches: Path) -> None:
     job = digits_job(tmp_path, batches)
     cache = job.home / "decoded"
     pixels(job.manifest, batches, job.home, 8, job.data.max_pixels)
@@ -207,7 +224,7 @@ def test_a_full_disk_while_decoding_is_one_line_too(tmp_path, batches) -> None:
     assert not list(cache.rglob("*.npy"))
 
 
-def test_a_torchvision_network_trains_and_its_program_agrees(tmp_path, batches) -> None:
+def test_a_torchvision_network_trains_and_its_program_agrees(tmp_path: Path, batches: Path) -> None:
     job = digits_job(tmp_path, batches, {"image_size": 32}, network="mobilenet_v3_small", epochs=1, dropout=0.1)
     train(replace(job, manifest=job.manifest.groupby("label").head(8)))
     assert ProgramSpec.load(job.out / "program").input["size"] == 32
@@ -215,7 +232,9 @@ def test_a_torchvision_network_trains_and_its_program_agrees(tmp_path, batches) 
 
 
 @pytest.mark.slow
-def test_pooling_that_the_quick_exporter_cannot_do_is_exported_by_the_other(tmp_path, capfd) -> None:
+def test_pooling_that_the_quick_exporter_cannot_do_is_exported_by_the_other(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(3), torch.nn.Flatten(), torch.nn.Linear(27, 2))
     pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     whole = Normalised(network)
@@ -224,23 +243,24 @@ def test_pooling_that_the_quick_exporter_cannot_do_is_exported_by_the_other(tmp_
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_program_that_answers_otherwise_is_refused(tmp_path) -> None:
+def test_a_program_that_answers_otherwise_is_refused(tmp_path: Path) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    whole = Normalised(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)))
+    last = torch.nn.Linear(192, 2)
+    whole = Normalised(torch.nn.Sequential(torch.nn.Flatten(), last))
     export(whole, torch.from_numpy(pictures[:2]), ProgramSpec("image_classification", ("a", "b"), {}, {}), tmp_path)
     with torch.no_grad():
-        whole.network[1].bias += torch.tensor([0.1, 0.0])
+        last.bias.add_(torch.tensor([0.1, 0.0]))
     with pytest.raises(RatchetError, match=r"The exported program differs from the network: logits by up to 0.1"):
         parity(whole, tmp_path, pictures)
 
 
-def test_a_diverging_loss_says_what_to_change(tmp_path, batches) -> None:
+def test_a_diverging_loss_says_what_to_change(tmp_path: Path, batches: Path) -> None:
     job = digits_job(tmp_path, batches, optimizer="sgd", learning_rate=1e30, max_grad_norm=0, precision="fp32")
     with pytest.raises(RatchetError, match=r"Training diverged: the loss is .* Lower train.learning_rate"):
         train(job)
 
 
-def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path, batches) -> None:
+def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path, batches: Path) -> None:
     job = digits_job(tmp_path, batches)
     zero = job.manifest["label"] == "zero"
     one_class = replace(job, manifest=job.manifest[zero])
@@ -257,12 +277,12 @@ def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path, batches
         train(unchecked)
 
 
-def test_wandb_that_is_not_installed_is_asked_for(tmp_path, batches) -> None:
+def test_wandb_that_is_not_installed_is_asked_for(tmp_path: Path, batches: Path) -> None:
     with pytest.raises(UserError, match="wandb is not installed: pip install wandb, or set it false"):
         train(digits_job(tmp_path, batches, wandb=True))
 
 
-def test_decoded_pictures_are_what_the_decoder_gives_in_any_order_and_once_only(tmp_path, batches) -> None:
+def test_decoded_pictures_are_what_the_decoder_gives_in_any_order_and_once_only(tmp_path: Path, batches: Path) -> None:
     job = digits_job(tmp_path, batches)
     found = pixels(job.manifest, batches, job.home, 8, 64_000)
     positions = np.array([70, 3, 119, 3])
@@ -274,7 +294,7 @@ def test_decoded_pictures_are_what_the_decoder_gives_in_any_order_and_once_only(
     assert made.stat().st_mtime_ns == stamp
 
 
-def test_processes_that_train_together_share_the_mean_gradient_and_one_verdict(tmp_path) -> None:
+def test_processes_that_train_together_share_the_mean_gradient_and_one_verdict(tmp_path: Path) -> None:
     distributed.launch(functools.partial(together.meet, tmp_path), 2)
     answers = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2)]
     assert answers == [[[1.5, 15.0], {"val_loss": 0.0}, 2]] * 2
@@ -287,7 +307,7 @@ def test_an_error_in_one_of_several_processes_is_one_line_here() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_keeps_the_pictures_and_learns_in_bf16(tmp_path) -> None:
+def test_a_gpu_keeps_the_pictures_and_learns_in_bf16(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     job = digits_job(tmp_path, digits_batch(tmp_path / "b", 400), epochs=8)

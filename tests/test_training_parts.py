@@ -1,18 +1,22 @@
 """The parts of training, each held to its formula: freezing, rates, averages, augmentation, mixup, loss."""
 
 import math
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from models.common.data.decoded_cache import Decoded
 from models.common.errors import RatchetError
 from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
 from models.common.training.checkpoints import Checkpoints
-from models.common.training.freezing import freeze, layer_groups, trainable_groups
+from models.common.training.freezing import LayerGroup, freeze, layer_groups, trainable_groups
 from models.common.training.logger import TrainingLogger
 from models.common.training.loop import fit
 from models.common.training.optimizers import (
@@ -33,17 +37,17 @@ def network() -> nn.Module:
     return networks.build("small_cnn", 3, 8, 8)
 
 
-def groups_of(network: nn.Module):
+def groups_of(network: nn.Module) -> list[LayerGroup]:
     return layer_groups(network, networks.head("small_cnn", network, 8, 8))
 
 
 def one_step(network: nn.Module, train: ImageTrain) -> None:
     chosen = build_optimizer(groups_of(network), train)
-    F.cross_entropy(network(torch.rand(8, 3, 8, 8)), torch.arange(8) % 3).backward()
+    F.cross_entropy(network(torch.rand(8, 3, 8, 8)), torch.arange(8) % 3).backward()  # type: ignore[no-untyped-call]
     chosen.step()
 
 
-def test_only_the_head_learns_when_only_it_is_unfrozen_and_batch_norm_keeps_its_statistics(network) -> None:
+def test_only_the_head_learns_when_only_it_is_unfrozen_and_batch_norm_keeps_its_statistics(network: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     freeze(network, groups_of(network), 1)
     one_step(network, ImageTrain(learning_rate=0.1))
@@ -51,7 +55,7 @@ def test_only_the_head_learns_when_only_it_is_unfrozen_and_batch_norm_keeps_its_
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
-def test_everything_learns_when_all_is_unfrozen(network) -> None:
+def test_everything_learns_when_all_is_unfrozen(network: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     freeze(network, groups_of(network), len(groups_of(network)))
     one_step(network, ImageTrain(learning_rate=0.1))
@@ -65,7 +69,9 @@ def test_gradual_unfreezing_goes_from_the_head_down_and_is_done_by_half_time() -
     assert [trainable_groups("all", 5, epoch, 8) for epoch in range(8)] == [5] * 8
 
 
-def test_each_group_learns_at_the_decayed_rate_of_the_next_and_norms_and_biases_are_not_decayed(network) -> None:
+def test_each_group_learns_at_the_decayed_rate_of_the_next_and_norms_and_biases_are_not_decayed(
+    network: nn.Module,
+) -> None:
     groups = groups_of(network)
     chosen = build_optimizer(groups, ImageTrain(learning_rate=0.1, layer_decay=0.5, weight_decay=0.3))
     settings = {id(p): (g["lr"], g["weight_decay"]) for g in chosen.param_groups for p in g["params"]}
@@ -78,7 +84,7 @@ def test_each_group_learns_at_the_decayed_rate_of_the_next_and_norms_and_biases_
     assert {g["lr"] for g in chosen.param_groups} == {0.25 * g["peak"] for g in chosen.param_groups}
 
 
-def test_sgd_has_nesterov_momentum(network) -> None:
+def test_sgd_has_nesterov_momentum(network: nn.Module) -> None:
     chosen = build_optimizer(groups_of(network), ImageTrain(optimizer="sgd", momentum=0.8))
     assert isinstance(chosen, torch.optim.SGD)
     assert all(group["nesterov"] and group["momentum"] == 0.8 for group in chosen.param_groups)
@@ -94,7 +100,7 @@ def test_the_rate_warms_up_in_a_line_and_falls_as_half_a_cosine() -> None:
 
 
 def test_the_average_follows_its_formula_in_weights_and_in_batch_norms_statistics() -> None:
-    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    network: Any = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
     average = ExponentialMovingAverage(network, 0.9)
     expected = {name: tensor.clone().double() for name, tensor in network.state_dict().items()}
     for update in range(1, 4):
@@ -175,29 +181,29 @@ class Fixed:
     def __len__(self) -> int:
         return 4
 
-    def take(self, positions):
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         return self.pictures[positions]
 
 
-def learner_of(network: nn.Module, **train) -> ImageLearner:
-    photos = Photos(Fixed(), np.array([0, 1, 2, 0]), torch.device("cpu"))
+def learner_of(network: nn.Module, **train: Any) -> ImageLearner:
+    photos = Photos(cast(Decoded, Fixed()), np.array([0, 1, 2, 0]), torch.device("cpu"))
     settings = ImageTrain(**{"augment": {"crop": 0}, "batch_size": 3, **train})
     return ImageLearner(network, groups_of(network), photos, photos, settings)
 
 
-def scaled(pictures: np.ndarray) -> torch.Tensor:
+def scaled(pictures: NDArray[np.uint8]) -> torch.Tensor:
     mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     return (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255 - mean) / deviation
 
 
-def test_the_loss_is_cross_entropy_of_pictures_scaled_as_torchvision_does(network) -> None:
+def test_the_loss_is_cross_entropy_of_pictures_scaled_as_torchvision_does(network: nn.Module) -> None:
     learner = learner_of(network.eval(), label_smoothing=0.1)
     batch = learner.fetch(np.arange(4))
     expected = F.cross_entropy(network(scaled(Fixed().pictures)), torch.tensor([0, 1, 2, 0]), label_smoothing=0.1)
     assert learner.loss(batch).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_validation_is_plain_cross_entropy_and_accuracy_whatever_the_batches(network) -> None:
+def test_validation_is_plain_cross_entropy_and_accuracy_whatever_the_batches(network: nn.Module) -> None:
     learner = learner_of(network.eval(), label_smoothing=0.5, mixup=1.0)
     with torch.inference_mode():
         logits = network(scaled(Fixed().pictures))
@@ -207,7 +213,7 @@ def test_validation_is_plain_cross_entropy_and_accuracy_whatever_the_batches(net
     assert row["val_accuracy"] == (logits.argmax(1) == classes).float().mean().item()
 
 
-def test_mixup_weighs_pictures_and_losses_alike(network) -> None:
+def test_mixup_weighs_pictures_and_losses_alike(network: nn.Module) -> None:
     learner = learner_of(network.eval(), mixup=0.4)
     batch = learner.fetch(np.arange(4))
     torch.manual_seed(5)
@@ -222,7 +228,7 @@ def test_mixup_weighs_pictures_and_losses_alike(network) -> None:
     assert torch.equal(mixed(inputs, other, 1.0), inputs)
 
 
-def test_auxiliary_logits_add_three_tenths_of_their_loss(network) -> None:
+def test_auxiliary_logits_add_three_tenths_of_their_loss(network: nn.Module) -> None:
     learner = learner_of(network)
     logits, classes = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     loss = F.cross_entropy(logits, classes).item()
@@ -252,33 +258,34 @@ class Measured:
     examples = 2
 
     def __init__(self, *values: float) -> None:
-        self.network = nn.Linear(1, 1)
+        self.network: nn.Module = nn.Linear(1, 1)
         self.groups = layer_groups(self.network, [self.network])
         self.values = iter(values)
 
-    def fetch(self, positions):
+    def fetch(self, positions: NDArray[np.int64]) -> torch.Tensor:
         return torch.ones(len(positions), 1)
 
-    def loss(self, batch):
-        return self.network(batch).square().mean()
+    def loss(self, batch: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = self.network(batch).square().mean()
+        return loss
 
     def evaluate(self) -> dict[str, float]:
         return {"val_loss": 1.0, "val_score": next(self.values)}
 
 
-def best_epoch(folder, monitor: str, *values: float, **train) -> int:
+def best_epoch(folder: Path, monitor: str, *values: float, **train: Any) -> int:
     settings = ImageTrain(**{"epochs": len(values), "batch_size": 2, "precision": "fp32", **train})
     checkpoints, curves = Checkpoints(folder), TrainingLogger(None, len(values))
     return fit(Measured(*values), settings, monitor, torch.device("cpu"), checkpoints, curves).best_epoch
 
 
-def test_an_epoch_whose_metric_is_nan_is_never_the_best(tmp_path) -> None:
+def test_an_epoch_whose_metric_is_nan_is_never_the_best(tmp_path: Path) -> None:
     assert best_epoch(tmp_path / "first", "val_score", math.nan, 0.5, 0.7, 0.6) == 3
     assert best_epoch(tmp_path / "later", "val_score", 0.5, math.nan, 0.7, math.nan) == 3
     assert best_epoch(tmp_path / "stopped", "val_score", math.nan, 0.5, 0.4, 0.7, early_stopping=1) == 2
 
 
-def test_a_metric_that_is_always_nan_is_one_line_and_no_best_epoch(tmp_path) -> None:
+def test_a_metric_that_is_always_nan_is_one_line_and_no_best_epoch(tmp_path: Path) -> None:
     with pytest.raises(
         RatchetError, match="best epoch cannot be selected: val_score was no finite number after any of 2"
     ):

@@ -76,7 +76,8 @@ def right(answer: dict[str, Any]) -> str:
 def write_scenes(folder: Path, start: int, end: int, mistaken: bool = False) -> Path:
     """Scenes `start` to `end` as images/*.png and annotations.json."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     names, chance = list(CLASSES.values()), np.random.default_rng(0)
     for number in range(start, end):
         picture, objects = scene(number)

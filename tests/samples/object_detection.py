@@ -150,7 +150,8 @@ def _scene(number: int) -> tuple[NDArray[np.uint8], list[Box]]:
 
 def _canvas(random: np.random.Generator) -> NDArray[np.uint8]:
     """Noise on a shade that slowly changes."""
-    slope = np.linspace(*random.uniform(20, 90, 2), WIDTH)[None, :, None] + random.uniform(-20, 20, 3)
+    left, right = random.uniform(20, 90, 2)
+    slope = np.linspace(left, right, WIDTH)[None, :, None] + random.uniform(-20, 20, 3)
     return np.clip(slope + random.normal(0, 12, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.training.freezing import layer_groups
@@ -14,6 +14,8 @@ Batch = tuple[Tensor, Tensor]  # letter shares (N, 34) uint8, languages (N,) int
 
 class LanguageLearner:
     """A Learner (models/common/training/loop.py) of texts small enough to be held as one batch for each split."""
+
+    network: nn.Module
 
     def __init__(self, network: Network, training: Batch, validation: Batch) -> None:
         self.network, self.groups = network, layer_groups(network, [network.head])

@@ -14,4 +14,5 @@ def letter_shares(payload: bytes) -> NDArray[np.uint8]:
     counts = np.array([text.count(letter) for letter in ALPHABET])
     if not counts.any() or "\0" in text or "\N{REPLACEMENT CHARACTER}" in text:
         raise BadExampleError("no text in it; give a text with letters, as UTF-8")
-    return np.round(255 * counts / counts.sum()).astype(np.uint8)
+    shares: NDArray[np.uint8] = np.round(255 * counts / counts.sum()).astype(np.uint8)
+    return shares

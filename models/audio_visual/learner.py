@@ -12,7 +12,7 @@ from models.audio_visual.dataset import Media
 from models.audio_visual.networks import Answers, AudioVisual
 from models.audio_visual.params import AudioVisualTrain
 from models.common.audio.augmentation import augment_waveform, spec_augment
-from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
+from models.common.image.augmentation import augment_pictures
 from models.common.training.freezing import LayerGroup
 
 
@@ -98,11 +98,7 @@ class AudioVisualLearner:
         rows = has.nonzero()[:, 0]
         if not len(rows):
             return self._nothing(has)
-        augment = self._train.augment_image
-        batch = random_shift_flip(images[rows], augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
-        batch = random_affine(batch, augment.scale, augment.rotate)
-        batch = color_jitter(batch, augment.brightness, augment.contrast)
-        batch = random_erasing(self._network.image.scaled(batch.permute(0, 2, 3, 1)), augment.erase)
+        batch = augment_pictures(images[rows], self._train.augment_image, self._network.image.scaled)
         features = self._network.image.network(batch.contiguous(memory_format=self._format))
         return _placed(self._network.bring_image(features), rows, len(has))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.data.decoded_cache import Decoded
-from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
+from models.common.image.augmentation import augment_pictures
 from models.common.image.normalisation import Normalised
 from models.common.training.freezing import LayerGroup
 from models.image_classification.params import ImageTrain
@@ -105,12 +105,8 @@ class ImageLearner:
         return Normalised(self.network).eval()
 
     def _prepared(self, pictures: Tensor) -> Tensor:
-        augment = self._train.augment
-        batch = random_shift_flip(pictures, augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
-        batch = random_affine(batch, augment.scale, augment.rotate)
-        batch = color_jitter(batch, augment.brightness, augment.contrast)
-        batch = self._model.scaled(batch.permute(0, 2, 3, 1))
-        return random_erasing(batch, augment.erase).contiguous(memory_format=self._format)
+        batch = augment_pictures(pictures, self._train.augment, self._model.scaled)
+        return batch.contiguous(memory_format=self._format)
 
     def _loss(self, outputs: Any, classes: Tensor) -> Tensor:
         if isinstance(outputs, Tensor):

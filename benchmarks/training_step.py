@@ -18,13 +18,14 @@ from torch import nn
 
 from models.common.data.decoded_cache import Decoded
 from models.common.image.normalisation import Normalised
+from models.common.image.params import ImageAugment
 from models.common.training.freezing import layer_groups
 from models.common.training.loop import precision, step
 from models.common.training.memory import keep_freed_memory
 from models.common.training.optimizers import build_optimizer
 from models.image_classification import networks
 from models.image_classification.learner import ImageLearner, Photos
-from models.image_classification.params import Augment, ImageTrain
+from models.image_classification.params import ImageTrain
 
 SIZE, BATCH, BATCHES, STEPS, WARMUP = 64, 64, 8, 24, 4
 TRAIN = ImageTrain(
@@ -33,7 +34,7 @@ TRAIN = ImageTrain(
     learning_rate=0.005,
     weight_decay=1e-4,
     max_grad_norm=0,
-    augment=Augment(crop=0),
+    augment=ImageAugment(crop=0),
 )
 Step = Callable[[int], float]  # number of the batch -> loss
 

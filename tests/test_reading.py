@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from models.audio_visual.report import _picture as shown_beside_sound
 from models.common.data.near_duplicates import find_near_duplicates, has_earlier_near_duplicate
 from models.common.errors import BadExampleError
 from models.common.image.checks import inspect_image
 from models.common.image.decoding import decode, decode_whole, open_image, shown_size
 from models.common.image.letterbox import Canvas
+from models.common.reporting.image import thumbnail
 from models.image_classification.params import ImageData
-from models.image_classification.report import _picture as shown_in_report
 
 DATA = ImageData(image_size=32)
 
@@ -62,10 +61,9 @@ def test_sixteen_bits_are_scaled_by_what_they_can_hold_not_by_what_a_picture_hol
         payload = saved(Image.fromarray(np.repeat(np.array([values], np.uint16), 20, axis=0).repeat(20, axis=1)), kind)
         pixels = decode_whole(open_image(payload, DATA.max_pixels), 40, 20)
         assert pixels[10, [5, 35], 0].tolist() == [round(value / 257) for value in values]
-        for thumbnail in (shown_in_report, shown_beside_sound):
-            encoded = thumbnail(payload).split("base64,")[1].split('"')[0]
-            shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
-            assert shown[10, [5, 35], 0].tolist() == [round(value / 257) for value in values]
+        encoded = thumbnail(payload, 112).split("base64,")[1].split('"')[0]
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+        assert shown[10, [5, 35], 0].tolist() == [round(value / 257) for value in values]
 
 
 @pytest.mark.parametrize(("kind", "full"), [(np.int32, 65535), (np.float32, 255)])

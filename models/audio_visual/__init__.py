@@ -1,13 +1,15 @@
 """Pictures with sound: one label for a photo and a recording together, either of which may be missing."""
 
 from models.common.audio.params import AUDIO_COLUMNS
+from models.common.classification.accuracy import ACCURACY, LOG_LOSS
+from models.common.image.params import PHOTO_COLUMNS
 from models.common.kind import Metric, Truth
 
 TRUTH: Truth = "class"
-COLUMNS = {"parts": "string", "width": "int32", "height": "int32", "phash": "uint64", **AUDIO_COLUMNS}
+COLUMNS = {"parts": "string", **PHOTO_COLUMNS, **AUDIO_COLUMNS}
 METRICS = (
-    Metric("accuracy", numerator="correct", binary=True),
+    ACCURACY,
     Metric("accuracy_image_only", numerator="correct_image", denominator="has_image"),
     Metric("accuracy_audio_only", numerator="correct_audio", denominator="has_audio"),
-    Metric("log_loss", numerator="loss", higher_is_better=False),
+    LOG_LOSS,
 )

@@ -12,7 +12,8 @@ from models.audio_visual.dataset import Media
 from models.audio_visual.networks import Answers, AudioVisual
 from models.audio_visual.params import AudioVisualTrain
 from models.common.audio.augmentation import augment_waveform, spec_augment
-from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
+from models.common.classification.learning import loss_and_accuracy
+from models.common.image.augmentation import augment_pictures
 from models.common.training.freezing import LayerGroup
 
 
@@ -68,20 +69,18 @@ class AudioVisualLearner:
 
     def evaluate(self) -> dict[str, float]:
         """Over the validation split: the loss as in training but unsmoothed, and the share that is right."""
-        total = torch.zeros(2, dtype=torch.float64)
         count = len(self._media[1])
-        for part in np.array_split(np.arange(count), -(-count // self._train.batch_size)):
-            batch = self._fetched(1, part)
-            answers = self._network(batch.images, batch.samples, batch.has_image, batch.has_audio)
-            loss = self._mixture(answers, batch, 0.0).sum()
-            total += torch.stack([loss, (answers.logits.argmax(1) == batch.classes).sum()]).double().cpu()
-        loss, correct = (total / count).tolist()
-        return {"val_loss": loss, "val_accuracy": correct}
+        parts = np.array_split(np.arange(count), -(-count // self._train.batch_size))
+        return loss_and_accuracy(self._validated(self._fetched(1, part)) for part in parts)
 
     def exportable(self) -> AudioVisual:
         """The network behind its own preprocessing, on the CPU."""
         self._network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return self._network.eval()
+
+    def _validated(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        answers = self._network(batch.images, batch.samples, batch.has_image, batch.has_audio)
+        return self._mixture(answers, batch, 0.0).sum(), answers.logits, batch.classes
 
     def _mixture(self, answers: Answers, batch: Batch, smoothing: float) -> Tensor:
         """(N,) mean loss of each example over what it may be asked with."""
@@ -98,11 +97,7 @@ class AudioVisualLearner:
         rows = has.nonzero()[:, 0]
         if not len(rows):
             return self._nothing(has)
-        augment = self._train.augment_image
-        batch = random_shift_flip(images[rows], augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
-        batch = random_affine(batch, augment.scale, augment.rotate)
-        batch = color_jitter(batch, augment.brightness, augment.contrast)
-        batch = random_erasing(self._network.image.scaled(batch.permute(0, 2, 3, 1)), augment.erase)
+        batch = augment_pictures(images[rows], self._train.augment_image, self._network.image.scaled)
         features = self._network.image.network(batch.contiguous(memory_format=self._format))
         return _placed(self._network.bring_image(features), rows, len(has))
 

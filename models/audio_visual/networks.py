@@ -9,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.audio_visual.params import OWN_NETWORKS, AudioVisualData, AudioVisualTrain
+from models.audio_visual.params import AudioVisualData, AudioVisualTrain
 from models.common.audio.backbones import Statistics, backbone
 from models.common.audio.mel import LogMel
 from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
 from models.common.image.normalisation import Normalised
+from models.common.image.params import OWN_NETWORKS
 from models.common.image.small_cnn import SmallCNN
 from models.common.training.weights import load_matching_tensors
 

@@ -5,18 +5,14 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from models.common.audio.params import AudioAugment, AudioData
-from models.common.params import Dropout, LabelSmoothing, Section, Share, TrainParams
+from models.common.image.params import OWN_NETWORKS, ImageAugment, PhotoData
+from models.common.params import Dropout, LabelSmoothing, Share, TrainParams
 
-OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
 
-
-class AudioVisualData(AudioData):
+class AudioVisualData(AudioData, PhotoData):
     """The `data` section: everything that is asked of photos and of recordings, and how often one may be missing."""
 
     image_size: int = Field(default=64, ge=8, le=2048)  # px, square: what the program takes
-    max_pixels: int = Field(default=50_000_000, ge=64)  # of one picture as delivered; more is quarantined
-    min_side: int = Field(default=4, ge=1)  # px; smaller pictures are quarantined
-    near_duplicate_bits: int = Field(default=2, ge=0, le=8)  # differing bits of the 64-bit perceptual hash
     clip_seconds: float = Field(default=1.0, ge=0.1, le=60)  # what the program takes; of longer sounds the loudest part
     max_missing: Share = 0.2  # share of the examples that may lack their picture, or their sound, without a warning
 
@@ -25,18 +21,6 @@ class AudioVisualData(AudioData):
         if self.clip_seconds > self.max_seconds:
             raise ValueError(f"clip_seconds ({self.clip_seconds}) must not be above max_seconds ({self.max_seconds})")
         return self
-
-
-class ImageAugment(Section):
-    """Random changes to training pictures, applied to a whole batch at once on the device. 0 or false: off."""
-
-    crop: float = Field(default=0.125, ge=0, le=0.5)  # shift by up to this share of the side, edges reflected
-    scale: float = Field(default=0.0, ge=0, lt=1)  # zoom in by up to this share
-    horizontal_flip: bool = False  # off: digits, letters and road signs do not survive it
-    rotate: float = Field(default=0.0, ge=0, le=180)  # degrees, either way
-    brightness: float = Field(default=0.0, ge=0, le=1)
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    erase: float = Field(default=0.0, ge=0, le=1)  # share of pictures that lose a random rectangle
 
 
 class AudioVisualTrain(TrainParams):

@@ -1,29 +1,23 @@
 """The report's sections on pictures with sound: what each half is worth, what is taken for what, the worst mistakes."""
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
 from typing import Any
 
 import pandas as pd
-from PIL import ImageOps
 
 from models.audio_visual.preprocessing import PARTS
 from models.audio_visual.scoring import summary
-from models.common.data.batches import read_payloads
 from models.common.data.packed_files import unpack
-from models.common.errors import UserError
-from models.common.image.decoding import open_image, rgb
 from models.common.kind import ReportJob, ReportSection
 from models.common.reporting.audio import player, shown, sound_grid, spectrogram
 from models.common.reporting.confusion import confusions
+from models.common.reporting.examples import file_names, shown_payloads
+from models.common.reporting.image import thumbnail
 
 SHOWN_MISTAKES = 12
 THUMBNAIL = 160  # px, longer side
-TINY = 48  # px; smaller pictures are enlarged without smoothing, as the network sees them
-MAX_PIXELS = 2**29  # the picture was checked when it was added
 ASKED = {"accuracy": "all that each example has", "accuracy_both": "both, where both are there"} | {
     "accuracy_image_only": "the picture alone",
     "accuracy_audio_only": "the sound alone",
@@ -81,14 +75,12 @@ def _mistakes(job: ReportJob) -> str:
     wrong = job.candidate[job.candidate["correct"] == 0].nlargest(SHOWN_MISTAKES, "loss")
     if wrong.empty:
         return "<p>None: every test example was answered rightly.</p>"
-    try:
-        payloads = read_payloads(job.batches, wrong)
-    except (OSError, KeyError, UserError):
-        fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
-        return f"<p>The {len(wrong)} examples are not on this machine. Fetch them: <code>{fetch}</code></p>"
-    files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
+    payloads = shown_payloads(job, wrong, f"The {len(wrong)} examples")
+    if isinstance(payloads, str):
+        return payloads
+    files = file_names(job)
     answered = zip(wrong.to_dict("records"), payloads, strict=True)
-    cards = [_card(row, payload, str(files.get(row["id"], ""))) for row, payload in answered]
+    cards = [_card(row, payload, files.get(row["id"], "")) for row, payload in answered]
     total = int((job.candidate["correct"] == 0).sum())
     said = f"The {len(cards)} of {total:,} wrong answers that were furthest from the truth, the worst first."
     return f"<p>{said}</p>{sound_grid(cards)}"
@@ -96,7 +88,7 @@ def _mistakes(job: ReportJob) -> str:
 
 def _card(row: Mapping[Any, Any], payload: bytes, file: str) -> str:
     parts = unpack(payload)
-    picture = _picture(parts["image"]) if "image" in parts else ""
+    picture = thumbnail(parts["image"], THUMBNAIL) if "image" in parts else ""
     samples = shown(parts["audio"]) if "audio" in parts else None
     sound = "" if samples is None else spectrogram(samples) + player(samples)
     alone = "; ".join(
@@ -110,14 +102,3 @@ def _card(row: Mapping[Any, Any], payload: bytes, file: str) -> str:
     )
     where = escape(f"{file} in {row['batch']}", quote=True)
     return f'<figure title="{where}">{picture}{sound}<figcaption>{caption}</figcaption></figure>'
-
-
-def _picture(payload: bytes) -> str:
-    """The picture as an inline image of at most THUMBNAIL px."""
-    image = ImageOps.exif_transpose(open_image(payload, MAX_PIXELS))
-    tiny = max(image.size) < TINY
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    out, kind = io.BytesIO(), "png" if tiny else "jpeg"
-    rgb(image).save(out, kind, quality=82)
-    encoded = base64.b64encode(out.getvalue()).decode()
-    return f'<img class="{"tiny" if tiny else ""}" alt="" src="data:image/{kind};base64,{encoded}">'

@@ -1,10 +1,9 @@
 """Image classification: one label for one picture, by any torchvision network or a small CNN of our own."""
 
-from models.common.kind import Metric, Truth
+from models.common.classification.accuracy import ACCURACY, LOG_LOSS
+from models.common.image.params import PHOTO_COLUMNS
+from models.common.kind import Truth
 
 TRUTH: Truth = "class"
-COLUMNS = {"width": "int32", "height": "int32", "phash": "uint64"}
-METRICS = (
-    Metric("accuracy", numerator="correct", binary=True),
-    Metric("log_loss", numerator="loss", higher_is_better=False),
-)
+COLUMNS = PHOTO_COLUMNS
+METRICS = (ACCURACY, LOG_LOSS)

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.common.classification.learning import class_validation, mixup_loss
 from models.common.data.decoded_cache import Decoded
-from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
+from models.common.image.augmentation import augment_pictures
 from models.common.image.normalisation import Normalised
 from models.common.training.freezing import LayerGroup
 from models.image_classification.params import ImageTrain
@@ -81,23 +82,13 @@ class ImageLearner:
         """Cross-entropy of an augmented, mixed-up batch, with smoothed labels."""
         pictures, classes = batch
         inputs = self._prepared(pictures)
-        if not self._train.mixup:
-            return self._loss(self.network(inputs), classes)
-        share = float(torch.distributions.Beta(self._train.mixup, self._train.mixup).sample())
-        other = torch.randperm(len(classes), device=classes.device)
-        outputs = self.network(mixed(inputs, other, share))
-        return share * self._loss(outputs, classes) + (1 - share) * self._loss(outputs, classes[other])
+        return mixup_loss(inputs, classes, self._train.mixup, self.network, self._loss)
 
     def evaluate(self) -> dict[str, float]:
         """Cross-entropy (unsmoothed) and accuracy over the validation split."""
-        total = torch.zeros(2, dtype=torch.float64)
-        for part in np.array_split(np.arange(len(self._val)), -(-len(self._val) // self._train.batch_size)):
-            pictures, classes = self._val.fetch(part)
-            logits = self._model(pictures).float()
-            loss = F.cross_entropy(logits, classes, reduction="sum")
-            total += torch.stack([loss, (logits.argmax(1) == classes).sum()]).double().cpu()
-        loss, correct = (total / len(self._val)).tolist()
-        return {"val_loss": loss, "val_accuracy": correct}
+        parts = np.array_split(np.arange(len(self._val)), -(-len(self._val) // self._train.batch_size))
+        batches = map(self._val.fetch, parts)
+        return class_validation((self._model(pictures), classes) for pictures, classes in batches)
 
     def exportable(self) -> nn.Module:
         """The network behind its own normalisation, on the CPU: uint8 pictures in, logits out."""
@@ -105,12 +96,8 @@ class ImageLearner:
         return Normalised(self.network).eval()
 
     def _prepared(self, pictures: Tensor) -> Tensor:
-        augment = self._train.augment
-        batch = random_shift_flip(pictures, augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
-        batch = random_affine(batch, augment.scale, augment.rotate)
-        batch = color_jitter(batch, augment.brightness, augment.contrast)
-        batch = self._model.scaled(batch.permute(0, 2, 3, 1))
-        return random_erasing(batch, augment.erase).contiguous(memory_format=self._format)
+        batch = augment_pictures(pictures, self._train.augment, self._model.scaled)
+        return batch.contiguous(memory_format=self._format)
 
     def _loss(self, outputs: Any, classes: Tensor) -> Tensor:
         if isinstance(outputs, Tensor):
@@ -118,8 +105,3 @@ class ImageLearner:
         main, *further = outputs
         extra = sum((self._loss(logits, classes) for logits in further if logits is not None), torch.zeros(()))
         return self._loss(main, classes) + AUXILIARY * extra
-
-
-def mixed(inputs: Tensor, other: Tensor, share: float) -> Tensor:
-    """`share` of each picture and the rest of another one (mixup, Zhang et al. 2018)."""
-    return share * inputs + (1 - share) * inputs[other]

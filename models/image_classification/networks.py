@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
+from models.common.image.params import OWN_NETWORKS
 from models.common.image.small_cnn import SmallCNN
 from models.common.training.heads import add_dropout, class_layers, hollow
 from models.common.training.weights import load_matching_tensors, load_weights
-from models.image_classification.params import OWN_NETWORKS, ImageTrain
+from models.image_classification.params import ImageTrain
 
 SIZE_ARGUMENT = {"vit_": "image_size", "maxvit": "input_size"}  # families that are built for one picture size
 AUXILIARY = ("googlenet", "inception")  # families with further heads halfway, to train with

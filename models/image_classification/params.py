@@ -4,31 +4,14 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.params import DataParams, Dropout, LabelSmoothing, Mixup, Section, TrainParams
+from models.common.image.params import OWN_NETWORKS, ImageAugment, PhotoData
+from models.common.params import Dropout, LabelSmoothing, Mixup, TrainParams
 
 
-class ImageData(DataParams):
+class ImageData(PhotoData):
     """The `data` section: what size pictures have and which are refused."""
 
     image_size: int = Field(default=224, ge=8, le=2048)  # px, square: what the program takes
-    max_pixels: int = Field(default=50_000_000, ge=64)  # of one picture as delivered; more is quarantined
-    min_side: int = Field(default=4, ge=1)  # px; smaller pictures are quarantined
-    near_duplicate_bits: int = Field(default=2, ge=0, le=8)  # differing bits of the 64-bit perceptual hash
-
-
-class Augment(Section):
-    """Random changes to training pictures, applied to a whole batch at once on the device. 0 or false: off."""
-
-    crop: float = Field(default=0.125, ge=0, le=0.5)  # shift by up to this share of the side, edges reflected
-    scale: float = Field(default=0.0, ge=0, lt=1)  # zoom in by up to this share
-    horizontal_flip: bool = False  # off: digits, letters and road signs do not survive it
-    rotate: float = Field(default=0.0, ge=0, le=180)  # degrees, either way
-    brightness: float = Field(default=0.0, ge=0, le=1)
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    erase: float = Field(default=0.0, ge=0, le=1)  # share of pictures that lose a random rectangle
-
-
-OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
 
 
 class ImageTrain(TrainParams):
@@ -41,7 +24,7 @@ class ImageTrain(TrainParams):
     dropout: Dropout = 0.0  # before the head
     label_smoothing: LabelSmoothing = 0.0
     mixup: Mixup = 0.0
-    augment: Augment = Augment()
+    augment: ImageAugment = ImageAugment()
     channels_last: bool = True
     compile: bool = False
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop

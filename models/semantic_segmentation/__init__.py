@@ -2,6 +2,7 @@
 network of our own.
 """
 
+from models.common.image.params import PHOTO_COLUMNS
 from models.common.kind import Metric, Truth
 from models.common.segmentation.metrics import mean_iou
 
@@ -11,9 +12,7 @@ METRICS = (
     Metric("pixel_accuracy", numerator="right_pixels", denominator="labelled_pixels"),
 )
 COLUMNS = {
-    "width": "int32",
-    "height": "int32",
-    "phash": "uint64",
+    **PHOTO_COLUMNS,
     "classes": "string",  # those in the mask, void left out
     "shares": "string",  # of the pixels, by class, as JSON
     "void_share": "float64",

@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.params import DataParams, Dropout, LabelSmoothing, Section, TrainParams
+from models.common.image.params import PhotoData
+from models.common.params import Dropout, LabelSmoothing, Section, TrainParams
 
 Side = Annotated[int, Field(ge=16, le=2048)]  # px
 VOID = ("void", "unlabelled", "unlabeled", "ignore", 255)
@@ -16,15 +17,13 @@ BACKBONES = (
 OWN = "small_fpn"
 
 
-class SegmentationData(DataParams):
+class SegmentationData(PhotoData):
     """The `data` section: what size the network sees, which pixels count, which pictures are refused."""
 
     image_size: Side | tuple[Side, Side] = 256  # px, [width, height] or both: pictures are stretched to it
     void: tuple[str | int, ...] = VOID  # classes, by name or number, whose pixels are neither learnt nor scored
     max_void: float = Field(default=0.5, gt=0, le=1)  # share of a picture that may be void: more warns
-    max_pixels: int = Field(default=50_000_000, ge=64)  # of one picture as delivered; more is quarantined
     min_side: int = Field(default=16, ge=1)  # px; smaller pictures are quarantined
-    near_duplicate_bits: int = Field(default=2, ge=0, le=8)  # differing bits of the 64-bit perceptual hash
 
     @model_validator(mode="before")
     @classmethod

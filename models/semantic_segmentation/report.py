@@ -1,7 +1,5 @@
 """The report's sections on masks: how well each class is found, what is taken for what, the worst pictures."""
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from html import escape
@@ -10,12 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
-from models.common.data.batches import read_payloads
-from models.common.errors import UserError
 from models.common.image.decoding import decode_whole, open_image, shown_size
 from models.common.kind import ReportJob, ReportSection
+from models.common.reporting.examples import file_names, shown_payloads
+from models.common.reporting.image import MAX_PIXELS, jpeg_uri
 from models.common.segmentation.class_maps import IGNORE_INDEX, ClassMap, decode_png, palette, resize_class_map
 from models.common.segmentation.metrics import GROUND_TRUTH, class_ious, known_classes, pixel_counts
 from models.semantic_segmentation.dataset import class_map
@@ -26,7 +23,6 @@ SHOWN_PICTURES = 8
 THUMBNAIL = 260  # px, wider side
 OPACITY = 0.6  # of a class colour over the photo
 WRONG, VOID = (214, 39, 40), (128, 128, 128)
-MAX_PIXELS = 2**29  # the picture was checked when it was added
 CSS = "display:inline-block;width:.8em;height:.8em;border-radius:3px;margin-right:.4em;background:"
 Picture = NDArray[np.uint8]
 
@@ -87,15 +83,16 @@ def _pairs(table: pd.DataFrame) -> Counter[str]:
 
 def _worst(job: ReportJob) -> str:
     worst = job.candidate.nsmallest(SHOWN_PICTURES, "picture_iou")
-    try:
-        photos, targets = (read_payloads(job.batches, worst, column) for column in ("bytes", "target"))
-    except (OSError, KeyError, UserError):
-        fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
-        return f"<p>The {len(worst)} pictures are not on this machine. Fetch them: <code>{fetch}</code></p>"
-    files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
+    photos = shown_payloads(job, worst, f"The {len(worst)} pictures")
+    if isinstance(photos, str):
+        return photos
+    targets = shown_payloads(job, worst, f"The {len(worst)} pictures", "target")
+    if isinstance(targets, str):
+        return targets
+    files = file_names(job)
     before = {} if job.champion is None else dict(zip(job.champion["id"], job.champion["picture_iou"], strict=True))
     rows = "".join(
-        _row(row, photo, target, str(files.get(row["id"], "")), before.get(row["id"]), job.labels)
+        _row(row, photo, target, files.get(row["id"], ""), before.get(row["id"]), job.labels)
         for row, photo, target in zip(worst.to_dict("records"), photos, targets, strict=True)
     )
     legend = " ".join(
@@ -128,7 +125,7 @@ def _row(
         overlay(picture, answer, len(labels)),
         wrong.astype(np.uint8),
     ]
-    images = "".join(f'<img alt="" style="width:24%;margin:0 .5% 0 0" src="{_inline_jpeg(part)}">' for part in parts)
+    images = "".join(f'<img alt="" style="width:24%;margin:0 .5% 0 0" src="{jpeg_uri(part)}">' for part in parts)
     champion = "" if was is None else f", champion {was:.3f}"
     where = escape(f"{file} in {row['batch']}")
     caption = f"<b>{row['picture_iou']:.3f}</b>{champion} <span class=soft>{where}</span>"
@@ -149,9 +146,3 @@ def _class_colours(labels: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 
 def _swatch(colour: tuple[int, ...]) -> str:
     return f'<span style="{CSS}rgb{colour}"></span>'
-
-
-def _inline_jpeg(picture: Picture) -> str:
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, "jpeg", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"

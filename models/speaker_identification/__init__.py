@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from models.common.audio.params import AUDIO_COLUMNS
+from models.common.classification.accuracy import ACCURACY, LOG_LOSS
 from models.common.kind import Estimate, Metric, Truth
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def _equal_error_rate(table: "pd.DataFrame") -> Estimate:
 TRUTH: Truth = "class"
 COLUMNS = AUDIO_COLUMNS
 METRICS = (
-    Metric("accuracy", numerator="correct", binary=True),
-    Metric("log_loss", numerator="loss", higher_is_better=False),
+    ACCURACY,
+    LOG_LOSS,
     Metric("equal_error_rate", estimate=_equal_error_rate, higher_is_better=False),
 )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import augment_waveform, spec_augment
+from models.common.classification.learning import class_validation
 from models.common.training.freezing import LayerGroup
 from models.speaker_identification.dataset import Recordings
 from models.speaker_identification.networks import SpeakerNetwork
@@ -66,15 +67,10 @@ class SpeakerLearner:
 
     def evaluate(self) -> dict[str, float]:
         """Cross-entropy (without margin or smoothing) and accuracy over the validation split, whole recordings."""
-        total = torch.zeros(2, dtype=torch.float64)
         order = np.argsort(self._val.sounds.lengths, kind="stable")  # of about one length: little is padded
-        for part in np.array_split(order, -(-len(order) // self._train.batch_size)):
-            batch = self._batch(self._val, part)
-            logits, _ = self._network(batch.samples, batch.lengths)
-            loss = F.cross_entropy(logits, batch.speakers, reduction="sum")
-            total += torch.stack([loss, (logits.argmax(1) == batch.speakers).sum()]).double().cpu()
-        loss, correct = (total / len(self._val)).tolist()
-        return {"val_loss": loss, "val_accuracy": correct}
+        parts = np.array_split(order, -(-len(order) // self._train.batch_size))
+        batches = (self._batch(self._val, part) for part in parts)
+        return class_validation((self._network(batch.samples, batch.lengths)[0], batch.speakers) for batch in batches)
 
     def _batch(self, recordings: Recordings, positions: NDArray[np.int64]) -> Batch:
         arrays = recordings.take(positions)

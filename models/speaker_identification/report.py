@@ -7,13 +7,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.common.audio.verification import equal_error_rate, error_curve, pairs
-from models.common.data.batches import read_payloads
-from models.common.errors import UserError
 from models.common.kind import ReportJob, ReportSection
 from models.common.reporting import svg
 from models.common.reporting.audio import player, shown, sound_card, sound_grid, spectrogram
 from models.common.reporting.classification import mistakes
 from models.common.reporting.confusion import confusions
+from models.common.reporting.examples import shown_payloads
 
 SHOWN_PAIRS = 6
 LEAST, MOST = 0.001, 0.5  # error rates on the axes of the curve
@@ -89,7 +88,7 @@ def _closest(job: ReportJob) -> str:
     if not len(ranked):
         return "<p>The test recordings are of one speaker only.</p>"
     rows = table.iloc[np.concatenate([chosen.first[ranked], chosen.second[ranked]])]
-    payloads = _payloads(job, rows)
+    payloads = shown_payloads(job, rows, "The recordings")
     if isinstance(payloads, str):
         return payloads
     cards = [
@@ -130,15 +129,6 @@ def _flattened(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     flat = centred @ axes[:2].T
     return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
-
-
-def _payloads(job: ReportJob, rows: pd.DataFrame) -> list[bytes] | str:
-    """The recordings, or how to fetch them."""
-    try:
-        return read_payloads(job.batches, rows)
-    except (OSError, KeyError, UserError):
-        fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
-        return f"<p>The recordings are not on this machine. Fetch them: <code>{fetch}</code></p>"
 
 
 def _embeddings(table: pd.DataFrame) -> NDArray[np.float64]:

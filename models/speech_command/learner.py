@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import augment_waveform, spec_augment
+from models.common.classification.learning import class_validation, mixup_loss
 from models.common.data.decoded_cache import Ragged
 from models.common.training.freezing import LayerGroup
 from models.speech_command.networks import CommandNetwork
@@ -59,12 +60,7 @@ class CommandLearner:
         """Cross-entropy of an augmented, mixed-up batch, with smoothed labels."""
         clips, classes = batch
         features = self.augmented(clips)
-        if not self._train.mixup:
-            return self._loss(self._network.classify(features), classes)
-        share = float(torch.distributions.Beta(self._train.mixup, self._train.mixup).sample())
-        other = torch.randperm(len(classes), device=classes.device)
-        logits = self._network.classify(share * features + (1 - share) * features[other])  # mixup, Zhang et al. 2018
-        return share * self._loss(logits, classes) + (1 - share) * self._loss(logits, classes[other])
+        return mixup_loss(features, classes, self._train.mixup, self._network.classify, self._loss)
 
     def augmented(self, clips: Tensor) -> Tensor:
         """What the network classifies, of clips that are changed at random."""
@@ -73,14 +69,9 @@ class CommandLearner:
 
     def evaluate(self) -> dict[str, float]:
         """Cross-entropy (unsmoothed) and accuracy over the validation split."""
-        total = torch.zeros(2, dtype=torch.float64)
-        for part in np.array_split(np.arange(len(self._val)), -(-len(self._val) // self._train.batch_size)):
-            clips, classes = self._val.fetch(part)
-            logits = self.network(clips).float()
-            loss = F.cross_entropy(logits, classes, reduction="sum")
-            total += torch.stack([loss, (logits.argmax(1) == classes).sum()]).double().cpu()
-        loss, correct = (total / len(self._val)).tolist()
-        return {"val_loss": loss, "val_accuracy": correct}
+        parts = np.array_split(np.arange(len(self._val)), -(-len(self._val) // self._train.batch_size))
+        batches = map(self._val.fetch, parts)
+        return class_validation((self.network(clips), classes) for clips, classes in batches)
 
     def _loss(self, logits: Tensor, classes: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), classes, label_smoothing=self._train.label_smoothing)

@@ -6,11 +6,10 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from models.common.data.batches import read_payloads
-from models.common.errors import UserError
 from models.common.kind import ReportJob, ReportSection
 from models.common.reporting import svg
 from models.common.reporting.audio import SHOWN_SECONDS, sound_card, sound_grid
+from models.common.reporting.examples import file_names, shown_payloads
 from models.common.transcripts.alignment import Pair, align
 
 SHOWN_WORDS = 15
@@ -105,14 +104,12 @@ def _worst(job: ReportJob) -> str:
     if wrong.empty:
         return "<p>None: every test recording was written down without an error.</p>"
     worst = wrong.sort_values(["edits", "rate"], ascending=False, kind="stable").head(SHOWN_TEXTS)
-    try:
-        payloads = read_payloads(job.batches, worst)
-    except (OSError, KeyError, UserError):
-        fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
+    payloads = shown_payloads(job, worst, "Their sounds")
+    if isinstance(payloads, str):
         texts = "".join(f"<li>{marked(str(row.transcript), str(row.prediction))}</li>" for row in worst.itertuples())
-        return f"<ul>{texts}</ul><p>Their sounds are not on this machine. Fetch them: <code>{fetch}</code></p>"
+        return f"<ul>{texts}</ul>{payloads}"
     better = set() if job.champion is None else _were_better(job.candidate, job.champion)
-    files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
+    files = file_names(job)
     cards = [
         sound_card(payload, _caption(row, row.id in better), f"{files.get(row.id, '')} in {row.batch}")
         for row, payload in zip(worst.itertuples(), payloads, strict=True)

@@ -5,10 +5,22 @@ Randomness is torch's global generator: training seeds it for each epoch.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from models.common.image.params import ImageAugment
+
+
+def augment_pictures(pictures: Tensor, augment: ImageAugment, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float: all changes that the params ask for; rectangles are erased last, which
+    makes them the mean that `normalise` (see Normalised.scaled) leaves at 0."""
+    batch = random_shift_flip(pictures, augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
+    batch = random_affine(batch, augment.scale, augment.rotate)
+    batch = color_jitter(batch, augment.brightness, augment.contrast)
+    return random_erasing(normalise(batch.permute(0, 2, 3, 1)), augment.erase)
 
 
 def random_shift_flip(pictures: Tensor, shift: float, flip: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 import threading
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from models.common.data.drift import batch_drift
 from models.common.data.near_duplicates import find_near_duplicates
 from models.common.errors import BadExampleError
 from models.common.image.decoding import decode, open_image, shown_size
+from models.common.image.params import PhotoData
 from models.common.kind import Expectation
 
 if TYPE_CHECKING:
@@ -24,30 +25,15 @@ SCALED = 8  # a JPEG is decoded at an eighth of its sides, which takes far less 
 _large_image_lock = threading.Lock()
 
 
-class ImageLimits(Protocol):
-    """What a `data` section says of photos."""
-
-    @property
-    def max_pixels(self) -> int: ...
-    @property
-    def min_side(self) -> int: ...
-    @property
-    def near_duplicate_bits(self) -> int: ...
-    @property
-    def max_drift(self) -> float: ...
-
-
-def inspect_image(payload: bytes, limits: ImageLimits) -> dict[str, Any]:
+def inspect_image(payload: bytes, data: PhotoData) -> dict[str, Any]:
     """width and height in px as shown (after EXIF rotation) and the perceptual hash, from decoding it whole.
 
     Raises BadExampleError with the reason.
     """
-    image = open_image(payload, limits.max_pixels)
+    image = open_image(payload, data.max_pixels)
     width, height = shown_size(image)
-    if min(width, height) < limits.min_side:
-        raise BadExampleError(
-            f"{width} x {height} px; the shorter side must have at least {limits.min_side} (min_side)"
-        )
+    if min(width, height) < data.min_side:
+        raise BadExampleError(f"{width} x {height} px; the shorter side must have at least {data.min_side} (min_side)")
     unpacked = width * height // (SCALED if image.format in ("JPEG", "MPO") else 1)
     with _large_image_lock if unpacked > LARGE else nullcontext():
         picture = decode(image, HASH_INPUT)
@@ -64,27 +50,27 @@ def difference_hash(picture: NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(fields[:, 1:] > fields[:, :-1]).tobytes(), "big")
 
 
-def photo_expectations(limits: ImageLimits, manifest: "pd.DataFrame") -> list[Expectation]:
+def photo_expectations(data: PhotoData, manifest: "pd.DataFrame") -> list[Expectation]:
     """Sizes, near-duplicates across splits, drift of sizes. Adds the columns that they look at to `manifest`."""
     manifest["shorter_side"] = manifest[["width", "height"]].min(axis=1)
     manifest["pixels"] = manifest["width"].astype("int64") * manifest["height"]
     manifest["size_drift"] = batch_drift(manifest["batch"], np.log2(manifest["pixels"]).round())
-    manifest["looks_like_training"] = _near_duplicates_of_training(manifest, limits.near_duplicate_bits)
+    manifest["looks_like_training"] = _near_duplicates_of_training(manifest, data.near_duplicate_bits)
     between = "ExpectColumnValuesToBeBetween"
     return [
         Expectation(
             name="pictures are not too small",
             expectation=between,
-            kwargs={"column": "shorter_side", "min_value": limits.min_side},
+            kwargs={"column": "shorter_side", "min_value": data.min_side},
             severity="block",
-            means=f"no side is under min_side ({limits.min_side} px); remove the batch or lower min_side",
+            means=f"no side is under min_side ({data.min_side} px); remove the batch or lower min_side",
         ),
         Expectation(
             name="pictures are not too large",
             expectation=between,
-            kwargs={"column": "pixels", "max_value": limits.max_pixels},
+            kwargs={"column": "pixels", "max_value": data.max_pixels},
             severity="block",
-            means=f"no picture has over max_pixels ({limits.max_pixels}); remove the batch or raise max_pixels",
+            means=f"no picture has over max_pixels ({data.max_pixels}); remove the batch or raise max_pixels",
         ),
         Expectation(
             name="no near-duplicates across splits",
@@ -97,9 +83,9 @@ def photo_expectations(limits: ImageLimits, manifest: "pd.DataFrame") -> list[Ex
         Expectation(
             name="picture sizes as before",
             expectation=between,
-            kwargs={"column": "size_drift", "max_value": limits.max_drift},
+            kwargs={"column": "size_drift", "max_value": data.max_drift},
             severity="warn",
-            means=f"no batch moves the spread of picture sizes by over max_drift (PSI {limits.max_drift}) from the data"
+            means=f"no batch moves the spread of picture sizes by over max_drift (PSI {data.max_drift}) from the data"
             " version without it; see whether it comes from another camera or was scaled",
         ),
     ]

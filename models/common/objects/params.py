@@ -4,18 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.params import DataParams, Dropout, Section, Share, TrainParams
+from models.common.image.params import PhotoData
+from models.common.params import Dropout, Section, Share, TrainParams
 
 STRIDE = 32  # px: how far the trunks shrink a picture; sides that are no multiple would shift the grid of answers
 Side = Annotated[int, Field(ge=32, le=2048, multiple_of=STRIDE)]
 
 
-class ObjectData(DataParams):
+class ObjectData(PhotoData):
     """The `data` section: what size pictures are given to the network in, and which are refused."""
 
     image_size: Side | tuple[Side, Side] = 320  # px: width and height, or both; multiples of 32
     keep_aspect: bool = True  # a picture of another shape gets a grey edge to the right or below; false: stretched
-    max_pixels: int = Field(default=50_000_000, ge=64)  # of one picture as delivered; more is quarantined
     min_side: int = Field(default=16, ge=1)  # px; smaller pictures are quarantined
     near_duplicate_bits: int = Field(default=1, ge=0, le=8)  # differing bits of the 64-bit perceptual hash
     score_threshold: Share = 0.5  # the service answers objects from this score on; evaluation sees all

@@ -1,6 +1,5 @@
 """Sounds in a report: what they look like and a player to hear them, all inside the page. Needs no torch."""
 
-import base64
 import io
 from html import escape
 from typing import Any
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.common.audio.decoding import open_sound, resampled
+from models.common.reporting.image import data_uri
 
 RATE = 16_000  # Hz in the report
 SHOWN_SECONDS = 20.0  # of a sound; more would make the page heavy
@@ -49,7 +49,7 @@ def spectrogram(samples: NDArray[np.float32]) -> str:
     out = io.BytesIO()
     image.save(out, "png", optimize=True)
     style = "aspect-ratio:auto;width:100%;height:5.5rem;object-fit:fill"
-    return f'<img alt="spectrogram" style="{style}" src="{_inline(out.getvalue(), "image/png")}">'
+    return f'<img alt="spectrogram" style="{style}" src="{data_uri(out.getvalue(), "image/png")}">'
 
 
 def player(samples: NDArray[np.float32]) -> str:
@@ -60,7 +60,7 @@ def player(samples: NDArray[np.float32]) -> str:
     with soundfile.SoundFile(out, "w", RATE, 1, format="MP3") as file:
         file.write(np.clip(samples, -1, 1))
     style = "width:100%;height:2rem;margin-top:.3rem"
-    return f'<audio controls preload="none" style="{style}" src="{_inline(out.getvalue(), "audio/mpeg")}"></audio>'
+    return f'<audio controls preload="none" style="{style}" src="{data_uri(out.getvalue(), "audio/mpeg")}"></audio>'
 
 
 def _decibels(samples: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -84,7 +84,3 @@ def _palette() -> NDArray[np.uint8]:
     return np.stack([np.interp(np.arange(256), anchors, channel) for channel in np.array(COLOURS).T], 1).astype(
         np.uint8
     )
-
-
-def _inline(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

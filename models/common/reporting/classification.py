@@ -6,10 +6,9 @@ from html import escape
 import pandas as pd
 
 from models.common.classification.metrics import calibration_error, reliability
-from models.common.data.batches import read_payloads
-from models.common.errors import UserError
 from models.common.kind import ReportJob
 from models.common.reporting import svg
+from models.common.reporting.examples import file_names, shown_payloads
 
 SHOWN_MISTAKES = 24
 
@@ -54,13 +53,11 @@ def mistakes(
     wrong = job.candidate[job.candidate["correct"] == 0].nlargest(SHOWN_MISTAKES, "loss")
     if wrong.empty:
         return "<p>None: every test example was answered rightly.</p>"
-    try:
-        payloads = read_payloads(job.batches, wrong)
-    except (OSError, KeyError, UserError):
-        fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
-        return f"<p>The {len(wrong)} {things} are not on this machine. Fetch them: <code>{fetch}</code></p>"
+    payloads = shown_payloads(job, wrong, f"The {len(wrong)} {things}")
+    if isinstance(payloads, str):
+        return payloads
     right_before = set() if job.champion is None else set(job.champion.loc[job.champion["correct"] == 1, "id"])
-    files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
+    files = file_names(job)
     cards = [
         card(payload, _caption(row, row.id in right_before), f"{files.get(row.id, '')} in {row.batch}")
         for row, payload in zip(wrong.itertuples(), payloads, strict=True)

@@ -1,28 +1,24 @@
 """What the reports of kinds that find objects share: precision against recall, tables, the worst pictures."""
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from models.common.data.batches import read_payloads
-from models.common.errors import UserError
 from models.common.image.decoding import decode_whole, open_image
 from models.common.kind import ReportJob
 from models.common.objects.annotations import Annotation, parse_target
 from models.common.objects.average_precision import precision_recall
 from models.common.objects.score_table import answers
 from models.common.reporting import svg
+from models.common.reporting.examples import file_names, shown_payloads
+from models.common.reporting.image import MAX_PIXELS, jpeg_uri
 
 CURVES = 12  # classes that are drawn; of more the commonest
 POINTS = 120  # of one curve
 THUMBNAIL = 420  # px, longer side
-MAX_PIXELS = 2**29  # the picture was checked when it was added
 SHOWN = 8  # pictures
 TRUE, RIGHT, WRONG = "#f5c542", "#39c0a0", "#ff5a4d"  # over any photo: what is there, found, found wrongly
 
@@ -73,10 +69,8 @@ def drawn_on(payload: bytes, width: int, height: int, parts: Sequence[str], labe
     """A photo of width x height px with SVG over it, whose units are px of the photo."""
     scale = min(1.0, THUMBNAIL / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    out = io.BytesIO()
-    Image.fromarray(decode_whole(open_image(payload, MAX_PIXELS), *size)).save(out, "jpeg", quality=82)
-    data = base64.b64encode(out.getvalue()).decode()
-    photo = f'<image width="{width}" height="{height}" href="data:image/jpeg;base64,{data}"/>'
+    uri = jpeg_uri(decode_whole(open_image(payload, MAX_PIXELS), *size))
+    photo = f'<image width="{width}" height="{height}" href="{uri}"/>'
     return svg.drawing(width, height, [photo, *parts], label)
 
 
@@ -97,14 +91,15 @@ def worst_pictures(job: ReportJob, errors: Errors, draw: Draw, legend: str, wrap
     worst = table[table["errors"] > 0].nlargest(SHOWN, "errors")
     if worst.empty:
         return "<p>None: in every test picture all objects were found, and nothing else.</p>"
-    try:
-        payloads, targets = (read_payloads(job.batches, worst, column) for column in ("bytes", "target"))
-    except (OSError, KeyError, UserError):
-        fetch = escape(f"dvc pull data/{job.batches.name}/*.dvc")
-        return f"<p>The {len(worst)} pictures are not on this machine. Fetch them: <code>{fetch}</code></p>"
-    files = dict(zip(job.manifest["id"], job.manifest["file_name"], strict=True))
+    payloads = shown_payloads(job, worst, f"The {len(worst)} pictures")
+    if isinstance(payloads, str):
+        return payloads
+    targets = shown_payloads(job, worst, f"The {len(worst)} pictures", "target")
+    if isinstance(targets, str):
+        return targets
+    files = file_names(job)
     cards = [
-        _card(draw(row, payload, parse_target(target)), row, errors(row), str(files.get(row["id"], "")))
+        _card(draw(row, payload, parse_target(target)), row, errors(row), files.get(row["id"], ""))
         for row, payload, target in zip(_rows(worst), payloads, targets, strict=True)
     ]
     text = f"The {len(cards)} pictures with the most errors at the score from which the service answers. {legend}"

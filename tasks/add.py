@@ -29,7 +29,9 @@ from tasks.project import paths, repository
 from tasks.project.locks import lock, temporary_folder
 from tasks.project.params import Model, load_model
 
-Progress = Callable[[int, int], None]  # (examples read so far, examples in the source or 0 while that is unknown)
+ProgressCallback = Callable[
+    [int, int], None
+]  # (examples read so far, examples in the source or 0 while that is unknown)
 COMPARED = (
     "id",
     "label",
@@ -81,7 +83,9 @@ class _Taken:
         return len(self.source.rejected) + self.intake.rows
 
 
-def add(root: Path, model: str, source: Path, split: str | None = None, progress: Progress | None = None) -> AddReport:
+def add(
+    root: Path, model: str, source: Path, split: str | None = None, progress: ProgressCallback | None = None
+) -> AddReport:
     """Adds `source` to `model`'s data as one batch; `split` puts all of it into one split.
 
     UserError: unknown model, unreadable source, detached HEAD, no git identity, no space left. DataBlockedError: more
@@ -90,7 +94,7 @@ def add(root: Path, model: str, source: Path, split: str | None = None, progress
     started = time.monotonic()
     params = load_model(root, model)
     split = _checked_split(split)
-    repository.branch(root)
+    repository.current_branch(root)
     repository.check_identity(root)
     home, folder = paths.home(root), root / "data" / model
     with lock(home, f"add/{model}"), disk_full_is_told(source):
@@ -100,7 +104,7 @@ def add(root: Path, model: str, source: Path, split: str | None = None, progress
             quarantine = _quarantine(home, params, taken)
             batch = _keep(root, folder, taken, place) if len(taken.index) else None
     pushed = batch is not None and _publish(root, folder, batch)
-    local = repository.why_local(root) if batch else None
+    local = repository.reason_not_shared(root) if batch else None
     return AddReport(
         model=model,
         source=source,
@@ -133,7 +137,9 @@ def _checked_split(split: str | None) -> str | None:
     return SPLIT_NAMES[split]
 
 
-def _take_in(params: Model, folder: Path, source: Source, split: str | None, place: Path, progress: Progress) -> _Taken:
+def _take_in(
+    params: Model, folder: Path, source: Source, split: str | None, place: Path, progress: ProgressCallback
+) -> _Taken:
     existing = _existing(folder)
     truth = params.kind.TRUTH
     intake = Intake(params.data, truth, split, Known(existing), _group_splits(existing))

@@ -34,7 +34,7 @@ def remove(root: Path, model: str, batch: str) -> RemoveReport:
             raise UserError(f"{model} has no batch '{batch}'. Its batches: {', '.join(names) or 'none'}")
         rows = len(read_index(folder, batch))
         _take_out(root, folder, batch)
-    local = repository.why_local(root)
+    local = repository.reason_not_shared(root)
     return RemoveReport(
         model=model,
         batch=batch,
@@ -48,7 +48,7 @@ def remove(root: Path, model: str, batch: str) -> RemoveReport:
 
 
 def _take_out(root: Path, folder: Path, batch: str) -> None:
-    repository.branch(root)
+    repository.current_branch(root)
     repository.check_identity(root)
     pointers = [folder / f"{batch}.parquet.dvc", folder / f"{batch}.index"]
     for path in [*pointers, folder / f"{batch}.parquet"]:

@@ -34,7 +34,7 @@ class Check:
     name: str
     severity: str
     success: bool
-    means: str
+    remedy: str
     observed: str
     unexpected_count: int
     examples: tuple[str, ...]  # rows it failed on: "<batch>: <file>, <label>, <split>"
@@ -98,7 +98,7 @@ def _check(expectation: Expectation, outcome: Any, manifest: pd.DataFrame) -> Ch
         name=expectation.name,
         severity=expectation.severity,
         success=bool(outcome.success),
-        means=expectation.means,
+        remedy=expectation.remedy,
         observed=_observed(expectation, outcome, manifest),
         unexpected_count=int(result.get("unexpected_count") or 0),
         examples=tuple(
@@ -139,13 +139,13 @@ def _tell(model: str, checks: list[Check], page: Path) -> None:
     """Says what failed; DataBlockedError where one of it blocks."""
     failed = [check for check in checks if not check.success]
     for check in failed:
-        print(f"{check.severity}: {check.name}: {check.observed}; {check.means}")
+        print(f"{check.severity}: {check.name}: {check.observed}; {check.remedy}")
     blocking = [check for check in failed if check.severity == "block"]
     if blocking:
         first = blocking[0]
         more = f" and {len(blocking) - 1} more" if len(blocking) > 1 else ""
         raise DataBlockedError(
-            f"{model}'s data is blocked by '{first.name}'{more}: {first.observed}; {first.means}."
+            f"{model}'s data is blocked by '{first.name}'{more}: {first.observed}; {first.remedy}."
             f" First: {first.examples[0] if first.examples else 'the data as a whole'}. Data Docs: {page}"
         )
     print(f"{model}: {len(checks)} checks, {len(failed)} warnings. Data Docs: {page}")

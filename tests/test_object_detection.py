@@ -308,7 +308,7 @@ def test_expectations_see_a_class_that_is_tested_but_never_learnt_and_boxes_of_a
     manifest = manifest.assign(
         width=64, height=48, boxes=1, phash=np.arange(len(rows), dtype=np.uint64) << np.uint64(20)
     )
-    assert all(each.means for each in kind.expectations(DATA, manifest))
+    assert all(each.remedy for each in kind.expectations(DATA, manifest))
     assert list(manifest["lacks_no_class"]) == [split == "train" for split, *_ in rows]
     assert manifest["box_drift"].max() > DATA.max_drift
 

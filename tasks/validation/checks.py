@@ -28,7 +28,7 @@ def schema_expectation(columns: list[str]) -> Expectation:
         expectation="ExpectTableColumnsToMatchSet",
         kwargs={"column_set": [*COMMON_COLUMNS, *columns], "exact_match": False},
         severity="block",
-        means="every batch has the columns of its kind; remove the batch that does not and add it again",
+        remedy="every batch has the columns of its kind; remove the batch that does not and add it again",
     )
 
 
@@ -84,21 +84,21 @@ def _rows(data: DataParams, truth: Truth) -> list[Expectation]:
             expectation="ExpectColumnValuesToMatchRegex",
             kwargs={"column": "id", "regex": "^[0-9a-f]{64}$"},
             severity="block",
-            means="an id is the SHA-256 of an example's bytes; this index was not written by `ratchet add`",
+            remedy="an id is the SHA-256 of an example's bytes; this index was not written by `ratchet add`",
         ),
         Expectation(
             name=f"every example has a {TOLD[truth]}",
             expectation="ExpectColumnValuesToNotBeNull",
             kwargs={"column": told},
             severity="block",
-            means=f"an example without a {TOLD[truth]} cannot be learnt; remove its batch and add it again with it",
+            remedy=f"an example without a {TOLD[truth]} cannot be learnt; remove its batch and add it again with it",
         ),
         Expectation(
             name="splits are train, val or test",
             expectation=IN_SET,
             kwargs={"column": "split", "value_set": list(SPLITS)},
             severity="block",
-            means="an example is in one of the three splits",
+            remedy="an example is in one of the three splits",
         ),
     ]
     if truth == "class" and data.labels is not None:
@@ -108,7 +108,7 @@ def _rows(data: DataParams, truth: Truth) -> list[Expectation]:
                 expectation=IN_SET,
                 kwargs={"column": "label", "value_set": list(data.labels)},
                 severity="block",
-                means="data.labels lists all labels there may be; extend it or remove the batch",
+                remedy="data.labels lists all labels there may be; extend it or remove the batch",
             )
         )
     return checks
@@ -121,21 +121,21 @@ def _leaks(truth: Truth) -> list[Expectation]:
             expectation=BETWEEN,
             kwargs={"column": "labels_of_id", "min_value": 1, "max_value": 1},
             severity="block",
-            means=f"the same bytes have two {TOLD[truth]}s in two batches; remove the batch that is wrong",
+            remedy=f"the same bytes have two {TOLD[truth]}s in two batches; remove the batch that is wrong",
         ),
         Expectation(
             name="no group in two splits",
             expectation=BETWEEN,
             kwargs={"column": "splits_of_group", "min_value": 1, "max_value": 1},
             severity="block",
-            means="a group (or the same bytes) in two splits makes the test a memory test; remove one of its batches",
+            remedy="a group (or the same bytes) in two splits makes the test a memory test; remove one of its batches",
         ),
         Expectation(
             name="no example twice",
             expectation="ExpectColumnValuesToBeUnique",
             kwargs={"column": "id"},
             severity="warn",
-            means="the same bytes are in two batches, as when two clones added them at once; remove one of them",
+            remedy="the same bytes are in two batches, as when two clones added them at once; remove one of them",
         ),
     ]
 
@@ -147,14 +147,14 @@ def _splits() -> list[Expectation]:
             expectation="ExpectColumnDistinctValuesToContainSet",
             kwargs={"column": "split", "value_set": ["train", "test"]},
             severity="block",
-            means="both splits need examples; add some with --split test, or set data.splits.test",
+            remedy="both splits need examples; add some with --split test, or set data.splits.test",
         ),
         Expectation(
             name="something to stop training by",
             expectation="ExpectColumnDistinctValuesToContainSet",
             kwargs={"column": "split", "value_set": ["val"]},
             severity="warn",
-            means="without val examples a share of the training ones (data.splits.val) tells which epoch is best;"
+            remedy="without val examples a share of the training ones (data.splits.val) tells which epoch is best;"
             " to choose them yourself, add some: --split val",
         ),
     ]
@@ -168,21 +168,21 @@ def _things(data: DataParams) -> list[Expectation]:
             expectation=IN_SET,
             kwargs={"column": "unknown_classes", "value_set": [""]},
             severity="block",
-            means="data.labels lists all classes there may be; extend it or remove the batch",
+            remedy="data.labels lists all classes there may be; extend it or remove the batch",
         ),
         Expectation(
             name="every class can be learnt",
             expectation=BETWEEN,
             kwargs={"column": "train_things_of_rarest_class", "min_value": data.min_per_class},
             severity="block",
-            means=f"a class occurs under min_per_class ({data.min_per_class}) times in training examples; add some",
+            remedy=f"a class occurs under min_per_class ({data.min_per_class}) times in training examples; add some",
         ),
         Expectation(
             name="every class is tested",
             expectation=BETWEEN,
             kwargs={"column": "test_things_of_rarest_class", "min_value": 1},
             severity="warn",
-            means="a class does not occur in the test examples, so the gate cannot see it get worse; add some",
+            remedy="a class does not occur in the test examples, so the gate cannot see it get worse; add some",
         ),
     ]
 
@@ -194,28 +194,28 @@ def _classes(data: DataParams) -> list[Expectation]:
             expectation="ExpectColumnUniqueValueCountToBeBetween",
             kwargs={"column": "label", "min_value": 2},
             severity="block",
-            means="with one class there is nothing to tell apart; add examples of another",
+            remedy="with one class there is nothing to tell apart; add examples of another",
         ),
         Expectation(
             name="every class can be learnt",
             expectation=BETWEEN,
             kwargs={"column": "train_examples_of_class", "min_value": data.min_per_class},
             severity="block",
-            means=f"a class has under min_per_class ({data.min_per_class}) training examples; add some",
+            remedy=f"a class has under min_per_class ({data.min_per_class}) training examples; add some",
         ),
         Expectation(
             name="every class is tested",
             expectation=BETWEEN,
             kwargs={"column": "test_examples_of_class", "min_value": 1},
             severity="warn",
-            means="a class has no test example, so the gate cannot see it get worse; add some with --split test",
+            remedy="a class has no test example, so the gate cannot see it get worse; add some with --split test",
         ),
         Expectation(
             name="classes are of like size",
             expectation=BETWEEN,
             kwargs={"column": "times_smaller_than_largest_class", "max_value": MOST_UNEQUAL},
             severity="warn",
-            means=f"the largest class has over {MOST_UNEQUAL} times the examples of another; add some of that",
+            remedy=f"the largest class has over {MOST_UNEQUAL} times the examples of another; add some of that",
         ),
     ]
 
@@ -227,7 +227,7 @@ def _spread(data: DataParams) -> list[Expectation]:
             expectation=BETWEEN,
             kwargs={"column": "label_drift", "max_value": data.max_drift},
             severity="warn",
-            means=f"a batch moves the spread of labels by over max_drift (PSI {data.max_drift}) from the data version"
+            remedy=f"a batch moves the spread of labels by over max_drift (PSI {data.max_drift}) from the data version"
             " without it; see whether it is labelled as the others are",
         )
     ]

@@ -33,7 +33,7 @@ from models.object_detection.params import DetectionData, DetectionTrain
 from models.object_detection.predictor import Predictor
 from models.object_detection.preprocessing import OUTPUTS
 from models.object_detection.training import Job
-from tasks.package import carried_modules
+from tasks.package import service_modules
 from tasks.project.imports import distributions
 from tests import detecting
 from tests.batching import write_batch
@@ -503,6 +503,6 @@ def report_job(trained: Job, table: pd.DataFrame, labels: tuple[str, ...]) -> Re
 
 
 def test_the_bento_needs_only_what_its_predictor_imports() -> None:
-    modules = carried_modules("object_detection")
+    modules = service_modules("object_detection")
     assert "models.common.params" not in modules
     assert not distributions(modules) & {"pycocotools", "pydantic", "pandas", "torch"}

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from models.common.kind import MEMBERS, known_kinds
-from tasks.package import carried_modules
+from tasks.package import service_modules
 from tasks.project.fingerprint import JUDGING_PATHS, PRESENTATION_ONLY
 from tasks.project.imports import closure, imports, without_packages
 from tests.conftest import CODE, git
@@ -131,7 +131,7 @@ def test_each_floor_leaves_libraries_alone_that_are_not_its_business(package: st
 
 @pytest.mark.parametrize("kind", known_kinds())
 def test_what_serves_a_kind_needs_no_torch(kind: str) -> None:
-    used = {name.split(".")[0] for module in carried_modules(kind) for name in imports(OURS[module])}
+    used = {name.split(".")[0] for module in service_modules(kind) for name in imports(OURS[module])}
     assert not used & {"torch", "torchvision", "prefect", "dvc", "great_expectations", "pandas"}
 
 

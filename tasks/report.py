@@ -17,7 +17,7 @@ from models.common.kind import Metric, ReportJob
 from models.common.program.program import ProgramSpec
 from models.common.reporting import svg
 from tasks.gating.comparison import PairedScores
-from tasks.gating.gate import UNITS, less_is_better
+from tasks.gating.gate import UNITS, lower_is_better
 from tasks.gating.statistics import wilson
 from tasks.gating.verdict import Check, Verdict
 from tasks.project.params import Model, load_model
@@ -156,7 +156,7 @@ def _key_numbers(params: Model, metrics: Mapping[str, Any], job: ReportJob) -> l
         if value is None or before is None:
             rows.append(Row(_title(name), **shown, interval=intervals.get(name, "")))
             continue
-        better = (before - value) if less_is_better(name, params.kind.METRICS) else (value - before)
+        better = (before - value) if lower_is_better(name, params.kind.METRICS) else (value - before)
         direction = "" if abs(better) < 1e-9 or name in UNITS else "better" if better > 0 else "worse"
         change = f"{value / before:.2f} {TIMES_SIGN}" if name in UNITS and before else f"{value - before:+.3f}"
         rows.append(Row(_title(name), **shown, change=change, direction=direction, interval=intervals.get(name, "")))

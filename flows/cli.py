@@ -1,7 +1,7 @@
 """`ratchet`: the command line. Whatever is heavy is imported by the command that needs it.
 
-Exit codes: 0 done, whatever the verdict; 1 a step failed; 2 what was asked for cannot be; 3 data was refused; 4 the
-registry cannot be read or written; 5 done here but not published; 130 interrupted.
+Exit codes: 0 done, whatever the verdict; 1 a step failed; 2 an invalid request; 3 data was refused; 4 the registry
+cannot be read or written; 5 done here but not published; 130 interrupted.
 """
 
 import json
@@ -18,9 +18,9 @@ import typer
 from models.common.errors import DataBlockedError, RatchetError, RegistryError
 
 if TYPE_CHECKING:
-    from tasks.add import Progress
+    from tasks.add import ProgressCallback
     from tasks.project.fingerprint import Inputs
-    from tasks.run_outcome import Outcome
+    from tasks.run_outcome import RunOutcome
 
 EXIT_CODES = {"HELD": 10, "REJECTED": 11, "UNCHANGED": 12}  # with --exit-code
 INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C ended
@@ -130,9 +130,9 @@ def status(as_json: Json = False) -> None:
 def history(model: ModelName, as_json: Json = False) -> None:
     """Every candidate of a model: verdict, metric, gain with its interval, version, data version."""
     from flows.tables import show_history
-    from tasks.overview import history as judged
+    from tasks.overview import history as list_candidates
 
-    rows = judged(_project(), model)
+    rows = list_candidates(_project(), model)
     if as_json:
         _print_json({"model": model, "candidates": [row.to_json() for row in rows]})
     else:
@@ -190,16 +190,16 @@ def schedule() -> None:
 
 def main() -> None:
     """Entry point: a refusal is one line on standard error and its own exit code."""
-    from tasks.project.repository import quiet
+    from tasks.project.repository import disable_analytics
 
-    quiet()
+    disable_analytics()
     try:
         app()
     except RatchetError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except SystemExit as done:
-        if done.code == INTERRUPTED:
+    except SystemExit as error:
+        if error.code == INTERRUPTED:
             print("error: interrupted; nothing in production changed", file=sys.stderr)
         raise
 
@@ -212,43 +212,43 @@ def _project() -> Path:
     except RatchetError:
         from tasks.project.paths import main_checkout
 
-        return main_checkout(Path.cwd())  # says what is wrong
+        return main_checkout(Path.cwd())  # raises the error that explains it
 
 
-def _retrain(root: Path, model: str, revision: str, force: bool) -> "Outcome":
+def _retrain(root: Path, model: str, revision: str, force: bool) -> "RunOutcome":
     """The revision is resolved once: whatever moves meanwhile, the whole run is of one commit."""
-    from tasks.project.fingerprint import inputs
+    from tasks.project.fingerprint import read_inputs
 
     started = time.monotonic()
-    made_from = inputs(root, model, revision)
-    if not force and (outcome := _unchanged(root, made_from)):
+    inputs = read_inputs(root, model, revision)
+    if not force and (outcome := _unchanged(root, inputs)):
         return replace(outcome, seconds=time.monotonic() - started)
-    return _run_flow(root, model, made_from.commit, force)
+    return _run_flow(root, model, inputs.commit, force)
 
 
-def _unchanged(root: Path, made_from: "Inputs") -> "Outcome | None":
-    """Found out with git alone, before anything heavy is imported; None also where the registry does not answer."""
-    from tasks.project.fingerprint import judged
-    from tasks.run_outcome import unchanged
+def _unchanged(root: Path, inputs: "Inputs") -> "RunOutcome | None":
+    """Decided with git alone, before anything heavy is imported; None also where the registry does not answer."""
+    from tasks.project.fingerprint import find_judgement
+    from tasks.run_outcome import unchanged_outcome
 
     try:
-        earlier = judged(root, made_from.model, made_from.fingerprint)
-    except RegistryError:  # the run asks again, more than once
+        earlier = find_judgement(root, inputs.model, inputs.fingerprint)
+    except RegistryError:  # the run tries again, more than once
         return None
     if earlier is None:
         return None
-    return replace(unchanged(root, made_from, earlier), notes=_dirty(root))
+    return replace(unchanged_outcome(root, inputs, earlier), notes=_uncommitted_note(root))
 
 
-def _run_flow(root: Path, model: str, commit: str, force: bool) -> "Outcome":
-    for note in _dirty(root):
+def _run_flow(root: Path, model: str, commit: str, force: bool) -> "RunOutcome":
+    for note in _uncommitted_note(root):
         print(f"note: {note}", file=sys.stderr)
     from flows.run import run_retrain
 
-    return replace(run_retrain(root, model, commit, force), notes=_dirty(root))
+    return replace(run_retrain(root, model, commit, force), notes=_uncommitted_note(root))
 
 
-def _dirty(root: Path) -> tuple[str, ...]:
+def _uncommitted_note(root: Path) -> tuple[str, ...]:
     from tasks.project.repository import git
 
     changed = git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
@@ -258,14 +258,14 @@ def _dirty(root: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator["Progress"]:
+def _progress(description: str) -> Iterator["ProgressCallback"]:
     """A bar on standard error, where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 

@@ -14,7 +14,7 @@ from prefect.settings import (
 from flows import show
 from flows.retrain import retrain
 from models.common.errors import RatchetError
-from tasks.run_outcome import Outcome
+from tasks.run_outcome import RunOutcome
 
 SETTINGS = {
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # its thread costs a second at the end
@@ -22,9 +22,9 @@ SETTINGS = {
 }
 
 
-def run_retrain(root: Path, model: str, revision: str = "HEAD", force: bool = False) -> Outcome:
-    """One run to its end. Raises the RatchetError that it ended with, or one that says no server answers."""
-    show.quiet()
+def run_retrain(root: Path, model: str, revision: str = "HEAD", force: bool = False) -> RunOutcome:
+    """One run to its end. Raises the RatchetError that it ended with, or one where no Prefect server answers."""
+    show.filter_logs()
     with temporary_settings(SETTINGS):
         if PREFECT_API_URL.value():
             _check_server(PREFECT_API_URL.value())
@@ -35,7 +35,7 @@ def run_retrain(root: Path, model: str, revision: str = "HEAD", force: bool = Fa
 
 
 def _start_server() -> None:
-    """Prefect's temporary server, deaf to Ctrl-C: it must still be there to hear how the run ended.
+    """Prefect's temporary server, which ignores Ctrl-C: it must still be there to record how the run ended.
 
     A signal mask is what a child process inherits, so it is set while the server starts.
     """

@@ -6,23 +6,23 @@ from typing import Any
 from flows.retrain import retrain
 from models.common.errors import RatchetError, UserError
 from tasks.project.params import load_model, model_names
-from tasks.project.repository import branch, git_remote, quiet, shared
+from tasks.project.repository import current_branch, disable_analytics, git_remote, is_shared
 
 
 def schedules(root: Path) -> dict[str, str]:
     """Cron expression of each model that has one. UserError where params.yaml is wrong."""
-    found = {name: load_model(root, name).schedule.cron for name in model_names(root)}
-    return {name: cron for name, cron in found.items() if cron}
+    crons = {name: load_model(root, name).schedule.cron for name in model_names(root)}
+    return {name: cron for name, cron in crons.items() if cron}
 
 
 def revision(root: Path) -> str:
     """What a scheduled run retrains from: in a shared project what others pushed, else what is committed here."""
-    return f"{git_remote(root)}/{branch(root)}" if shared(root) else "HEAD"
+    return f"{git_remote(root)}/{current_branch(root)}" if is_shared(root) else "HEAD"
 
 
 def serve_schedules(root: Path) -> None:
     """Serves the deployments until interrupted; runs of different models may overlap."""
-    quiet()
+    disable_analytics()
     from prefect import serve
     from prefect.settings import PREFECT_API_URL
 
@@ -31,13 +31,13 @@ def serve_schedules(root: Path) -> None:
             "Schedules need a Prefect server that stays up. Start one: prefect server start;"
             " then: PREFECT_API_URL=http://127.0.0.1:4200/api ratchet schedule"
         )
-    found = schedules(root)
-    if not found:
+    crons = schedules(root)
+    if not crons:
         raise UserError("No model has a schedule. Set one in params.yaml: models.NAME.schedule.cron: '0 3 * * *'")
-    serve(*deployments(root, found), limit=len(found))
+    serve(*deployments(root, crons), limit=len(crons))
 
 
-def deployments(root: Path, found: dict[str, str]) -> list[Any]:
+def deployments(root: Path, crons: dict[str, str]) -> list[Any]:
     """One deployment per model; a run is never started while the model's last one is still going."""
     return [
         retrain.to_deployment(
@@ -47,7 +47,7 @@ def deployments(root: Path, found: dict[str, str]) -> list[Any]:
             concurrency_limit=1,
             tags=["ratchet"],
         )
-        for model, cron in found.items()
+        for model, cron in crons.items()
     ]
 
 

@@ -18,15 +18,15 @@ from prefect.artifacts import (
 from models.common.errors import RatchetError
 from tasks.gating.verdict import Check, Verdict
 
-EPOCH = re.compile(r"epoch (\d+)/(\d+)\b")  # as models/common/training/logger.py says it at the end of each epoch
+EPOCH = re.compile(r"epoch (\d+)/(\d+)\b")  # as models/common/training/logger.py prints it at the end of each epoch
 
 
-def line(text: str, seen: bool) -> None:
-    """A line of a stage's output to the run's log; `seen`: the terminal has shown it already."""
-    get_run_logger().info("%s", text, extra={"seen": seen})
+def log_line(text: str, shown: bool) -> None:
+    """A line of a stage's output to the run's log; `shown`: the terminal has shown it already."""
+    get_run_logger().info("%s", text, extra={"shown_in_terminal": shown})
 
 
-class Progress:
+class TrainingProgress:
     """A progress artifact that follows the epochs of a training."""
 
     def __init__(self, model: str) -> None:
@@ -34,21 +34,21 @@ class Progress:
         self._artifact: UUID | None = None
 
     def __enter__(self) -> Self:
-        made = create_progress_artifact(0.0, key=self._key, description="waiting for the first epoch")
-        self._artifact = made if isinstance(made, UUID) else None  # a coroutine only in an async flow
+        artifact = create_progress_artifact(0.0, key=self._key, description="waiting for the first epoch")
+        self._artifact = artifact if isinstance(artifact, UUID) else None  # a coroutine only in an async flow
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if error_type is None:
             self._update(100.0, "trained")
 
-    def line(self, text: str, seen: bool) -> None:
+    def log_line(self, text: str, shown: bool) -> None:
         """A line of the training's output."""
-        line(text, seen)
-        if found := EPOCH.search(text):
-            self._update(100.0 * int(found[1]) / int(found[2]), text)
+        log_line(text, shown)
+        if match := EPOCH.search(text):
+            self._update(100.0 * int(match[1]) / int(match[2]), text)
 
     def _update(self, percent: float, description: str) -> None:
         if self._artifact:
@@ -62,9 +62,9 @@ def decision(model: str, verdict: Verdict) -> None:
     create_table_artifact(rows, key=_key(model, "decision"), description=f"## {verdict.outcome}\n\n{reasons}")
 
 
-def metrics(model: str, measured: dict[str, dict[str, float] | None], version: str | None) -> None:
+def metrics(model: str, values: dict[str, dict[str, float] | None], version: str | None) -> None:
     """Each metric of the candidate beside the champion's."""
-    candidate, champion = measured["candidate"] or {}, measured["champion"] or {}
+    candidate, champion = values["candidate"] or {}, values["champion"] or {}
     rows = [
         {"metric": name, "candidate": _rounded(value), f"champion {version or '(none)'}": _rounded(champion.get(name))}
         for name, value in candidate.items()
@@ -73,23 +73,23 @@ def metrics(model: str, measured: dict[str, dict[str, float] | None], version: s
 
 
 def links(model: str, folder: Path) -> None:
-    """Links to what was handed over, on the machine that ran it."""
+    """Links to the copied results, on the machine that ran it."""
     for name, file in (("report", "report.html"), ("data-docs", "data_docs/index.html")):
         if (folder / file).exists():
             uri = (folder / file).as_uri()
             create_link_artifact(uri, link_text=file, key=_key(model, name), description=f"{name} of {folder.name}")
 
 
-def quiet() -> None:
+def filter_logs() -> None:
     """A refusal is one line in the log, not a stack trace; what the terminal has shown is not shown twice."""
     for name in ("prefect.task_runs", "prefect.flow_runs"):
-        logging.getLogger(name).addFilter(_without_trace)
+        logging.getLogger(name).addFilter(_drop_stack_trace)
     for handler in logging.getLogger().handlers:
         if "Console" in type(handler).__name__:
-            handler.addFilter(lambda record: not getattr(record, "seen", False))
+            handler.addFilter(lambda record: not getattr(record, "shown_in_terminal", False))
 
 
-def _without_trace(record: logging.LogRecord) -> bool:
+def _drop_stack_trace(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, RatchetError):
         record.exc_info, record.exc_text = None, None

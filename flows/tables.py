@@ -1,4 +1,4 @@
-"""What the command line says to a person: tables and a few plain lines on standard output."""
+"""What the command line prints for a person: tables and a few plain lines on standard output."""
 
 import sys
 import time
@@ -10,16 +10,16 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from tasks.add import AddReport
-    from tasks.overview import Judged, ModelStatus
-    from tasks.run_outcome import Outcome
+    from tasks.overview import JudgedCandidate, ModelStatus
+    from tasks.run_outcome import RunOutcome
 
 COLOURS = {"PROMOTED": "green", "PROMOTE": "green", "HELD": "yellow", "HOLD": "yellow", "UNCHANGED": "cyan"}
-SHOWN = 10  # quarantined files listed in the terminal; all are in the report
+MAX_QUARANTINED = 10  # quarantined files listed in the terminal; all are in the report
 
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
-def show_outcome(outcome: "Outcome") -> None:
+def show_outcome(outcome: "RunOutcome") -> None:
     """How a run ended, why, and where to read more."""
     colour = COLOURS.get(outcome.state, "red")
     version = f" as {outcome.version}" if outcome.state == "PROMOTED" else ""
@@ -51,7 +51,7 @@ def show_added(report: "AddReport") -> None:
         f"  of {report.rows:,} rows: {report.duplicates:,} exact duplicates left out,"
         f" {report.near_duplicates:,} near duplicates, {len(report.quarantined):,} quarantined"
     )
-    for file, reason in report.quarantined[:SHOWN]:
+    for file, reason in report.quarantined[:MAX_QUARANTINED]:
         console.print(f"  ✗ {file}: {reason}", markup=False)
     if report.quarantine_report:
         console.print(f"Quarantine report: {report.quarantine_report}", soft_wrap=True)
@@ -64,7 +64,7 @@ def show_statuses(rows: Sequence["ModelStatus"]) -> None:
     table = _table("model", "production", "metric", "since", ">batches", ">rows", "next run")
     for row in rows:
         metric = f"{row.metric} {row.value:.4f}" if row.metric and row.value is not None else ""
-        production = "[red]cannot tell[/]" if row.problem else row.version or "nothing yet"
+        production = "[red]unknown[/]" if row.problem else row.version or "nothing yet"
         table.add_row(
             row.model,
             production,
@@ -77,7 +77,7 @@ def show_statuses(rows: Sequence["ModelStatus"]) -> None:
     console.print(table)
 
 
-def show_history(model: str, rows: Sequence["Judged"]) -> None:
+def show_history(model: str, rows: Sequence["JudgedCandidate"]) -> None:
     """One line per candidate, newest first. Reasons are in the reports and in --json."""
     if not rows:
         console.print(f"{model} has no candidate yet. Make one: ratchet retrain {model}")
@@ -104,8 +104,8 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _date(moment: int | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment)) if moment else ""
+def _date(timestamp: int | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(timestamp)) if timestamp else ""
 
 
 def _number(value: float | None) -> str:

@@ -21,16 +21,19 @@ from models.common.data.near_duplicates import find_near_duplicates, has_earlier
 from models.common.data.sources import SPLIT_NAMES, Source
 from models.common.errors import DataBlockedError, PublishError, RatchetError, UserError
 from tasks.adding.batch_file import BatchFile, content_hash, write_index
-from tasks.adding.inspection import inspected
-from tasks.adding.intake import Intake, Known
-from tasks.adding.quarantine import share_of_bad, write_quarantine
-from tasks.adding.staging import disk_full_is_told, finish_interrupted
+from tasks.adding.inspection import inspect_examples
+from tasks.adding.intake import Intake, KnownExamples
+from tasks.adding.quarantine import bad_share, write_quarantine
+from tasks.adding.staging import finish_interrupted, report_full_disk
 from tasks.project import paths, repository
 from tasks.project.locks import lock, temporary_folder
 from tasks.project.params import Model, load_model
 
-Progress = Callable[[int, int], None]  # (examples read so far, examples in the source or 0 while that is unknown)
-COMPARED = (
+ProgressCallback = Callable[
+    [int, int], None
+]  # (examples read so far, examples in the source or 0 while that is unknown)
+# columns that are read of the existing batches
+EXISTING_COLUMNS = (
     "id",
     "label",
     "target_id",
@@ -38,8 +41,9 @@ COMPARED = (
     "group",
     "phash",
     "classes",
-)  # what is read of the batches that are there
-OURS = frozenset({"id", "source", "bytes", "target", "target_id", "batch", "row"})  # columns that no source can give
+)
+# columns that no source can give
+RESERVED_COLUMNS = frozenset({"id", "source", "bytes", "target", "target_id", "batch", "row"})
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,15 @@ class AddReport:
     committed: bool
     pushed: bool
     seconds: float
-    notes: tuple[str, ...]  # one line each: what the person should know
+    notes: tuple[str, ...]  # one line each, for the user
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _ReadResult:
     source: Source
     intake: Intake
     index: pa.Table  # the rows that came in, without bytes
-    existing: pa.Table
+    existing: pa.Table  # rows of the earlier batches
     dropped_columns: tuple[str, ...]
 
     @property
@@ -81,7 +85,9 @@ class _Taken:
         return len(self.source.rejected) + self.intake.rows
 
 
-def add(root: Path, model: str, source: Path, split: str | None = None, progress: Progress | None = None) -> AddReport:
+def add(
+    root: Path, model: str, source: Path, split: str | None = None, progress: ProgressCallback | None = None
+) -> AddReport:
     """Adds `source` to `model`'s data as one batch; `split` puts all of it into one split.
 
     UserError: unknown model, unreadable source, detached HEAD, no git identity, no space left. DataBlockedError: more
@@ -90,38 +96,38 @@ def add(root: Path, model: str, source: Path, split: str | None = None, progress
     started = time.monotonic()
     params = load_model(root, model)
     split = _checked_split(split)
-    repository.branch(root)
+    repository.current_branch(root)
     repository.check_identity(root)
     home, folder = paths.home(root), root / "data" / model
-    with lock(home, f"add/{model}"), disk_full_is_told(source):
+    with lock(home, f"add/{model}"), report_full_disk(source):
         recovered = finish_interrupted(root, folder)
-        with temporary_folder(home / "adding") as place:
-            taken = _take_in(params, folder, Source(source), split, place, progress or _silent)
-            quarantine = _quarantine(home, params, taken)
-            batch = _keep(root, folder, taken, place) if len(taken.index) else None
+        with temporary_folder(home / "adding") as work:
+            result = _read_source(params, folder, Source(source), split, work, progress or _ignore_progress)
+            quarantine = _quarantine(home, params, result)
+            batch = _store_batch(root, folder, result, work) if len(result.index) else None
     pushed = batch is not None and _publish(root, folder, batch)
-    local = repository.why_local(root) if batch else None
+    not_shared = repository.reason_not_shared(root) if batch else None
     return AddReport(
         model=model,
         source=source,
         batch=batch,
-        rows=taken.rows,
-        added=len(taken.index),
-        duplicates=taken.intake.duplicates,
-        near_duplicates=_near_duplicates(params, taken),
-        classes={label: count for label, count in sorted(taken.intake.classes.items()) if count},
-        splits={name: _counts(taken.index, "split").get(name, 0) for name in SPLITS},
-        quarantined=taken.quarantined,
+        rows=result.rows,
+        added=len(result.index),
+        duplicates=result.intake.duplicates,
+        near_duplicates=_count_near_duplicates(params, result),
+        classes={label: count for label, count in sorted(result.intake.classes.items()) if count},
+        splits={name: _counts(result.index, "split").get(name, 0) for name in SPLITS},
+        quarantined=result.quarantined,
         quarantine_report=quarantine,
-        new_labels=_new_labels(taken),
+        new_labels=_new_labels(result),
         committed=batch is not None,
         pushed=pushed,
         seconds=time.monotonic() - started,
-        notes=(*recovered, *taken.source.notes, *_notes(taken), *([local] if local else [])),
+        notes=(*recovered, *result.source.notes, *_notes(result), *([not_shared] if not_shared else [])),
     )
 
 
-def _silent(done: int, total: int) -> None:
+def _ignore_progress(done: int, total: int) -> None:
     pass
 
 
@@ -133,19 +139,21 @@ def _checked_split(split: str | None) -> str | None:
     return SPLIT_NAMES[split]
 
 
-def _take_in(params: Model, folder: Path, source: Source, split: str | None, place: Path, progress: Progress) -> _Taken:
+def _read_source(
+    params: Model, folder: Path, source: Source, split: str | None, work: Path, progress: ProgressCallback
+) -> _ReadResult:
     existing = _existing(folder)
     truth = params.kind.TRUTH
-    intake = Intake(params.data, truth, split, Known(existing), _group_splits(existing))
+    intake = Intake(params.data, truth, split, KnownExamples(existing), _group_splits(existing))
     examples = params.kind.examples(source, params.data)
-    ordered = inspected(examples, lambda example: params.kind.inspect(example, params.data), intake.known)
+    inspected = inspect_examples(examples, lambda example: params.kind.inspect(example, params.data), intake.known)
     writer: BatchFile | None = None
-    own = OURS | set(params.kind.COLUMNS)
+    reserved = RESERVED_COLUMNS | set(params.kind.COLUMNS)
     try:
-        for example, id, columns in ordered:
-            if writer is None:  # only now has the kind read what columns there are
-                extra = set(source.columns or example.extra or ()) - own
-                writer = BatchFile(place / "batch.parquet", params.kind.COLUMNS, extra, source.name, truth == "target")
+        for example, id, columns in inspected:
+            if writer is None:  # only now has the kind read the source's columns
+                extra = set(source.columns or example.extra or ()) - reserved
+                writer = BatchFile(work / "batch.parquet", params.kind.COLUMNS, extra, source.name, truth == "target")
             row = intake.accept(example, id, columns)
             if row is not None:
                 writer.append(row)
@@ -156,14 +164,14 @@ def _take_in(params: Model, folder: Path, source: Source, split: str | None, pla
             writer.close()
     if not intake.rows and not source.rejected:
         raise UserError(f"{source.path} holds no labelled example; see docs/adding-data.md for the layouts")
-    return _Taken(source, intake, index, existing, tuple(sorted(own & set(source.columns))))
+    return _ReadResult(source, intake, index, existing, tuple(sorted(reserved & set(source.columns))))
 
 
 def _existing(folder: Path) -> pa.Table:
-    """Every row that is there; `truth` is its label or the id of its target."""
-    tables = [read_columns(folder, name, COMPARED) for name in batch_names(folder)]
+    """Every existing row; `truth` is its label or the id of its target."""
+    tables = [read_columns(folder, name, EXISTING_COLUMNS) for name in batch_names(folder)]
     if not tables:
-        return empty(pa.schema([(name, pa.string()) for name in (*COMPARED, "batch", "truth")]))
+        return empty(pa.schema([(name, pa.string()) for name in (*EXISTING_COLUMNS, "batch", "truth")]))
     rows = pa.concat_tables(tables)
     return rows.append_column("truth", rows["target_id" if "target_id" in rows.column_names else "label"])
 
@@ -173,43 +181,43 @@ def _group_splits(existing: pa.Table) -> dict[str, str]:
     return dict(zip(grouped["group"].to_pylist(), grouped["split"].to_pylist(), strict=True))
 
 
-def _quarantine(home: Path, params: Model, taken: _Taken) -> Path | None:
+def _quarantine(home: Path, params: Model, result: _ReadResult) -> Path | None:
     """Writes the quarantine report; DataBlockedError where too much of the source is in it."""
-    bad = taken.quarantined
+    bad = result.quarantined
     if not bad:
         return None
-    report = write_quarantine(home / "quarantine" / params.name, taken.source.slug, bad)
-    share = share_of_bad(bad, taken.rows)
-    if share > params.data.max_bad or (not len(taken.index) and not taken.intake.duplicates):
+    report = write_quarantine(home / "quarantine" / params.name, result.source.slug, bad)
+    share = bad_share(bad, result.rows)
+    if share > params.data.max_bad or (not len(result.index) and not result.intake.duplicates):
         file, reason = bad[0]
         raise DataBlockedError(
-            f"{taken.source.name} is refused: {len(bad)} of {taken.rows} rows are bad ({share:.1%}, allowed:"
+            f"{result.source.name} is refused: {len(bad)} of {result.rows} rows are bad ({share:.1%}, allowed:"
             f" {params.data.max_bad:.1%}), the first {file}: {reason}. All of them: {report}. Nothing was added;"
             f" mend them or raise models.{params.name}.data.max_bad"
         )
     return report
 
 
-def _keep(root: Path, folder: Path, taken: _Taken, place: Path) -> str:
-    """Puts the batch where it belongs, into DVC and into a commit; on any failure none of it stays."""
-    batch = f"{taken.source.slug}-{content_hash(taken.index)}"
+def _store_batch(root: Path, folder: Path, result: _ReadResult, work: Path) -> str:
+    """Moves the batch into the data folder, into DVC and into a commit; on any failure none of it stays."""
+    batch = f"{result.source.slug}-{content_hash(result.index)}"
     index, data = folder / f"{batch}.index", folder / f"{batch}.parquet"
-    ours = [folder / f"{batch}.parquet.dvc", index, folder / ".gitignore"]
-    new = [path for path in [*ours, data] if not path.exists()]
+    tracked = [folder / f"{batch}.parquet.dvc", index, folder / ".gitignore"]
+    new_files = [path for path in [*tracked, data] if not path.exists()]
     try:
-        _prepare(folder)
-        write_index(taken.index, place / "batch.index")
-        shutil.move(place / "batch.index", index)
-        shutil.move(place / "batch.parquet", data)
+        _prepare_folder(folder)
+        write_index(result.index, work / "batch.index")
+        shutil.move(work / "batch.index", index)
+        shutil.move(work / "batch.parquet", data)
         repository.dvc(root, "add", "--quiet", str(data.relative_to(root)))
-        repository.commit(root, ours, _message(folder.name, batch, taken))
+        repository.commit(root, tracked, _message(folder.name, batch, result))
     except BaseException:  # also Ctrl-C
-        _undo(root, new)
+        _undo(root, new_files)
         raise
     return batch
 
 
-def _prepare(folder: Path) -> None:
+def _prepare_folder(folder: Path) -> None:
     """`*.parquet` is ignored from the start, so that DVC does not edit .gitignore for every batch."""
     folder.mkdir(parents=True, exist_ok=True)
     ignore = folder / ".gitignore"
@@ -218,16 +226,16 @@ def _prepare(folder: Path) -> None:
 
 
 def _undo(root: Path, paths: list[Path]) -> None:
-    with suppress(RatchetError):  # the first error is the one to tell
+    with suppress(RatchetError):  # the first error is the one to report
         repository.git(root, "rm", "--cached", "--quiet", "--force", "--ignore-unmatch", "--", *map(str, paths))
     for path in paths:
         path.unlink(missing_ok=True)
 
 
-def _message(model: str, batch: str, taken: _Taken) -> str:
-    classes = len(+taken.intake.classes)
+def _message(model: str, batch: str, result: _ReadResult) -> str:
+    classes = len(+result.intake.classes)
     of = f" of {classes} classes" if classes else ""
-    return f"Add {batch} to {model}: {len(taken.index)} examples{of} from {taken.source.name}"
+    return f"Add {batch} to {model}: {len(result.index)} examples{of} from {result.source.name}"
 
 
 def _publish(root: Path, folder: Path, batch: str) -> bool:
@@ -237,12 +245,12 @@ def _publish(root: Path, folder: Path, batch: str) -> bool:
         raise PublishError(f"{batch} is added and committed. {error}") from None
 
 
-def _near_duplicates(params: Model, taken: _Taken) -> int:
+def _count_near_duplicates(params: Model, result: _ReadResult) -> int:
     """Added examples that look like another one: for kinds that have a perceptual hash."""
     bits = getattr(params.data, "near_duplicate_bits", None)
-    if bits is None or not len(taken.index):
+    if bits is None or not len(result.index):
         return 0
-    new, old = hashes(taken.index["phash"]), hashes(taken.existing["phash"])
+    new, old = hashes(result.index["phash"]), hashes(result.existing["phash"])
     return int(((find_near_duplicates(new, old, bits) >= 0) | has_earlier_near_duplicate(new, bits)).sum())
 
 
@@ -250,47 +258,49 @@ def _counts(index: pa.Table, column: str) -> dict[str, int]:
     return dict(sorted(Counter(index[column].to_pylist()).items())) if len(index) else {}
 
 
-def _new_labels(taken: _Taken) -> tuple[str, ...]:
-    before = _classes_before(taken)
-    return tuple(label for label in sorted(+taken.intake.classes) if before and label not in before)
+def _new_labels(result: _ReadResult) -> tuple[str, ...]:
+    existing = _existing_classes(result)
+    return tuple(label for label in sorted(+result.intake.classes) if existing and label not in existing)
 
 
-def _classes_before(taken: _Taken) -> Counter[str]:
-    """Of the batches that are there already."""
-    if taken.intake.truth == "target" and "classes" in taken.existing.column_names:
+def _existing_classes(result: _ReadResult) -> Counter[str]:
+    """Classes of the existing batches."""
+    if result.intake.truth == "target" and "classes" in result.existing.column_names:
         total: Counter[str] = Counter()
-        for text in taken.existing["classes"].to_pylist():
+        for text in result.existing["classes"].to_pylist():
             total.update(read_counts(text))
         return total
-    return Counter(_counts(taken.existing, "label")) if taken.intake.truth == "class" else Counter()
+    return Counter(_counts(result.existing, "label")) if result.intake.truth == "class" else Counter()
 
 
-def _notes(taken: _Taken) -> list[str]:
-    intake, notes = taken.intake, []
-    if intake.kept_elsewhere:
-        notes.append(f"{intake.kept_elsewhere} duplicates stay in the split they are in; an example never moves")
+def _notes(result: _ReadResult) -> list[str]:
+    intake, notes = result.intake, []
+    if intake.duplicates_in_other_split:
+        notes.append(
+            f"{intake.duplicates_in_other_split} duplicates stay in the split they are in; an example never moves"
+        )
     if intake.overridden:
         notes.append(
             f"--split {intake.split} was put over the split that the source gives {intake.overridden} examples"
         )
-    if taken.dropped_columns:
-        notes.append(f"Columns that Ratchet fills itself were not taken over: {', '.join(taken.dropped_columns)}")
-    return notes + _label_notes(taken)
+    if result.dropped_columns:
+        notes.append(f"Columns that Ratchet fills itself were ignored: {', '.join(result.dropped_columns)}")
+    return notes + _label_notes(result)
 
 
-def _label_notes(taken: _Taken) -> list[str]:
-    labels, before = +taken.intake.classes, _classes_before(taken)
-    notes = [f"Label '{label}' was not seen before; {labels[label]} of it were added" for label in _new_labels(taken)]
-    spelt: dict[str, set[str]] = {}
-    for label in {*labels, *before}:
-        spelt.setdefault(label.casefold(), set()).add(label)
-    for variants in spelt.values():
+def _label_notes(result: _ReadResult) -> list[str]:
+    labels, existing = +result.intake.classes, _existing_classes(result)
+    notes = [f"Label '{label}' was not seen before; {labels[label]} of it were added" for label in _new_labels(result)]
+    by_casefold: dict[str, set[str]] = {}
+    for label in {*labels, *existing}:
+        by_casefold.setdefault(label.casefold(), set()).add(label)
+    for variants in by_casefold.values():
         if len(variants) > 1 and variants & set(labels):
             notes.append(f"Labels that differ in case only are different classes: {', '.join(sorted(variants))}")
-    everywhere = before + labels
-    lonely = [label for label in sorted(labels) if everywhere[label] == 1]
-    if lonely:
-        notes.append(f"Only one example so far, too few to learn and test: {', '.join(lonely)}")
-    if taken.intake.truth == "class" and len(labels) and len(everywhere) == 1:
+    total = existing + labels
+    single = [label for label in sorted(labels) if total[label] == 1]
+    if single:
+        notes.append(f"Only one example so far, too few to learn and test: {', '.join(single)}")
+    if result.intake.truth == "class" and len(labels) and len(total) == 1:
         notes.append(f"One class only so far ('{next(iter(labels))}'); training needs at least two")
     return notes

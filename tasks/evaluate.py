@@ -47,9 +47,9 @@ def test_rows(batches: Path, params: Model) -> pd.DataFrame:
     rows = manifest[manifest["split"] == "test"].drop_duplicates("id")  # two clones may add the same file at once
     if rows.empty:
         share = params.data.splits.test
-        how = f"ratchet add {params.name} SOURCE --split test"
-        other = "" if share else f", or set models.{params.name}.data.splits.test above 0 before adding more"
-        raise UserError(f"{params.name} has no test examples among {len(manifest):,}. Add some: {how}{other}")
+        command = f"ratchet add {params.name} SOURCE --split test"
+        alternative = "" if share else f", or set models.{params.name}.data.splits.test above 0 before adding more"
+        raise UserError(f"{params.name} has no test examples among {len(manifest):,}. Add some: {command}{alternative}")
     return rows.reset_index(drop=True)
 
 

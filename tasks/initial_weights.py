@@ -1,4 +1,4 @@
-"""Stage `initial_weights`: lays out what training starts from. `python -m tasks.initial_weights MODEL`
+"""Stage `initial_weights`: provides the weights that training starts from. `python -m tasks.initial_weights MODEL`
 
 An input that DVC sees: else its cache might give back a training that began from another champion. Writes
 artifacts/<model>/initial_weights: origin.json, and weights.pt where params say `champion` or name a file. Runs each
@@ -22,45 +22,45 @@ def initial_weights(root: Path, name: str) -> None:
     out = root / "artifacts" / name / "initial_weights"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    start = _lay_out(root, model, out / "weights.pt")
-    origin = {"weights": model.train.weights, "starts_from": start}
+    starts_from = _provide_weights(root, model, out / "weights.pt")
+    origin = {"weights": model.train.weights, "starts_from": starts_from}
     (out / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
-    print(f"{name}: training starts from {start}")
+    print(f"{name}: training starts from {starts_from}")
 
 
-def _lay_out(root: Path, model: Model, into: Path) -> str:
-    """Copies the weights, if params ask for any; gives what training starts from, in a word."""
-    wanted = model.train.weights
-    if wanted == "none":
+def _provide_weights(root: Path, model: Model, into: Path) -> str:
+    """Copies the weights, if params name any; gives what training starts from, in a word."""
+    weights = model.train.weights
+    if weights == "none":
         return "nothing"
-    if wanted in model.train.OWN_WEIGHTS:
-        return wanted  # the kind fetches them itself
-    if wanted == "champion":
+    if weights in model.train.OWN_WEIGHTS:
+        return weights  # the kind fetches them itself
+    if weights == "champion":
         return "the champion" if _copy_champion(root, model.name, into) else "nothing"
-    path = root / wanted
+    path = root / weights
     if not path.is_file():
         allowed = ", ".join(["none", *model.train.OWN_WEIGHTS, "champion"])
         raise UserError(
-            f"params.yaml: models.{model.name}.train.weights is '{wanted}', and there is no file {path}."
+            f"params.yaml: models.{model.name}.train.weights is '{weights}', and there is no file {path}."
             f" Allowed: {allowed}, or the path of a weights.pt"
         )
     shutil.copyfile(path, into)
-    return wanted
+    return weights
 
 
 def _copy_champion(root: Path, name: str, into: Path) -> bool:
-    """The weights of the champion that a run has brought already, else of the registry's; False where there is none."""
-    brought = root / "artifacts" / name / "champion"
-    if brought.exists():
-        _copy_weights(brought / "training", into)
+    """The weights of the champion that a run has fetched already, else of the registry's; False where there is none."""
+    fetched = root / "artifacts" / name / "champion"
+    if fetched.exists():
+        _copy_weights(fetched / "training", into)
         return True
     champion = registry.champion(root, name)
     if champion is None:
         print(f"warning: {name} has no champion to start from; its weights start from nothing", file=sys.stderr)
         return False
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         _copy_weights(
-            registry.fetch(root, champion.commit, f"artifacts/{name}/training", Path(place) / "training"), into
+            registry.fetch(root, champion.commit, f"artifacts/{name}/training", Path(folder) / "training"), into
         )
     return True
 

@@ -29,11 +29,11 @@ def judge(root: Path, model: str, champion_folder: Path | None, champion_version
     """
     params = load_model(root, model)
     folder = root / "artifacts" / model
-    rival = _unusable(champion_folder, params) if champion_folder else None
-    usable = champion_folder if champion_folder and rival is None else None
+    unloadable = _why_unloadable(champion_folder, params) if champion_folder else None
+    usable = champion_folder if champion_folder and unloadable is None else None
     budgets = measure([folder / "program", *([usable / "program"] if usable else [])])
     candidate = _scores(params, folder, _read(folder / "evaluation/examples.parquet"), budgets[0])
-    champion: Scores | Unloadable | None = rival
+    champion: Scores | Unloadable | None = unloadable
     if usable:
         champion = _scores(params, usable, _score_champion(root, params, usable), budgets[1])
     verdict = decide(candidate, champion, params.gate, params.kind.METRICS)
@@ -59,7 +59,7 @@ def _scores(params: Model, folder: Path, table: pd.DataFrame, budget: Mapping[st
     )
 
 
-def _unusable(folder: Path, params: Model) -> Unloadable | None:
+def _why_unloadable(folder: Path, params: Model) -> Unloadable | None:
     """Why the champion cannot be scored, or None."""
     try:
         program = Program(folder / "program")

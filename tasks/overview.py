@@ -7,7 +7,7 @@ from typing import Any
 
 from models.common.errors import RatchetError, RegistryError, UserError
 from tasks.gating.verdict import Verdict
-from tasks.project.fingerprint import inputs, judged_here, models_at
+from tasks.project.fingerprint import find_local_judgement, models_at, read_inputs
 from tasks.project.registry import champion, synchronise, versions
 from tasks.project.repository import git
 
@@ -25,14 +25,14 @@ class ModelStatus:
     batches: int
     rows: int
     waiting: str
-    problem: str | None = None  # why the champion cannot be told
+    problem: str | None = None  # why the champion is unknown
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCandidate:
     """One candidate and its verdict. Bounds are one-sided, at the policy's confidence."""
 
     candidate: str
@@ -59,23 +59,23 @@ def statuses(root: Path) -> list[ModelStatus]:
     return [_status(root, name, str(section.get("kind"))) for name, section in sections.items()]
 
 
-def history(root: Path, model: str) -> list[Judged]:
+def history(root: Path, model: str) -> list[JudgedCandidate]:
     """Every candidate of a model, newest first. UserError for an unknown model."""
     known = models_at(root, git(root, "rev-parse", "HEAD"))
     if model not in known:
         raise UserError(f"Unknown model '{model}'. Models in params.yaml: {', '.join(known) or 'none yet'}")
     synchronise(root, model)
     promoted = versions(root, model)
-    layout = (
+    ref_format = (
         "%(refname:lstrip=3)%09%(objectname)%09%(committerdate:unix)%09%(contents:trailers:key=Data-Version,valueonly)"
     )
-    listing = git(root, "for-each-ref", f"--format={layout}", f"refs/ratchet/{model}/")
+    listing = git(root, "for-each-ref", f"--format={ref_format}", f"refs/ratchet/{model}/")
     rows = [line.split("\t") for line in listing.splitlines() if "\t" in line]
-    found = [
-        _judged(root, model, ref, commit, int(when), data.strip(), promoted.get(commit))
+    candidates = [
+        _judged_candidate(root, model, ref, commit, int(when), data.strip(), promoted.get(commit))
         for ref, commit, when, data in rows
     ]
-    return sorted(found, key=lambda row: row.when, reverse=True)
+    return sorted(candidates, key=lambda row: row.when, reverse=True)
 
 
 def verdict_of(root: Path, commit: str, model: str) -> Verdict | None:
@@ -88,49 +88,51 @@ def verdict_of(root: Path, commit: str, model: str) -> Verdict | None:
 
 def _status(root: Path, model: str, kind: str) -> ModelStatus:
     folder = root / "data" / model
-    problem, serving = None, None
+    problem, current = None, None
     try:
-        serving = champion(root, model)
+        current = champion(root, model)
     except RegistryError as error:
         problem = str(error)
-    verdict = verdict_of(root, serving.commit, model) if serving else None
+    verdict = verdict_of(root, current.commit, model) if current else None
     return ModelStatus(
         model=model,
         kind=kind,
-        version=serving.version if serving else None,
-        since=serving.since if serving else None,
+        version=current.version if current else None,
+        since=current.since if current else None,
         metric=verdict.metric if verdict else None,
         value=verdict.primary.candidate if verdict and verdict.primary else None,
         batches=len(list(folder.glob("*.parquet.dvc"))),
-        rows=sum(_rows(path) for path in folder.glob("*.index")),
-        waiting=_waiting(root, model),
+        rows=sum(_count_rows(path) for path in folder.glob("*.index")),
+        waiting=_next_run(root, model),
         problem=problem,
     )
 
 
-def _rows(index: Path) -> int:
+def _count_rows(index: Path) -> int:
     import pyarrow.parquet as pq
 
     return int(pq.read_metadata(index).num_rows)
 
 
-def _waiting(root: Path, model: str) -> str:
+def _next_run(root: Path, model: str) -> str:
     try:
-        found = inputs(root, model)
+        inputs = read_inputs(root, model)
     except UserError:
         return "no data yet"
-    commit = judged_here(root, model, found.fingerprint)
+    commit = find_local_judgement(root, model, inputs.fingerprint)
     if commit is None:
         return "something new to judge"
     verdict = verdict_of(root, commit, model)
     return f"nothing new since {verdict.outcome if verdict else 'a candidate'}"
 
 
-def _judged(root: Path, model: str, ref: str, commit: str, when: int, data_version: str, version: str | None) -> Judged:
+def _judged_candidate(
+    root: Path, model: str, ref: str, commit: str, when: int, data_version: str, version: str | None
+) -> JudgedCandidate:
     fingerprint, _, attempt = ref.partition("-")
     verdict = verdict_of(root, commit, model)
     primary = verdict.primary if verdict else None
-    return Judged(
+    return JudgedCandidate(
         candidate=f"{model}-{fingerprint[:8]}" + (f"-{int(attempt)}" if attempt else ""),
         commit=commit,
         when=when,

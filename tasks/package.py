@@ -1,4 +1,4 @@
-"""Packages a candidate as a Bento, starts it in a process of its own and asks it until it is proven, or refuses it.
+"""Packages a candidate as a Bento, starts it in a process of its own and smoke-tests it.
 
 Its answers must be those of the evaluation: same bytes in, same answer out.
 """
@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from models.common.errors import RatchetError, UserError
 from models.common.program.program import ProgramSpec
-from tasks.packaging.smoke_test import Question, prove
+from tasks.packaging.smoke_test import ExampleRequest, smoke_test
 from tasks.project.imports import closure_without_packages, distributions, source_of, without_packages
 from tasks.project.locks import temporary_folder
 from tasks.project.params import Model, load_model
@@ -31,9 +31,9 @@ from tasks.serve import free_port, running, unpack
 if TYPE_CHECKING:
     import pandas as pd
 
-ASKED = 32  # test examples that the Bento must answer like the evaluation
-GOLDEN = 8  # of them travel in the Bento; it answers them on every start before it serves
-SERVICE = """# Made by Ratchet. curl -F FIELD=@FILE http://127.0.0.1:3000/predict
+SMOKE_TEST_EXAMPLES = 32  # test examples that the Bento must answer like the evaluation
+GOLDEN_EXAMPLES = 8  # of them travel in the Bento; it answers them on every start before it serves
+SERVICE_SOURCE = """# Made by Ratchet. curl -F FIELD=@FILE http://127.0.0.1:3000/predict
 from pathlib import Path
 
 from models.common.program.bento_service import bento_service
@@ -45,39 +45,40 @@ service = bento_service(SERVICE, Path(__file__).parent)
 
 @dataclass(frozen=True)
 class PackageReport:
-    """What was packaged and how it was proven."""
+    """What was packaged, and the result of its smoke test."""
 
     bento: Path
     size_mb: float
     seconds: float  # all of packaging
     start_seconds: float  # until the service was ready
-    requests: int  # that it answered as it must
+    requests: int  # answered as expected in the smoke test
     latency_ms: float  # median of one request to the running service
 
 
 def package(root: Path, model: str, version: str) -> PackageReport:
-    """Builds artifacts/<model>/<model>.bento from the program, and proves it. RatchetError where an answer is wrong."""
+    """Builds artifacts/<model>/<model>.bento and smoke-tests it. RatchetError where an answer is wrong."""
     start = time.perf_counter()
     params = load_model(root, model)
     artifacts = root / "artifacts" / model
-    questions = read_questions(root, params)
+    requests = example_requests(root, params)
     bento = artifacts / f"{model}.bento"
     with temporary_folder(home(root) / "bentos", ".packaging-") as work:
-        built = _build(params, version, artifacts / "program", questions[:: ASKED // GOLDEN], work)
-        started = time.perf_counter()
-        with running(unpack(built, work), "127.0.0.1", port := free_port(), log=work / "serve.log"):
-            ready = time.perf_counter() - started
-            proof = prove(
-                f"http://127.0.0.1:{port}", version, questions, params.serve.max_body_mb, params.kind.SERVICE.differs
+        golden = requests[:: SMOKE_TEST_EXAMPLES // GOLDEN_EXAMPLES]
+        candidate = _build(params, version, artifacts / "program", golden, work)
+        service_start = time.perf_counter()
+        with running(unpack(candidate, work), "127.0.0.1", port := free_port(), log=work / "serve.log"):
+            start_seconds = time.perf_counter() - service_start
+            result = smoke_test(
+                f"http://127.0.0.1:{port}", version, requests, params.serve.max_body_mb, params.kind.SERVICE.differs
             )
-        shutil.copyfile(built, work / "proven")
-        (work / "proven").replace(bento)
+        shutil.copyfile(candidate, work / "tested")
+        (work / "tested").replace(bento)
     size = bento.stat().st_size / 1e6
-    return PackageReport(bento, size, time.perf_counter() - start, ready, proof.requests, proof.latency_ms)
+    return PackageReport(bento, size, time.perf_counter() - start, start_seconds, result.requests, result.latency_ms)
 
 
-def read_questions(root: Path, params: Model) -> list[Question]:
-    """Test examples spread evenly over the classes, with the evaluation's answers. UserError where none are at hand."""
+def example_requests(root: Path, params: Model) -> list[ExampleRequest]:
+    """Test examples spread evenly over the classes, with the evaluation's answers. UserError where none can be read."""
     import pandas as pd
 
     from models.common.data.batches import batch_names, read_payloads
@@ -89,42 +90,44 @@ def read_questions(root: Path, params: Model) -> list[Question]:
     if not path.exists():
         raise UserError(f"{path} is missing. Evaluate first: dvc repro evaluate@{model}")
     table = pd.read_parquet(path)
-    here = [name for name in batch_names(folder) if (folder / f"{name}.parquet").exists()]
-    rows = _spread(table[table["batch"].isin(here)])
+    local = [name for name in batch_names(folder) if (folder / f"{name}.parquet").exists()]
+    rows = _evenly_spread(table[table["batch"].isin(local)])
     if not len(rows):
-        raise UserError(f"no batch with test examples is at hand in {folder}. Fetch them: dvc pull -R {folder}")
-    answers = cast(list[dict[str, Any]], rows.to_dict("records"))
-    answered = zip(read_payloads(folder, rows), answers, strict=True)
+        raise UserError(f"{folder} has no batch with test examples. Fetch them: dvc pull -R {folder}")
+    records = cast(list[dict[str, Any]], rows.to_dict("records"))
+    pairs = zip(read_payloads(folder, rows), records, strict=True)
     service = kind.SERVICE
-    return [Question(service.form(payload), service.expected(row, labels)) for payload, row in answered]
+    return [ExampleRequest(service.form(payload), service.expected(row, labels)) for payload, row in pairs]
 
 
-def _spread(table: "pd.DataFrame") -> "pd.DataFrame":
+def _evenly_spread(table: "pd.DataFrame") -> "pd.DataFrame":
     ordered = table.sort_values([name for name in ("label", "id") if name in table])
-    count = min(ASKED, len(ordered))
+    count = min(SMOKE_TEST_EXAMPLES, len(ordered))
     return ordered.iloc[[index * len(ordered) // count for index in range(count)]]
 
 
-def _build(params: Model, version: str, program: Path, golden: Sequence[Question], work: Path) -> Path:
+def _build(params: Model, version: str, program: Path, golden: Sequence[ExampleRequest], work: Path) -> Path:
     source, out = work / "source", work / f"{params.name}.bento"
     spec = ProgramSpec.load(program)
-    lay_out(params, version, program, golden, source)
+    write_bento_source(params, version, program, golden, source)
     (source / "build.json").write_text(json.dumps(_options(params, version, spec)))
     environment = os.environ | {"BENTOML_HOME": str(work / "store"), "BENTOML_DO_NOT_TRACK": "true"}
     environment.pop("PYTHONPATH", None)
     command = [sys.executable, str(Path(__file__).parent / "packaging/build.py"), str(source), str(out)]
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not out.exists():
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise RatchetError(f"The Bento of {params.name} could not be built: {said[-1]}")
+        output = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise RatchetError(f"The Bento of {params.name} could not be built: {output[-1]}")
     return out
 
 
-def lay_out(params: Model, version: str, program: Path, golden: Sequence[Question], into: Path) -> None:
-    """All that a Bento carries, as its service will find it."""
-    for name in carried_modules(params.kind_name):
+def write_bento_source(
+    params: Model, version: str, program: Path, golden: Sequence[ExampleRequest], into: Path
+) -> None:
+    """Writes the source folder of a Bento: code, program, golden examples and settings."""
+    for name in service_modules(params.kind_name):
         _copy_module(name, into)
-    (into / "service.py").write_text(SERVICE.format(kind=params.kind_name))
+    (into / "service.py").write_text(SERVICE_SOURCE.format(kind=params.kind_name))
     shutil.copytree(program, into / "program")
     _write_golden(golden, into / "golden")
     settings = {
@@ -137,8 +140,8 @@ def lay_out(params: Model, version: str, program: Path, golden: Sequence[Questio
     (into / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def carried_modules(kind: str) -> list[str]:
-    """What the service of a kind imports, directly or through other modules of ours; packages come empty."""
+def service_modules(kind: str) -> list[str]:
+    """Modules that the service of a kind imports, directly or through others; packages around them come empty."""
     return sorted(
         without_packages(closure_without_packages([f"models.{kind}.predictor", "models.common.program.bento_service"]))
     )
@@ -156,21 +159,21 @@ def _copy_module(name: str, into: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _write_golden(questions: Sequence[Question], folder: Path) -> None:
+def _write_golden(requests: Sequence[ExampleRequest], folder: Path) -> None:
     folder.mkdir()
     answers = []
-    for index, question in enumerate(questions):
-        form = {name: f"{index}.{name}" for name in question.form}
+    for index, request in enumerate(requests):
+        form = {name: f"{index}.{name}" for name in request.form}
         for name, file in form.items():
-            (folder / file).write_bytes(question.form[name])
-        answers.append({"form": form, "expected": question.expected})
+            (folder / file).write_bytes(request.form[name])
+        answers.append({"form": form, "expected": request.expected})
     (folder / "answers.json").write_text(json.dumps(answers, indent=2) + "\n")
 
 
 def _options(params: Model, version: str, spec: ProgramSpec) -> dict[str, Any]:
-    """What bentoml.build is told; packages are pinned to what the candidate was evaluated with."""
+    """Options of bentoml.build; packages are pinned to those that the candidate was evaluated with."""
     origin = {key: str(value) for key, value in spec.provenance.items() if isinstance(value, (str, int))}
-    needed = ("bentoml", *distributions(carried_modules(params.kind_name)))
+    packages = ("bentoml", *distributions(service_modules(params.kind_name)))
     return {
         "name": params.name,
         "version": version,
@@ -178,30 +181,30 @@ def _options(params: Model, version: str, spec: ProgramSpec) -> dict[str, Any]:
         "labels": {"model": params.name, "kind": params.kind_name, **origin},
         "include": ["*"],
         "python": {
-            "packages": _pinned(needed),
+            "packages": _pinned_requirements(packages),
             "lock_packages": False,
         },
         "docker": {"python_version": f"{sys.version_info.major}.{sys.version_info.minor}"},
     }
 
 
-def _pinned(names: Sequence[str]) -> list[str]:
+def _pinned_requirements(names: Sequence[str]) -> list[str]:
     """These packages and all that they need, as installed here: the Bento installs the same years from now."""
-    found: dict[str, str] = {}
-    waiting = [Requirement(name) for name in names]
-    while waiting:
-        requirement = waiting.pop()
+    versions: dict[str, str] = {}
+    pending = [Requirement(name) for name in names]
+    while pending:
+        requirement = pending.pop()
         name = canonicalize_name(requirement.name)
-        if name not in found:
-            found[name] = installed(name)
+        if name not in versions:
+            versions[name] = installed(name)
             extras = requirement.extras | {""}
-            needed = [Requirement(line) for line in requires(name) or []]
-            waiting += [
+            dependencies = [Requirement(line) for line in requires(name) or []]
+            pending += [
                 other
-                for other in needed
+                for other in dependencies
                 if other.marker is None or any(other.marker.evaluate({"extra": extra}) for extra in extras)
             ]
-    return [f"{name}=={found[name]}" for name in sorted(found) if name != "bentoml"]  # bentoml.build adds itself
+    return [f"{name}=={versions[name]}" for name in sorted(versions) if name != "bentoml"]  # bentoml.build adds itself
 
 
 def _description(params: Model, version: str, origin: dict[str, str]) -> str:

@@ -2,10 +2,10 @@
 
     save      artifacts declared, report and Bento into DVC, `dvc exp save`     nothing in production knows it yet
     publish   bytes to the DVC remote, the experiment to the git remote         in a shared project
-    settle    the ref "judged", with the version and stage tags if promoted     one transaction: all or nothing
+    record    the judgement's ref, with the version and stage tags if promoted  one transaction: all or nothing
 
-Killed before `settle`, the old champion serves on and the next run starts over, on the stages that DVC has already;
-killed after it, all is done.
+Killed before the judgement is recorded, the old champion serves on and the next run starts over, on the stages that
+DVC has cached already; killed after it, all is done.
 """
 
 import json
@@ -17,11 +17,11 @@ from ruamel.yaml import YAML
 
 from models.common.errors import PublishError, RatchetError
 from tasks.gating.verdict import Verdict
-from tasks.project.fingerprint import Inputs, attempts, judged_ref
+from tasks.project.fingerprint import Inputs, count_judgements, judgement_ref
 from tasks.project.locks import lock
 from tasks.project.paths import home
 from tasks.project.registry import Champion, create_refs, register_and_assign
-from tasks.project.repository import check_identity, dvc, dvc_each, git, git_remote, shared
+from tasks.project.repository import check_identity, dvc, dvc_commands, git, git_remote, is_shared
 
 STAGES = ("validate", "initial_weights", "train", "evaluate")
 
@@ -33,17 +33,17 @@ class Candidate:
     model: str
     name: str  # of the DVC experiment
     commit: str
-    judged_ref: str
+    judgement_ref: str
     targets: tuple[str, ...]  # what DVC keeps of it
 
 
 def candidate_name(root: Path, inputs: Inputs) -> str:
     """`digits-1a2b3c4d`, and `-2` for the second judgement of the same inputs."""
-    again = attempts(root, inputs.model, inputs.fingerprint) + 1
-    return f"{inputs.model}-{inputs.fingerprint[:8]}" + (f"-{again}" if again > 1 else "")
+    number = count_judgements(root, inputs.model, inputs.fingerprint) + 1
+    return f"{inputs.model}-{inputs.fingerprint[:8]}" + (f"-{number}" if number > 1 else "")
 
 
-def save(tree: Path, inputs: Inputs, verdict: Verdict, against: Champion | None) -> Candidate:
+def save(tree: Path, inputs: Inputs, verdict: Verdict, judged_against: Champion | None) -> Candidate:
     """Saves what is in the workspace as a candidate, also one that was held or rejected."""
     model = inputs.model
     check_identity(tree)
@@ -54,30 +54,30 @@ def save(tree: Path, inputs: Inputs, verdict: Verdict, against: Champion | None)
     untracked = ["dvc.lock", f"{folder}/verdict.json", *(f"{path}.dvc" for path in files)]
     stages = [f"{stage}@{model}" for stage in STAGES]
     include = [word for path in untracked for word in ("--include-untracked", path)]
-    message = _message(inputs, verdict, against)
+    message = _message(inputs, verdict, judged_against)
     add = ["add", "--quiet", *files]
     save_all = ["exp", "save", *stages, *include, "--name", name, "--force", "--json", "--message", message]
     with lock(home(tree), "project"):  # DVC keeps what it is saving in refs that all worktrees share
-        answer = dvc_each(tree, [add, save_all])
+        answer = dvc_commands(tree, [add, save_all])
     return Candidate(
         model=model,
         name=name,
         commit=str(json.loads(answer.splitlines()[-1])["ref"]),
-        judged_ref=judged_ref(model, inputs.fingerprint, attempts(tree, model, inputs.fingerprint) + 1),
+        judgement_ref=judgement_ref(model, inputs.fingerprint, count_judgements(tree, model, inputs.fingerprint) + 1),
         targets=(*stages, *(f"{path}.dvc" for path in files)),
     )
 
 
 def publish_candidate(tree: Path, candidate: Candidate) -> bool:
     """Pushes a candidate's bytes, then its commit; False where nothing is shared. PublishError when refused."""
-    if not shared(tree):
+    if not is_shared(tree):
         return False
     data = [str(path.relative_to(tree)) for path in (tree / "data" / candidate.model).glob("*.dvc")]
     remote = str(git_remote(tree))
     try:
         dvc(tree, "push", "--quiet", *candidate.targets, *data)
-        full = git(tree, "for-each-ref", "--format=%(refname)", f"--points-at={candidate.commit}", "refs/exps").split()
-        git(tree, "push", "--quiet", "--force", remote, *(f"{name}:{name}" for name in full if "/exec/" not in name))
+        refs = git(tree, "for-each-ref", "--format=%(refname)", f"--points-at={candidate.commit}", "refs/exps").split()
+        git(tree, "push", "--quiet", "--force", remote, *(f"{ref}:{ref}" for ref in refs if "/exec/" not in ref))
     except RatchetError as error:
         raise PublishError(
             f"Candidate {candidate.name} is saved in this clone but could not be published, so nothing was promoted:"
@@ -86,9 +86,9 @@ def publish_candidate(tree: Path, candidate: Candidate) -> bool:
     return True
 
 
-def settle(root: Path, candidate: Candidate) -> None:
+def record_judgement(root: Path, candidate: Candidate) -> None:
     """Records a candidate as judged and not promoted. LostRaceError when someone else judged the same inputs first."""
-    create_refs(root, {candidate.judged_ref: candidate.commit}, _judged_meanwhile(candidate))
+    create_refs(root, {candidate.judgement_ref: candidate.commit}, _already_judged(candidate))
 
 
 def promote(root: Path, candidate: Candidate, judged_against: Champion | None) -> Champion:
@@ -97,11 +97,11 @@ def promote(root: Path, candidate: Candidate, judged_against: Champion | None) -
     LostRaceError when the champion is no longer the one it was judged against; nothing is recorded then, so that the
     next run judges it against the new one.
     """
-    also = {candidate.judged_ref: candidate.commit}
-    return register_and_assign(root, candidate.model, candidate.commit, judged_against, also)
+    extra_refs = {candidate.judgement_ref: candidate.commit}
+    return register_and_assign(root, candidate.model, candidate.commit, judged_against, extra_refs)
 
 
-def _judged_meanwhile(candidate: Candidate) -> str:
+def _already_judged(candidate: Candidate) -> str:
     return f"{candidate.model} was judged from the same inputs by someone else in the meantime: ratchet history"
 
 
@@ -129,13 +129,13 @@ def _declare_artifacts(tree: Path, model: str, bento: bool) -> None:
     yaml.dump(content, path)
 
 
-def _message(inputs: Inputs, verdict: Verdict, against: Champion | None) -> str:
+def _message(inputs: Inputs, verdict: Verdict, judged_against: Champion | None) -> str:
     reason = verdict.reasons[0] if verdict.reasons else ""
     trailers = {
         "Model": inputs.model,
         "Verdict": verdict.outcome,
         "Data-Version": inputs.data_version,
-        "Judged-Against": f"{against.version} {against.commit}" if against else "none",
+        "Judged-Against": f"{judged_against.version} {judged_against.commit}" if judged_against else "none",
         "Made-From": inputs.commit,
         "Fingerprint": inputs.fingerprint,
     }

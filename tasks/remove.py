@@ -33,8 +33,8 @@ def remove(root: Path, model: str, batch: str) -> RemoveReport:
         if batch not in names:
             raise UserError(f"{model} has no batch '{batch}'. Its batches: {', '.join(names) or 'none'}")
         rows = len(read_index(folder, batch))
-        _take_out(root, folder, batch)
-    local = repository.why_local(root)
+        _delete_and_commit(root, folder, batch)
+    not_shared = repository.reason_not_shared(root)
     return RemoveReport(
         model=model,
         batch=batch,
@@ -43,12 +43,12 @@ def remove(root: Path, model: str, batch: str) -> RemoveReport:
         committed=True,
         pushed=_publish(root, batch),
         notes=(f"Its bytes stay in DVC for earlier data versions; back with: git revert {_head(root)}",)
-        + ((local,) if local else ()),
+        + ((not_shared,) if not_shared else ()),
     )
 
 
-def _take_out(root: Path, folder: Path, batch: str) -> None:
-    repository.branch(root)
+def _delete_and_commit(root: Path, folder: Path, batch: str) -> None:
+    repository.current_branch(root)
     repository.check_identity(root)
     pointers = [folder / f"{batch}.parquet.dvc", folder / f"{batch}.index"]
     for path in [*pointers, folder / f"{batch}.parquet"]:

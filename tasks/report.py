@@ -17,32 +17,32 @@ from models.common.kind import Metric, ReportJob
 from models.common.program.program import ProgramSpec
 from models.common.reporting import svg
 from tasks.gating.comparison import PairedScores
-from tasks.gating.gate import UNITS, less_is_better
+from tasks.gating.gate import UNITS, lower_is_better
 from tasks.gating.statistics import wilson
 from tasks.gating.verdict import Check, Verdict
 from tasks.project.params import Model, load_model
 
-WORDS = {
+VERDICT_PHRASES = {
     "PROMOTE": "goes into production",
     "HOLD": "stays out for now: not shown to be better",
     "REJECT": "stays out",
     "ERROR": "could not be judged",
 }
-NOTHING, TIMES = "\u2013", "\u00d7"  # an en dash, a multiplication sign
-MOST_ROWS = 60  # classes and slices in the table; of more, the ones that changed most
+EN_DASH, TIMES_SIGN = "\u2013", "\u00d7"  # an en dash, a multiplication sign
+MAX_CLASS_ROWS = 60  # classes and slices in the table; of more, the ones that changed most
 MINUS = re.compile(r"(?<!\w)-(?=\d)")  # a hyphen that stands for a minus
-ORDER = {"fail": 0, "undecided": 1, "pass": 2, "info": 3}
+STATUS_ORDER = {"fail": 0, "undecided": 1, "pass": 2, "info": 3}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table of numbers, as text; `side` is better, worse or nothing, and colours the change."""
+    """One line of a table of numbers, as text; `direction` is better, worse or nothing, and colours the change."""
 
     name: str
     candidate: str
     champion: str
     change: str = ""
-    side: str = ""
+    direction: str = ""
     interval: str = ""
     examples: str = ""
     status: str = ""
@@ -51,7 +51,7 @@ class Row:
 def write_report(
     root: Path, model: str, verdict: Verdict, champion_folder: Path | None, lineage: Mapping[str, Any]
 ) -> Path:
-    """Writes artifacts/<model>/report.html from what the stages and the judge left there.
+    """Writes artifacts/<model>/report.html from the results of the stages and of the judge.
 
     lineage: plain values, shown as they are; `candidate`, `batches added since the champion`, `batches removed since
     the champion`, `environment`, `params` and `reproduce` have places of their own.
@@ -76,20 +76,20 @@ def write_report(
 def _content(
     params: Model, folder: Path, verdict: Verdict, job: ReportJob, lineage: Mapping[str, Any]
 ) -> dict[str, Any]:
-    judged = _json(folder / "verdict.json") or {}
+    verdict_file = _json(folder / "verdict.json") or {}
     return {
         "model": params.name,
         "kind": params.kind_name.replace("_", " "),
         "verdict": verdict,
-        "word": WORDS[verdict.outcome],
+        "word": VERDICT_PHRASES[verdict.outcome],
         "reasons": _reasons(verdict),
-        "champion": judged.get("champion_version"),
+        "champion": verdict_file.get("champion_version"),
         "examples": len(job.candidate),
-        "hero": _hero(verdict),
-        "numbers": _numbers(params, judged.get("metrics") or {}, job),
+        "hero": _primary_gain(verdict),
+        "numbers": _key_numbers(params, verdict_file.get("metrics") or {}, job),
         "checks": [check for check in verdict.checks if check.about not in {"class", "slice"}],
         "classes": _classes(params, verdict, job),
-        "left_out": max(0, len(_parts(verdict)) - MOST_ROWS),
+        "left_out": max(0, len(_class_checks(verdict)) - MAX_CLASS_ROWS),
         "tolerance": params.gate.slice_tolerance,
         "curves": _curves(folder / "training"),
         "facts": _facts(_json(folder / "training/summary.json") or {}),
@@ -126,40 +126,40 @@ def _reasons(verdict: Verdict) -> list[tuple[str, str]]:
     return [(status.get(reason, "info"), reason) for reason in verdict.reasons]
 
 
-def _hero(verdict: Verdict) -> dict[str, Any] | None:
+def _primary_gain(verdict: Verdict) -> dict[str, Any] | None:
     """The primary gain with its interval, drawn large."""
     check = verdict.primary
     if check is None or check.gain is None or not math.isfinite(check.lower or 0):
         return None
     zero = "as the champion" if check.about == "primary" else "as the trivial baseline"
-    figure = svg.gain(check.lower, check.gain, check.upper, _reach([check]), check.limit, zero)
+    figure = svg.gain(check.lower, check.gain, check.upper, _axis_limit([check]), check.limit, zero)
     return {"check": check, "figure": figure, "percent": f"{100 * verdict.confidence:g} %"}
 
 
-def _reach(checks: Sequence[Check]) -> float:
-    """How far an axis of gains must go to either side: a round number."""
-    ends = [abs(end) for check in checks for end in (check.lower, check.gain, check.upper) if end is not None]
-    widest = max((end for end in ends if end <= 1), default=0.01)
-    return next(reach for reach in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if reach >= widest)
+def _axis_limit(checks: Sequence[Check]) -> float:
+    """The limit of an axis of gains to either side: a round number."""
+    values = [abs(value) for check in checks for value in (check.lower, check.gain, check.upper) if value is not None]
+    widest = max((value for value in values if value <= 1), default=0.01)
+    return next(limit for limit in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if limit >= widest)
 
 
 # Key numbers
 
 
-def _numbers(params: Model, measured: Mapping[str, Any], job: ReportJob) -> list[Row]:
-    ours, theirs = measured.get("candidate") or {}, measured.get("champion") or {}
+def _key_numbers(params: Model, metrics: Mapping[str, Any], job: ReportJob) -> list[Row]:
+    candidate, champion = metrics.get("candidate") or {}, metrics.get("champion") or {}
     intervals = _intervals(params, job)
     rows = []
-    for name, value in ours.items():
-        before = theirs.get(name)
-        shown = {"candidate": _shown(name, value), "champion": _shown(name, before)}
+    for name, value in candidate.items():
+        before = champion.get(name)
+        shown = {"candidate": _formatted(name, value), "champion": _formatted(name, before)}
         if value is None or before is None:
             rows.append(Row(_title(name), **shown, interval=intervals.get(name, "")))
             continue
-        better = (before - value) if less_is_better(name, params.kind.METRICS) else (value - before)
-        side = "" if abs(better) < 1e-9 or name in UNITS else "better" if better > 0 else "worse"
-        change = f"{value / before:.2f} {TIMES}" if name in UNITS and before else f"{value - before:+.3f}"
-        rows.append(Row(_title(name), **shown, change=change, side=side, interval=intervals.get(name, "")))
+        better = (before - value) if lower_is_better(name, params.kind.METRICS) else (value - before)
+        direction = "" if abs(better) < 1e-9 or name in UNITS else "better" if better > 0 else "worse"
+        change = f"{value / before:.2f} {TIMES_SIGN}" if name in UNITS and before else f"{value - before:+.3f}"
+        rows.append(Row(_title(name), **shown, change=change, direction=direction, interval=intervals.get(name, "")))
     return rows
 
 
@@ -167,9 +167,9 @@ def _title(name: str) -> str:
     return (name.rsplit("_", 1)[0] if name in UNITS else name).replace("_", " ")
 
 
-def _shown(name: str, value: float | None) -> str:
+def _formatted(name: str, value: float | None) -> str:
     if value is None:
-        return NOTHING
+        return EN_DASH
     return f"{value:.3g} {UNITS[name]}" if name in UNITS else f"{value:.3f}"
 
 
@@ -177,18 +177,18 @@ def _intervals(params: Model, job: ReportJob) -> dict[str, str]:
     """Bounds of the change of each metric that can be resampled; of the value itself for a first model's accuracy."""
     if job.champion is None:
         return {
-            metric.name: _own_bounds(job.candidate, metric, params) for metric in params.kind.METRICS if metric.binary
+            metric.name: _value_bounds(job.candidate, metric, params) for metric in params.kind.METRICS if metric.binary
         }
-    ours, theirs = (table.sort_values("id").reset_index(drop=True) for table in (job.candidate, job.champion))
-    found = {}
+    candidate, champion = (table.sort_values("id").reset_index(drop=True) for table in (job.candidate, job.champion))
+    intervals = {}
     for metric in params.kind.METRICS:
-        check, _ = PairedScores(metric, params.gate, ours, theirs).check("primary", metric.name)
+        check, _ = PairedScores(metric, params.gate, candidate, champion).check("primary", metric.name)
         bounds = sorted(bound if metric.higher_is_better else -bound for bound in (check.lower or 0, check.upper or 0))
-        found[metric.name] = f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
-    return found
+        intervals[metric.name] = f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
+    return intervals
 
 
-def _own_bounds(table: pd.DataFrame, metric: Metric, params: Model) -> str:
+def _value_bounds(table: pd.DataFrame, metric: Metric, params: Model) -> str:
     lower, upper = wilson(float(table[metric.numerator].sum()), len(table), params.gate.confidence)
     return f"{lower:.3f} to {upper:.3f}"
 
@@ -196,58 +196,61 @@ def _own_bounds(table: pd.DataFrame, metric: Metric, params: Model) -> str:
 # Classes and slices
 
 
-def _parts(verdict: Verdict) -> list[Check]:
+def _class_checks(verdict: Verdict) -> list[Check]:
     return [check for check in verdict.checks if check.about in {"class", "slice"}]
 
 
 def _classes(params: Model, verdict: Verdict, job: ReportJob) -> list[Row]:
-    parts = _parts(verdict)
-    if not parts:
-        return _first_classes(params, job)
-    ranked = sorted(parts, key=lambda check: (ORDER[check.status], check.gain if check.gain is not None else 9))
-    shown = ranked if len(ranked) <= MOST_ROWS else ranked[: MOST_ROWS * 2 // 3] + ranked[-MOST_ROWS // 3 :]
-    reach = _reach([check for check in shown if check.examples and check.examples >= 10])
-    return [_class_row(check, reach) for check in shown]
+    checks = _class_checks(verdict)
+    if not checks:
+        return _classes_of_first_model(params, job)
+    ranked = sorted(checks, key=lambda check: (STATUS_ORDER[check.status], check.gain if check.gain is not None else 9))
+    shown = (
+        ranked if len(ranked) <= MAX_CLASS_ROWS else ranked[: MAX_CLASS_ROWS * 2 // 3] + ranked[-MAX_CLASS_ROWS // 3 :]
+    )
+    limit = _axis_limit([check for check in shown if check.examples and check.examples >= 10])
+    return [_class_row(check, limit) for check in shown]
 
 
-def _class_row(check: Check, reach: float) -> Row:
+def _class_row(check: Check, limit: float) -> Row:
     name, examples = check.name, f"{check.examples:,}"
     if check.gain is None:
-        return Row(name, NOTHING, NOTHING, examples=examples, status=check.status)
-    ours, theirs = f"{check.candidate:.3f}", f"{check.champion:.3f}"
-    drawn = svg.interval(check.lower, check.gain, check.upper, reach, check.limit)
-    side = "better" if (check.lower or 0) > 0 else "worse" if (check.upper or 0) < 0 else ""
-    return Row(name, ours, theirs, f"{check.gain:+.3f}", side, drawn, examples, check.status)
+        return Row(name, EN_DASH, EN_DASH, examples=examples, status=check.status)
+    candidate, champion = f"{check.candidate:.3f}", f"{check.champion:.3f}"
+    drawn = svg.interval(check.lower, check.gain, check.upper, limit, check.limit)
+    direction = "better" if (check.lower or 0) > 0 else "worse" if (check.upper or 0) < 0 else ""
+    return Row(name, candidate, champion, f"{check.gain:+.3f}", direction, drawn, examples, check.status)
 
 
-def _first_classes(params: Model, job: ReportJob) -> list[Row]:
+def _classes_of_first_model(params: Model, job: ReportJob) -> list[Row]:
     """Without a champion: each class on its own, the weakest first."""
     metric = next((metric for metric in params.kind.METRICS if metric.name == params.gate.metric), None)
     if metric is not None and metric.of_classes and "classes" in job.candidate:
-        return _first_inside(metric.of_classes, job)
+        return _instance_classes_of_first_model(metric.of_classes, job)
     if metric is None or not metric.binary or "label" not in job.candidate:
         return []
     grouped = {str(label): rows for label, rows in job.candidate.groupby("label")}
-    weakest = sorted(grouped, key=lambda label: float(grouped[label][metric.numerator].mean()))[:MOST_ROWS]
+    weakest = sorted(grouped, key=lambda label: float(grouped[label][metric.numerator].mean()))[:MAX_CLASS_ROWS]
     return [
         Row(
             label,
             f"{grouped[label][metric.numerator].mean():.3f}",
-            NOTHING,
-            interval=_own_bounds(grouped[label], metric, params),
+            EN_DASH,
+            interval=_value_bounds(grouped[label], metric, params),
             examples=f"{len(grouped[label]):,}",
         )
         for label in weakest
     ]
 
 
-def _first_inside(of_classes: Callable[[tuple[str, ...]], Metric], job: ReportJob) -> list[Row]:
+def _instance_classes_of_first_model(of_classes: Callable[[tuple[str, ...]], Metric], job: ReportJob) -> list[Row]:
     """The same for classes inside examples, each by a metric of its own."""
     values = {label: of_classes((label,)).value(job.candidate) for label in job.labels}
     inside = {label: sum(label in classes for classes in job.candidate["classes"]) for label in job.labels}
     known = sorted((label for label in job.labels if inside[label]), key=lambda label: values[label])
     return [
-        Row(label, _shown("", values[label]), NOTHING, examples=f"{inside[label]:,}") for label in known[:MOST_ROWS]
+        Row(label, _formatted("", values[label]), EN_DASH, examples=f"{inside[label]:,}")
+        for label in known[:MAX_CLASS_ROWS]
     ]
 
 
@@ -255,7 +258,7 @@ def _first_inside(of_classes: Callable[[tuple[str, ...]], Metric], job: ReportJo
 
 
 def _curves(folder: Path) -> list[str]:
-    """Loss of training and validation, then each further validation metric, by epoch; the kept epoch marked."""
+    """Loss of training and validation, then each further validation metric, by epoch; the best epoch marked."""
     path = folder / "history.csv"
     if not path.exists():
         return []
@@ -265,17 +268,17 @@ def _curves(folder: Path) -> list[str]:
     charts = [[_line(history, *each) for each in losses if each[0] in history]]
     others = [name for name in history if str(name).startswith("val_") and name != "val_loss"]
     charts += [[_line(history, str(name), "candidate", str(name).removeprefix("val_"))] for name in others]
-    return [svg.line_chart(lines, "epoch", best, "kept") for lines in charts if lines]
+    return [svg.line_chart(lines, "epoch", best, "best") for lines in charts if lines]
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is known of the training, in a person's words and units; keys that a kind adds are shown as they are."""
+    """Facts about the training, in readable words and units; keys that a kind adds are shown as they are."""
     known: dict[str, tuple[str, Callable[[Any], str]]] = {
         "epochs_run": (
             "epochs",
             lambda value: f"{value}, stopped early" if summary.get("stopped_early") else f"{value}",
         ),
-        "best_epoch": ("kept epoch", str),
+        "best_epoch": ("best epoch", str),
         "seconds": ("took", lambda value: f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"),
         "seconds_per_step": ("per step", lambda value: f"{1000 * value:,.3g} ms"),
         "peak_memory_mb": ("peak memory", lambda value: f"{value:,.0f} MB"),
@@ -308,8 +311,8 @@ def _batches(manifest: pd.DataFrame, lineage: Mapping[str, Any]) -> list[dict[st
         }
         for name, part in manifest.groupby("batch", sort=True)
     ]
-    gone = lineage.get("batches removed since the champion") or ()
-    return rows + [{"name": str(name), "since": "removed"} for name in gone]
+    removed = lineage.get("batches removed since the champion") or ()
+    return rows + [{"name": str(name), "since": "removed"} for name in removed]
 
 
 def _classes_in(rows: pd.DataFrame) -> int:

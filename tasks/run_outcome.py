@@ -23,7 +23,7 @@ STATES = {"PROMOTE": "PROMOTED", "HOLD": "HELD", "REJECT": "REJECTED"}  # verdic
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a run ended. `state`: PROMOTED, HELD, REJECTED, UNCHANGED; BLOCKED and ERROR are failures."""
 
     model: str
@@ -44,22 +44,22 @@ class Outcome:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
 
-def outcome(
-    made_from: Inputs,
+def judged_outcome(
+    inputs: Inputs,
     candidate: "Candidate",
     verdict: Verdict,
     folder: Path,
     old: Champion | None,
     new: Champion | None,
-) -> Outcome:
+) -> RunOutcome:
     """How a run that reached a verdict ended."""
-    return Outcome(
-        model=made_from.model,
+    return RunOutcome(
+        model=inputs.model,
         state=STATES[verdict.outcome],
         reasons=verdict.reasons,
         version=new.version if new else None,
         previous=old.version if old else None,
-        data_version=made_from.data_version,
+        data_version=inputs.data_version,
         candidate=candidate.name,
         commit=candidate.commit,
         report=folder / "report.html",
@@ -67,24 +67,24 @@ def outcome(
     )
 
 
-def unchanged(root: Path, made_from: Inputs, candidate: str) -> Outcome:
+def unchanged_outcome(root: Path, inputs: Inputs, candidate: str) -> RunOutcome:
     """How a run ends whose inputs were judged before, into this candidate (a commit)."""
-    serving = champion_among(tags(root, made_from.model), made_from.model)
-    said = git(root, "log", "-1", "--format=%(trailers:key=Verdict,valueonly)%x00%ar", candidate)
-    verdict, when = (part.strip() for part in said.split("\0"))
-    was = STATES.get(verdict, verdict)
-    return Outcome(
-        model=made_from.model,
+    current = champion_among(tags(root, inputs.model), inputs.model)
+    log = git(root, "log", "-1", "--format=%(trailers:key=Verdict,valueonly)%x00%ar", candidate)
+    verdict, when = (part.strip() for part in log.split("\0"))
+    state = STATES.get(verdict, verdict)
+    return RunOutcome(
+        model=inputs.model,
         state="UNCHANGED",
-        reasons=(f"nothing new since {when}: the same data, code and params were {was} then; --force judges again",),
-        version=serving.version if serving else None,
-        previous=serving.version if serving else None,
-        data_version=made_from.data_version,
+        reasons=(f"nothing new since {when}: the same data, code and params were {state} then; --force judges again",),
+        version=current.version if current else None,
+        previous=current.version if current else None,
+        data_version=inputs.data_version,
         commit=candidate,
     )
 
 
-def hand_over(tree: Path, model: str, name: str) -> Path:
+def copy_results(tree: Path, model: str, name: str) -> Path:
     """Copies what there is of report, verdict and Data Docs to the main checkout; gives that folder."""
     source = tree / "artifacts" / model
     runs = main_checkout(tree) / "artifacts" / model / "runs"
@@ -96,18 +96,18 @@ def hand_over(tree: Path, model: str, name: str) -> Path:
             shutil.copyfile(source / file, target / Path(file).name)
     if (source / "validation/data_docs").exists():
         shutil.copytree(source / "validation/data_docs", target / "data_docs")
-    _point_latest(runs, name)
+    _update_latest_link(runs, name)
     return target
 
 
-def measured(folder: Path) -> dict[str, dict[str, float] | None]:
-    """The metrics of candidate and champion in a verdict.json that was handed over."""
+def measured_metrics(folder: Path) -> dict[str, dict[str, float] | None]:
+    """The metrics of candidate and champion in a verdict.json that was copied here."""
     metrics: dict[str, dict[str, float] | None] = json.loads((folder / "verdict.json").read_text())["metrics"]
     return metrics
 
 
-def _point_latest(runs: Path, name: str) -> None:
-    fresh = runs / f".latest-{name}"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(name)
-    fresh.replace(runs / "latest")
+def _update_latest_link(runs: Path, name: str) -> None:
+    link = runs / f".latest-{name}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(name)
+    link.replace(runs / "latest")

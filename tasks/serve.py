@@ -21,29 +21,29 @@ from models.common.errors import RatchetError, UserError
 from models.common.kind import load_kind
 from tasks.project.locks import temporary_folder
 
-START_S = 120.0  # a service that is not ready by then will not be; 4 to 15 s are usual
-STOP_S = 10.0  # what a service gets to finish its requests
-# Whatever becomes of us, the service goes too: when our end of the pipe closes, the shell tells its group to end.
-LEASH = """exec 3<&0; trap : TERM
+START_TIMEOUT_S = 120.0  # a service that is not ready by then will not be; 4 to 15 s are usual
+STOP_TIMEOUT_S = 10.0  # what a service gets to finish its requests
+# However this process ends, the service ends too: when its end of the pipe closes, the shell ends its process group.
+WATCHDOG = """exec 3<&0; trap : TERM
 (trap : TERM; cat <&3 >/dev/null; kill 0) &
 "$@" </dev/null 3<&-
 kill -KILL 0"""
 
 
 def serve(bento: Path, home: Path, host: str = "127.0.0.1", port: int = 3000) -> None:
-    """Serves a .bento file until interrupted; says where as soon as it is ready. UserError where it cannot start."""
+    """Serves a .bento file until interrupted; prints its URL once it is ready. UserError where it cannot start."""
     address = "127.0.0.1" if host == "localhost" else host
-    _check_free(address, port)
+    _check_port_free(address, port)
     folder = unpack(bento, home / "bentos")
-    about = yaml.safe_load((folder / "bento.yaml").read_text())
+    metadata = yaml.safe_load((folder / "bento.yaml").read_text())
     log = {"RATCHET_PREDICTION_LOG": str(home / "predictions")}
-    print(f"Starting {about['name']} {about['version']} …", flush=True)
+    print(f"Starting {metadata['name']} {metadata['version']} …", flush=True)
     with running(folder, address, port, extra=log) as process:
-        form = " ".join(f"-F {name}=@FILE" for name in load_kind(about["labels"]["kind"]).SERVICE.fields)
+        form = " ".join(f"-F {name}=@FILE" for name in load_kind(metadata["labels"]["kind"]).SERVICE.fields)
         url = f"http://{'127.0.0.1' if address == '0.0.0.0' else address}:{port}"
-        print(f"{about['name']} {about['version']} is ready: curl {form} {url}/predict", flush=True)
+        print(f"{metadata['name']} {metadata['version']} is ready: curl {form} {url}/predict", flush=True)
         _wait(process)
-    print(f"Stopped. What it answered is logged in {home / 'predictions' / about['name']}")
+    print(f"Stopped. What it answered is logged in {home / 'predictions' / metadata['name']}")
 
 
 def unpack(bento: Path, into: Path) -> Path:
@@ -52,16 +52,16 @@ def unpack(bento: Path, into: Path) -> Path:
         digest = hashlib.sha256(bento.read_bytes()).hexdigest()[:12]
     except OSError as error:
         raise UserError(f"{bento} cannot be read: {error.strerror}. Make one: ratchet retrain {bento.stem}") from error
-    if found := next(into.glob(f"*-{digest}"), None):
-        return found
-    with temporary_folder(into, ".unpacking-") as place:
-        partial = place / "bento"
+    if unpacked := next(into.glob(f"*-{digest}"), None):
+        return unpacked
+    with temporary_folder(into, ".unpacking-") as work:
+        partial = work / "bento"
         try:
             _extract(bento, partial)
-            about = yaml.safe_load((partial / "bento.yaml").read_text())
+            metadata = yaml.safe_load((partial / "bento.yaml").read_text())
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
             raise UserError(f"{bento} is not a Bento: {error}") from error
-        folder = into / f"{about['name']}-{about['version']}-{digest}"
+        folder = into / f"{metadata['name']}-{metadata['version']}-{digest}"
         with suppress(OSError):  # another process was faster; its copy is the same
             partial.rename(folder)
     return folder
@@ -83,13 +83,13 @@ def running(
 
     `log` takes what it prints (else: our own output). RatchetError with its reason where it does not get ready.
     """
-    own = Path(tempfile.mkdtemp(prefix="ratchet-serve-"))  # metrics of one run; never the user's ~/bentoml
+    bentoml_home = Path(tempfile.mkdtemp(prefix="ratchet-serve-"))  # metrics of one run; never the user's ~/bentoml
     output: IO[bytes] | None = log.open("wb") if log else None
     command = [sys.executable, "-m", "bentoml", "serve", str(folder), "--host", host, "--port", str(port)]
-    environment = os.environ | {"BENTOML_HOME": str(own), "BENTOML_DO_NOT_TRACK": "true"} | (extra or {})
+    environment = os.environ | {"BENTOML_HOME": str(bentoml_home), "BENTOML_DO_NOT_TRACK": "true"} | (extra or {})
     environment.pop("PYTHONPATH", None)  # the service finds its code in the Bento, not in a checkout
     process = subprocess.Popen(
-        ["/bin/sh", "-c", LEASH, "leash", *command],
+        ["/bin/sh", "-c", WATCHDOG, "watchdog", *command],
         cwd=folder,
         env=environment,
         stdin=subprocess.PIPE,
@@ -104,22 +104,22 @@ def running(
         _stop(process)
         if output:
             output.close()
-        shutil.rmtree(own, ignore_errors=True)
+        shutil.rmtree(bentoml_home, ignore_errors=True)
 
 
 def free_port() -> int:
     """A port that was free on this machine a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-def _check_free(host: str, port: int) -> None:
+def _check_port_free(host: str, port: int) -> None:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
     except socket.gaierror:
         raise UserError(f"--host '{host}' is not an IP address; for this machine alone: 127.0.0.1") from None
     except (OSError, OverflowError) as error:
@@ -132,7 +132,7 @@ def _check_free(host: str, port: int) -> None:
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path | None) -> None:
     import httpx
 
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None or _failed(log):
             break
@@ -145,7 +145,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path | No
 
 
 def _failed(log: Path | None) -> bool:
-    """A worker that cannot start is started again and again by BentoML; its log tells."""
+    """A worker that cannot start is started again and again by BentoML; only its log shows it."""
     return log is not None and b"Initializing service error" in log.read_bytes()
 
 
@@ -154,30 +154,32 @@ def _reason(log: Path | None) -> str:
         return "see its messages above"
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception"))]
-    return (errors or lines or [f"it said nothing within {START_S:.0f} s"])[-1][:400]
+    return (errors or lines or [f"no output within {START_TIMEOUT_S:.0f} s"])[-1][:400]
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
     """Until Ctrl-C, or a SIGTERM, which counts as one (also where a script started us with Ctrl-C switched off)."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {
+        number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         process.wait()
         raise RatchetError("The service ended by itself; see its messages above")
     except KeyboardInterrupt:
         print("\nStopping …", flush=True)
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Asks the service to end, then ends it. Its workers have sessions of their own, so each is looked after."""
+    """Asks the service to end, then kills it. Its workers have sessions of their own, so each is waited for."""
     import psutil
 
     assert process.stdin
-    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.stdin.close()
-    _, alive = psutil.wait_procs(family, STOP_S)
-    for straggler in alive:
-        straggler.kill()
+    _, alive = psutil.wait_procs(children, STOP_TIMEOUT_S)
+    for child in alive:
+        child.kill()
     process.wait()

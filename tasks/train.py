@@ -27,7 +27,7 @@ def train(root: Path, name: str) -> None:
         batches=batches,
         out=root / "artifacts" / name,
         home=paths.home(root),
-        initial=_initial(root, name),
+        initial=_initial_weights(root, name),
         provenance=_provenance(root, model, manifest),
     )
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read as torch loads; see docs/log.md
@@ -40,17 +40,18 @@ def with_validation(manifest: pd.DataFrame, share: float) -> pd.DataFrame:
     if share == 0 or (manifest["split"] == "val").any():
         return manifest
     groups = manifest.loc[manifest["split"] == "train", "group"].unique()
-    points = {group: unit_interval(f"validation {group}") for group in groups}
-    held = {group for group, point in points.items() if point < share}
-    if not held and len(groups) > 1:
-        held = {min(groups, key=points.__getitem__)}
-    chosen = (manifest["split"] == "train") & manifest["group"].isin(held)
-    print(f"no val examples: {int(chosen.sum()):,} of the training examples (data.splits.val) choose the epoch instead")
+    hashes = {group: unit_interval(f"validation {group}") for group in groups}
+    held_out = {group for group, value in hashes.items() if value < share}
+    if not held_out and len(groups) > 1:
+        held_out = {min(groups, key=hashes.__getitem__)}
+    chosen = (manifest["split"] == "train") & manifest["group"].isin(held_out)
+    count = int(chosen.sum())
+    print(f"no val examples: {count:,} of the training examples (data.splits.val) select the best epoch instead")
     return manifest.assign(split=manifest["split"].mask(chosen, "val"))
 
 
-def _initial(root: Path, name: str) -> Path | None:
-    """The weights file to start from, if any, as the stage initial_weights laid it out."""
+def _initial_weights(root: Path, name: str) -> Path | None:
+    """The weights file to start from, if any, as the stage initial_weights wrote it."""
     folder = root / "artifacts" / name / "initial_weights"
     if not folder.exists():
         raise UserError(f"{folder} is missing. Make it: dvc repro --single-item initial_weights@{name}")

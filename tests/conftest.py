@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.project.repository import QUIET
+from tasks.project.repository import CHILD_ENVIRONMENT
 from tests.digits import write_digits
 
 CODE = Path(__file__).resolve().parent.parent
@@ -25,7 +25,7 @@ models:
     train: {network: small_cnn, width: 8, epochs: 3, batch_size: 32, learning_rate: 0.01, warmup_epochs: 0.5}
     gate: {metric: accuracy}
 """
-os.environ.update(QUIET | IDENTITY)
+os.environ.update(CHILD_ENVIRONMENT | IDENTITY)
 
 
 def git(root: Path, *args: str) -> str:

@@ -115,7 +115,7 @@ def test_a_group_stays_in_one_split_across_batches(project: Path, tmp_path: Path
     report = add(project, "digits", later)
     assert report.splits == {"train": 0, "val": 0, "test": 20}
     assert report.quarantined == [
-        ("dog/20.png", "asked into train, but its group 'scene 1' is in test; a group is in one split")
+        ("dog/20.png", "split 'train' was requested, but its group 'scene 1' is in test; a group is in one split")
     ]
     assert read_manifest(project / "data/digits").groupby("group")["split"].nunique().max() == 1
 

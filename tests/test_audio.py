@@ -163,7 +163,7 @@ def test_a_speaker_in_train_and_test_is_found() -> None:
     assert manifest["speaker_was_trained_on"].tolist() == [False, True, False, False, False]
     leak = found["test speakers are not in train"]
     assert leak.severity == "warn"
-    assert "{group: speaker}" in leak.means
+    assert "{group: speaker}" in leak.remedy
     assert found["recordings are neither too short nor too long"].severity == "block"
 
 

@@ -187,7 +187,7 @@ def test_a_half_missing_in_half_the_rows_warns_in_one_clear_line(trained: Traine
     sound = found["few examples lack their sound"]
     assert (sound.success, sound.severity) == (False, "warn")
     assert sound.observed.endswith("of 96 rows (image)")
-    assert sound.means.startswith("over max_missing (20%) of the examples have no sound")
+    assert sound.remedy.startswith("over max_missing (20%) of the examples have no sound")
     assert found["few examples lack their picture"].success
     assert checked(manifest, KIND.Data(**TINY["data"] | {"max_missing": 0.6}))["few examples lack their sound"].success
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.tables import show_outcome
-from tasks.run_outcome import Outcome
+from tasks.run_outcome import RunOutcome
 
 
 def ratchet(project: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -54,5 +54,5 @@ def test_a_model_without_data_says_how_to_add_some(project: Path) -> None:
 def test_a_candidate_that_stays_out_says_how_to_take_its_data_out(
     state: str, told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show_outcome(Outcome("digits", state, ("accuracy 0.9 → 0.8: worse",), version="v1.0.0"))
+    show_outcome(RunOutcome("digits", state, ("accuracy 0.9 → 0.8: worse",), version="v1.0.0"))
     assert ("ratchet remove digits BATCH" in capsys.readouterr().out) == told

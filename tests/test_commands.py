@@ -11,7 +11,7 @@ import pytest
 
 from models.common.data.batches import data_version
 from models.common.errors import RegistryError
-from tasks.project.fingerprint import inputs, judged, judged_ref
+from tasks.project.fingerprint import find_judgement, judgement_ref, read_inputs
 from tests.conftest import CODE, git
 from tests.test_repository import clone, share
 from tests.world import Answer
@@ -39,8 +39,8 @@ def with_data(project: Path) -> Path:
 
 def judge_by_hand(project: Path) -> None:
     """Notes today's inputs as judged; the candidate is HEAD itself."""
-    found = inputs(project, "digits")
-    git(project, "update-ref", judged_ref("digits", found.fingerprint), found.commit)
+    found = read_inputs(project, "digits")
+    git(project, "update-ref", judgement_ref("digits", found.fingerprint), found.commit)
 
 
 @pytest.mark.parametrize("command", ["add", "remove", "retrain", "status", "history", "rollback", "serve", "schedule"])
@@ -86,7 +86,7 @@ def test_nothing_to_serve_or_roll_back_is_one_line(project: Path) -> None:
 
 
 def test_ctrl_c_is_one_line_and_130(with_data: Path) -> None:
-    point = "tasks.project.fingerprint:inputs"
+    point = "tasks.project.fingerprint:read_inputs"
     answer = ratchet(with_data, point, "interrupt", "retrain", "digits", module="tests.interfere")
     assert (answer.code, "interrupted" in answer.error) == (130, True)
 
@@ -102,15 +102,15 @@ def test_uncommitted_changes_are_told_and_a_detached_head_is_no_hindrance(with_d
 
 def test_a_change_of_schedule_is_nothing_new_and_a_change_of_data_is(with_data: Path) -> None:
     judge_by_hand(with_data)
-    before = inputs(with_data, "digits")
+    before = read_inputs(with_data, "digits")
     params = with_data / "params.yaml"
     params.write_text(params.read_text() + "    schedule: {cron: '0 3 * * *'}\n")
     git(with_data, "commit", "--quiet", "--all", "--message=schedule")
-    assert inputs(with_data, "digits").fingerprint == before.fingerprint
+    assert read_inputs(with_data, "digits").fingerprint == before.fingerprint
     pointer = with_data / "data/digits/one.parquet.dvc"
     pointer.write_text(pointer.read_text().replace("a" * 32, f"'{'1' * 32}'"))
     git(with_data, "commit", "--quiet", "--all", "--message=data")
-    after = inputs(with_data, "digits")
+    after = read_inputs(with_data, "digits")
     assert after.fingerprint != before.fingerprint
     assert after.data_version != before.data_version
 
@@ -127,24 +127,24 @@ def test_a_clone_made_anew_knows_what_was_judged_and_trains_nothing(with_data: P
 def test_what_was_judged_here_is_known_without_asking_the_remote(with_data: Path, tmp_path: Path) -> None:
     share(with_data, tmp_path).rename(tmp_path / "away")
     judge_by_hand(with_data)
-    found = inputs(with_data, "digits")
-    assert judged(with_data, "digits", found.fingerprint) == found.commit
+    found = read_inputs(with_data, "digits")
+    assert find_judgement(with_data, "digits", found.fingerprint) == found.commit
     with pytest.raises(RegistryError):
-        judged(with_data, "digits", "0" * 64)
+        find_judgement(with_data, "digits", "0" * 64)
 
 
 def test_the_data_version_of_a_commit_is_that_of_its_files(with_data: Path) -> None:
-    assert inputs(with_data, "digits").data_version == data_version(with_data / "data/digits")
+    assert read_inputs(with_data, "digits").data_version == data_version(with_data / "data/digits")
 
 
 def fingerprints(project: Path, *changed: str) -> set[str]:
     """Of the project as it is, and after a change to each of these files."""
-    seen = {inputs(project, "digits").fingerprint}
+    seen = {read_inputs(project, "digits").fingerprint}
     for name in changed:
         path = project / name
         path.write_text(path.read_text() + "\n# changed\n")
         git(project, "commit", "--quiet", "--all", f"--message={name}")
-        seen.add(inputs(project, "digits").fingerprint)
+        seen.add(read_inputs(project, "digits").fingerprint)
     return seen
 
 

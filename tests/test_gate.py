@@ -271,7 +271,7 @@ def test_a_kind_may_bring_its_own_trivial_baseline() -> None:
 def test_a_missed_floor_rejects_even_what_beats_the_champion() -> None:
     verdict = judge(right_on(wrong=20), right_on(wrong=60), Gate(floors={"accuracy": 0.99}))
     assert verdict.outcome == "REJECT"
-    assert verdict.reasons[0] == "accuracy 0.967; at least 0.990 is asked for"
+    assert verdict.reasons[0] == "accuracy 0.967; at least 0.990 is required"
 
 
 def test_a_floor_on_a_loss_must_be_stayed_under() -> None:

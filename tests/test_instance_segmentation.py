@@ -33,7 +33,7 @@ from models.instance_segmentation.params import InstanceData, InstanceTrain
 from models.instance_segmentation.predictor import Predictor
 from models.instance_segmentation.preprocessing import OUTPUTS
 from models.instance_segmentation.training import Job, build
-from tasks.package import carried_modules
+from tasks.package import service_modules
 from tasks.project.imports import distributions
 from tests.batching import write_batch
 from tests.samples import instance_segmentation as sample
@@ -376,6 +376,6 @@ def test_training_needs_objects_and_something_to_validate_with(trained: Job, tmp
 
 
 def test_the_bento_needs_only_what_its_predictor_imports() -> None:
-    modules = carried_modules("instance_segmentation")
+    modules = service_modules("instance_segmentation")
     assert "models.common.params" not in modules
     assert not distributions(modules) & {"pycocotools", "pydantic", "pandas", "torch"}

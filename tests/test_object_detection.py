@@ -33,7 +33,7 @@ from models.object_detection.params import DetectionData, DetectionTrain
 from models.object_detection.predictor import Predictor
 from models.object_detection.preprocessing import OUTPUTS
 from models.object_detection.training import Job
-from tasks.package import carried_modules
+from tasks.package import service_modules
 from tasks.project.imports import distributions
 from tests import detecting
 from tests.batching import write_batch
@@ -309,7 +309,7 @@ def test_expectations_see_a_class_that_is_tested_but_never_learnt_and_boxes_of_a
     manifest = manifest.assign(
         width=64, height=48, boxes=1, phash=np.arange(len(rows), dtype=np.uint64) << np.uint64(20)
     )
-    assert all(each.means for each in kind.expectations(DATA, manifest))
+    assert all(each.remedy for each in kind.expectations(DATA, manifest))
     assert list(manifest["lacks_no_class"]) == [split == "train" for split, *_ in rows]
     assert manifest["box_drift"].max() > DATA.max_drift
 
@@ -508,6 +508,6 @@ def report_job(trained: Job, table: pd.DataFrame, labels: tuple[str, ...]) -> Re
 
 
 def test_the_bento_needs_only_what_its_predictor_imports() -> None:
-    modules = carried_modules("object_detection")
+    modules = service_modules("object_detection")
     assert "models.common.params" not in modules
     assert not distributions(modules) & {"pycocotools", "pydantic", "pandas", "torch"}

@@ -1,4 +1,4 @@
-"""Packaging: a real Bento, built, started in a process of its own and asked, for every verdict it can come to."""
+"""Packaging: a real Bento, built, started in a process of its own and smoke-tested."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from models.common.errors import RatchetError, UserError
-from tasks.package import PackageReport, package, read_questions
+from tasks.package import PackageReport, example_requests, package
 from tasks.project.params import load_model
 from tasks.serve import free_port, running, unpack
 from tests.conftest import TINY_PARAMS
@@ -104,9 +104,9 @@ def test_the_service_imports_its_own_models_and_no_torch(unpacked: Path) -> None
     environment = os.environ | {"BENTOML_HOME": str(unpacked / "home"), "PYTHONPATH": ""}
     command = [sys.executable, "-c", TORCH_FREE]
     done = subprocess.run(command, cwd=unpacked / "src", env=environment, capture_output=True, text=True, check=True)
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["heavy"] == []
-    assert all(path.startswith(str(unpacked)) for path in said["mine"].values())
+    imported = json.loads(done.stdout.splitlines()[-1])
+    assert imported["heavy"] == []
+    assert all(path.startswith(str(unpacked)) for path in imported["mine"].values())
 
 
 def test_the_bento_says_where_it_comes_from(unpacked: Path) -> None:
@@ -115,7 +115,7 @@ def test_the_bento_says_where_it_comes_from(unpacked: Path) -> None:
     assert "commit: abc123" in about
 
 
-def test_a_bento_that_answers_otherwise_than_its_evaluation_is_refused(
+def test_a_bento_that_answers_differently_from_its_evaluation_is_refused(
     report: PackageReport, root: Path, tmp_path: Path
 ) -> None:
     mine = copied(root, tmp_path)
@@ -125,7 +125,7 @@ def test_a_bento_that_answers_otherwise_than_its_evaluation_is_refused(
     scores.to_parquet(path)
     before = hashlib.sha256((mine / "artifacts/digits/digits.bento").read_bytes()).digest()
     with pytest.raises(
-        RatchetError, match=r"answers otherwise than the evaluation: probabilities: \w+: 0\.\d+ instead of 0\.\d+"
+        RatchetError, match=r"answers differently from the evaluation: probabilities: \w+: 0\.\d+ instead of 0\.\d+"
     ):
         package(mine, "digits", "v1.3.0")
     assert hashlib.sha256((mine / "artifacts/digits/digits.bento").read_bytes()).digest() == before
@@ -148,10 +148,10 @@ def test_a_service_refuses_to_start_where_its_golden_examples_come_out_otherwise
         pytest.fail("it started")
 
 
-def test_questions_cover_every_label(root: Path) -> None:
-    questions = read_questions(root, load_model(root, "digits"))
-    assert len(questions) == 32
-    chances = [question.expected["probabilities"] for question in questions]
+def test_smoke_test_requests_cover_every_label(root: Path) -> None:
+    requests = example_requests(root, load_model(root, "digits"))
+    assert len(requests) == 32
+    chances = [request.expected["probabilities"] for request in requests]
     assert len({max(row, key=row.__getitem__) for row in chances}) == 10
 
 
@@ -162,7 +162,9 @@ def test_a_model_that_was_not_evaluated_is_refused_with_the_command_that_does(ro
         package(mine, "digits", "v1.3.0")
 
 
-def test_test_examples_that_are_not_at_hand_are_asked_for(root: Path, tmp_path: Path) -> None:
+def test_test_examples_that_are_not_in_this_clone_are_refused_with_the_command_that_fetches_them(
+    root: Path, tmp_path: Path
+) -> None:
     mine = copied(root, tmp_path)
     (mine / "data/digits/first.parquet").unlink()
     with pytest.raises(UserError, match="dvc pull"):

@@ -18,7 +18,7 @@ from tasks.project.registry import (
     synchronise,
     tags,
 )
-from tasks.promote import Candidate, settle
+from tasks.promote import Candidate, record_judgement
 from tests.conftest import git
 from tests.test_repository import clone, share
 
@@ -233,11 +233,11 @@ def test_of_two_candidates_judged_from_the_same_inputs_the_second_has_lost_a_rac
         Candidate("digits", f"digits-{n}", commit, f"refs/ratchet/digits/{'0' * 64}", ())
         for n, commit in enumerate(candidates(project, 2))
     )
-    settle(project, first)
+    record_judgement(project, first)
     with pytest.raises(LostRaceError, match="judged from the same inputs by someone else") as lost:
-        settle(project, second)
+        record_judgement(project, second)
     assert lost.value.exit_code == RegistryError.exit_code
-    assert git(project, "rev-parse", first.judged_ref) == first.commit
+    assert git(project, "rev-parse", first.judgement_ref) == first.commit
 
 
 def test_an_unreachable_registry_is_an_error_and_never_no_champion(project: Path, tmp_path: Path) -> None:

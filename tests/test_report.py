@@ -23,7 +23,7 @@ from tests.judged import champion_of, write_program, write_project
 
 LINEAGE = {
     "candidate": "tidal-ouzo",
-    "made from commit": "6d0cd32a8f",
+    "source commit": "6d0cd32a8f",
     "batches": ["digits-1"],
     "batches added since the champion": ["digits-1"],
     "batches removed since the champion": ["digits-0"],
@@ -85,7 +85,7 @@ def test_against_a_champion_the_verdict_comes_first_and_everything_is_there(judg
     (folder / "training/history.csv").write_text(HISTORY)
     (folder / "training/summary.json").write_text(json.dumps({"best_epoch": 2, "seconds_per_step": 0.0123}))
     (folder / "validation").mkdir()
-    failed = {"name": "no drift", "severity": "warn", "success": False, "observed": "psi 0.4", "means": "it moved"}
+    failed = {"name": "no drift", "severity": "warn", "success": False, "observed": "psi 0.4", "remedy": "it moved"}
     (folder / "validation/results.json").write_text(json.dumps([failed]))
     champion = champion_of(judged, examples=1500, noise=3.0)
     verdict = judge(judged, "digits", champion, "v1.2.0")

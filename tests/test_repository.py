@@ -7,7 +7,7 @@ import pytest
 
 from models.common.errors import PublishError, UserError
 from tasks.project.paths import home
-from tasks.project.repository import commit, dvc_remote, git_remote, publish, shared, why_local
+from tasks.project.repository import commit, dvc_remote, git_remote, is_shared, publish, reason_not_shared
 from tests.conftest import git
 
 
@@ -63,8 +63,8 @@ def test_a_commit_without_an_identity_says_how_to_set_one(project: Path, monkeyp
 
 
 def test_a_project_without_remotes_is_local_and_says_so(project: Path) -> None:
-    assert (git_remote(project), dvc_remote(project), shared(project)) == (None, None, False)
-    assert "no DVC remote" in str(why_local(project))
+    assert (git_remote(project), dvc_remote(project), is_shared(project)) == (None, None, False)
+    assert "no DVC remote" in str(reason_not_shared(project))
     assert not publish(project, [])
 
 

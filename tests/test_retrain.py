@@ -158,7 +158,7 @@ def test_a_remote_that_did_not_answer_is_tried_again_and_a_lost_race_is_not() ->
 
 def test_what_moves_after_the_command_began_is_not_part_of_the_run(world: World) -> None:
     world.edit("width: 8", "width: -8")
-    moves = ("tasks.project.fingerprint:inputs", "revert", "retrain", "digits")
+    moves = ("tasks.project.fingerprint:read_inputs", "revert", "retrain", "digits")
     answer = world.ratchet(*moves, module="tests.interfere")
     assert (answer.code, "width" in answer.error) == (2, True)  # what was committed when the command began
     assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
@@ -166,7 +166,8 @@ def test_what_moves_after_the_command_began_is_not_part_of_the_run(world: World)
 
 def test_a_run_is_named_after_the_commit_that_it_works_on_though_its_branch_moves(world: World, server: str) -> None:
     run = (
-        "from pathlib import Path; from tests.interfere import prepare; prepare('flows.retrain:inputs', 'revert')\n"
+        "from pathlib import Path; from tests.interfere import prepare\n"
+        "prepare('flows.retrain:read_inputs', 'revert')\n"
         "from flows.run import run_retrain; found = run_retrain(Path.cwd(), 'digits', 'main')\n"
         "print(found.state, found.data_version)"
     )

@@ -22,7 +22,7 @@ from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example
 from models.common.params import DataParams, Splits
 from models.common.program.answers import differs
-from tasks.adding.intake import Intake, Known, split_of
+from tasks.adding.intake import Intake, KnownExamples, split_of
 from tasks.project.finite_json import finite_json
 from tasks.train import with_validation
 
@@ -158,7 +158,7 @@ def test_targets_are_read_like_bytes(batches: Path, tmp_path: Path) -> None:
 
 def test_the_same_bytes_with_another_target_are_quarantined_both() -> None:
     nothing = empty(pa.schema([(name, pa.string()) for name in ("id", "truth", "split", "batch")]))
-    intake = Intake(DataParams(), "target", None, Known(nothing), {})
+    intake = Intake(DataParams(), "target", None, KnownExamples(nothing), {})
     columns = {"classes": write_counts({"car": 2})}
     one = Example("1.png", b"picture", target=b"mask")
     assert intake.accept(one, "1", columns) is not None
@@ -171,7 +171,7 @@ def test_the_same_bytes_with_another_target_are_quarantined_both() -> None:
     ]
     assert +intake.classes == {}
     assert intake.accept(Example("3.png", b"other"), "3", columns) is None
-    assert intake.quarantined[-1] == ("3.png", "nothing says what is to be learnt of it")
+    assert intake.quarantined[-1] == ("3.png", "no target")
 
 
 def test_a_manifest_of_targets_has_a_digest_and_no_bytes(batches: Path) -> None:

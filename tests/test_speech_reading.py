@@ -106,7 +106,7 @@ def test_letters_that_training_never_had_are_told() -> None:
     manifest = pd.DataFrame({**rows, **{key: [value] * 3 for key, value in beside.items()}})
     checks = {check.name: check for check in kind.expectations(DATA, manifest)}
     assert list(manifest["unknown_letters"]) == ["", "", "d"]
-    assert "never in the training split: d" in checks["transcripts have known letters"].means
+    assert "never in the training split: d" in checks["transcripts have known letters"].remedy
     limit = checks["transcripts fit their recordings"].kwargs["max_value"]
     assert list(manifest["letters_per_second"] > limit) == [False, False, True]
 

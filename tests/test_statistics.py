@@ -12,9 +12,9 @@ from tasks.gating.statistics import (
     ResampledComparison,
     compare,
     examples_to_decide,
-    fewest_groups,
     holm,
     mcnemar_mid_p,
+    min_groups,
     paired_p,
     tango_z,
     wilson,
@@ -213,7 +213,7 @@ def test_the_cluster_bootstrap_errs_about_as_often_as_it_says() -> None:
 
 
 def test_too_few_groups_give_no_bound_at_all() -> None:
-    assert (fewest_groups(0.95), fewest_groups(0.99), fewest_groups(0.5)) == (5, 7, 2)
+    assert (min_groups(0.95), min_groups(0.99), min_groups(0.5)) == (5, 7, 2)
     found = resampled(np.ones(80), np.zeros(80), np.repeat(np.arange(4), 20))
     assert (found.lower(0.95), found.upper(0.95)) == (-math.inf, math.inf)
 

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from models.common.kind import MEMBERS, known_kinds
-from tasks.package import carried_modules
-from tasks.project.fingerprint import JUDGES, SHOWS
+from tasks.package import service_modules
+from tasks.project.fingerprint import JUDGING_PATHS, PRESENTATION_ONLY
 from tasks.project.imports import closure, imports, without_packages
 from tests.conftest import CODE, git
 
@@ -131,7 +131,7 @@ def test_each_floor_leaves_libraries_alone_that_are_not_its_business(package: st
 
 @pytest.mark.parametrize("kind", known_kinds())
 def test_what_serves_a_kind_needs_no_torch(kind: str) -> None:
-    used = {name.split(".")[0] for module in carried_modules(kind) for name in imports(OURS[module])}
+    used = {name.split(".")[0] for module in service_modules(kind) for name in imports(OURS[module])}
     assert not used & {"torch", "torchvision", "prefect", "dvc", "great_expectations", "pandas"}
 
 
@@ -215,9 +215,9 @@ def judging(kind: str) -> list[Path]:
 def test_the_fingerprint_covers_every_module_that_judges(kind: str) -> None:
     files = judging(kind)
     assert {Path("tasks/gating/statistics.py"), Path(f"models/{kind}/scoring.py")} <= set(files)
-    judges = [path.replace("${item.kind}", kind) for path in JUDGES]
-    assert not outside(files, judges), f"not in JUDGES of fingerprint.py: {sorted(outside(files, judges))}"
-    assert not [str(file) for file in files if SHOWS.match(str(file))]
+    judges = [path.replace("${item.kind}", kind) for path in JUDGING_PATHS]
+    assert not outside(files, judges), f"not in JUDGING_PATHS of fingerprint.py: {sorted(outside(files, judges))}"
+    assert not [str(file) for file in files if PRESENTATION_ONLY.match(str(file))]
     assert all((CODE / path).exists() for path in judges)
 
 

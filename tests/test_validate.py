@@ -14,7 +14,7 @@ from models.common.errors import DataBlockedError, UserError
 from models.image_classification.params import ImageData
 from tasks import validate as module
 from tasks.add import add
-from tasks.validate import Check, validate
+from tasks.validate import CheckResult, validate
 from tasks.validation.checks import common_expectations
 from tests.conftest import git
 
@@ -40,14 +40,14 @@ def manifest(rows: int = 120) -> pd.DataFrame:
     )
 
 
-def failing(project: Path, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> dict[str, Check]:
+def failing(project: Path, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> dict[str, CheckResult]:
     """Every check that fails on a manifest, by name, whether it blocks or warns."""
     monkeypatch.setattr(module, "read_manifest", lambda folder: frame.copy())
     try:
         checks = validate(project, "digits")
     except DataBlockedError:
         stored = json.loads((project / "artifacts/digits/validation/results.json").read_text())
-        checks = [Check(**row) for row in stored]
+        checks = [CheckResult(**row) for row in stored]
     return {check.name: check for check in checks if not check.success}
 
 
@@ -79,7 +79,7 @@ BLOCKS = {
     "one label per example": lambda frame: frame.assign(id=frame["id"].where(frame["row"] != 3, "0" * 64)),
     "no group in two splits": lambda frame: frame.assign(group=frame["group"].where(frame["row"] > 9, "scene")),
     "at least two classes": lambda frame: frame.assign(label="cat"),
-    "something to train on and to test with": lambda frame: frame.assign(split="train"),
+    "train and test splits have examples": lambda frame: frame.assign(split="train"),
     "every class can be learnt": lambda frame: frame.assign(label=frame["label"].where(frame.index != 7, "lemur")),
     "splits are train, val or test": lambda frame: frame.assign(split=frame["split"].replace("val", "dev")),
     "every example has a label": lambda frame: frame.assign(label=frame["label"].where(frame["row"] > 0)),
@@ -91,13 +91,13 @@ WARNS = {
     "every class is tested": lambda frame: frame.assign(
         split=frame["split"].where((frame["split"] != "test") | (frame["label"] == "cat"), "train")
     ),
-    "classes are of like size": lambda frame: frame.iloc[[*range(0, 120, 2), 5, 7]].reset_index(drop=True),
+    "classes are balanced": lambda frame: frame.iloc[[*range(0, 120, 2), 5, 7]].reset_index(drop=True),
     "labels as before": lambda frame: frame.assign(
         label=np.where(frame["row"] % 8 < (frame["batch"] == "b-2") * 6 + 1, "cat", "dog")
     ),
     "picture sizes as before": lambda frame: frame.assign(width=np.where(frame["batch"] == "b-2", 320, 32)),
     "no near-duplicates across splits": lambda frame: frame.assign(phash=np.uint64(7)),
-    "something to stop training by": lambda frame: frame.assign(split=frame["split"].replace("val", "train")),
+    "val split has examples": lambda frame: frame.assign(split=frame["split"].replace("val", "train")),
     "no example twice": lambda frame: pd.concat([frame, frame.iloc[:3]], ignore_index=True),
 }
 

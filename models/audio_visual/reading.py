@@ -153,7 +153,7 @@ def _there(part: str, word: str, data: AudioVisualData) -> Expectation:
         expectation="ExpectColumnValuesToMatchRegex",
         kwargs={"column": "parts", "regex": part, "mostly": 1 - data.max_missing},
         severity="warn",
-        means=f"over max_missing ({data.max_missing:.0%}) of the examples have no {word}, so little is learnt of it;"
+        remedy=f"over max_missing ({data.max_missing:.0%}) of the examples have no {word}, so little is learnt of it;"
         " see whether files were lost, or raise max_missing",
     )
 

@@ -56,7 +56,7 @@ class Expectation:
     expectation: str  # class name in great_expectations.expectations
     kwargs: Mapping[str, Any]
     severity: str  # "block" or "warn"
-    means: str  # one sentence for a person: what is wrong when it fails, and what to do
+    remedy: str  # one sentence: what is wrong when it fails, and what to do
 
 
 # Weights (resamples, examples), how often each example of a score table counts -> values (resamples,). NaN: undefined.

@@ -192,15 +192,15 @@ def expectations(data: SegmentationData, manifest: "pd.DataFrame") -> list[Expec
             expectation=between,
             kwargs={"column": "void_share", "max_value": data.max_void},
             severity="warn",
-            means=f"no mask is void by more than max_void ({data.max_void}); see whether classes.txt fits the masks",
+            remedy=f"no mask is void by more than max_void ({data.max_void}); see whether classes.txt fits the masks",
         ),
         Expectation(
             name="class shares as before",
             expectation=between,
             kwargs={"column": "class_drift", "max_value": data.max_drift},
             severity="warn",
-            means=f"no batch moves the share of pixels of the classes by over max_drift (PSI {data.max_drift}) from the"
-            " data version without it; see whether it shows other places or was labelled otherwise",
+            remedy=f"no batch moves the share of pixels of the classes by over max_drift (PSI {data.max_drift}) from"
+            " the data version without it; see whether it shows other places or was labelled otherwise",
         ),
     ]
 

@@ -35,7 +35,7 @@ def expectations(data: SpeakerData, manifest: "pd.DataFrame") -> list[Expectatio
         expectation="ExpectColumnValuesToBeBetween",
         kwargs={"column": "test_recordings_of_speaker", "min_value": 2},
         severity="warn",
-        means="a speaker with under two test recordings makes no pair of one voice, so the equal error rate says"
+        remedy="a speaker with under two test recordings makes no pair of one voice, so the equal error rate says"
         " nothing of it; add some with --split test",
     )
     return [pairs, *audio_expectations(data, manifest)]

@@ -33,7 +33,7 @@ def expectations(data: CommandData, manifest: "pd.DataFrame") -> list[Expectatio
         expectation="ExpectColumnValuesToBeBetween",
         kwargs={"column": "seconds", "max_value": data.clip_seconds},
         severity="warn",
-        means=f"of one longer than clip_seconds ({data.clip_seconds:g} s) only the stretch with the most energy is"
+        remedy=f"of one longer than clip_seconds ({data.clip_seconds:g} s) only the stretch with the most energy is"
         " heard; see that no word is cut, or raise clip_seconds",
     )
     return [whole, *audio_expectations(data, manifest)]

@@ -100,7 +100,7 @@ def _known_letters(data: SpeechData, unknown: list[str]) -> Expectation:
         expectation="ExpectColumnValuesToBeInSet",
         kwargs={"column": "unknown_letters", "value_set": [""]},
         severity="warn",
-        means=f"every letter of a transcript can be learnt; {where}: {strange or 'none'}. Such a letter can never be"
+        remedy=f"every letter of a transcript can be learnt; {where}: {strange or 'none'}. Such a letter can never be"
         " answered: add training examples that have it, write it otherwise, or put it into data.ignored",
     )
 
@@ -113,7 +113,7 @@ def _pace(data: SpeechData) -> list[Expectation]:
             expectation="ExpectColumnValuesToBeBetween",
             kwargs={"column": "letters_per_second", "max_value": limit},
             severity="warn",
-            means=f"nobody says over max_letters_per_second ({limit:g}); the transcript is of another recording, or the"
-            " recording was cut off",
+            remedy=f"nobody says over max_letters_per_second ({limit:g}); the transcript is of another recording, or"
+            " the recording was cut off",
         )
     ]

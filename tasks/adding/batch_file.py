@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from models.common.data.arrow_columns import column, empty
 from models.common.data.batches import COMMON_COLUMNS, ROW_GROUP
 
-MOST = 32 * 2**20  # bytes of examples held before they are written as a row group
+MAX_BUFFER_BYTES = 32 * 2**20  # bytes of examples held before they are written as a row group
 
 
 class BatchFile:
-    """A Parquet file under way. Bytes are stored as they are (photos do not shrink), other columns as Zstandard."""
+    """Writes a Parquet file. Bytes are stored uncompressed (photos do not shrink), other columns as Zstandard."""
 
     def __init__(
         self, path: Path, columns: Mapping[str, str], extra: Collection[str], source: str, targets: bool
@@ -26,12 +26,14 @@ class BatchFile:
         fields += [("target_id", pa.string())] if targets else []
         fields += [(name, getattr(pa, kind)()) for name, kind in columns.items()]
         fields += [(name, pa.string()) for name in sorted(extra)]
-        self._light = pa.schema(fields)
-        self._heavy = ["bytes", *(["target"] if targets else [])]
-        self._schema = pa.schema([*self._light, *(pa.field(name, pa.binary()) for name in self._heavy)])
+        self._index_schema = pa.schema(fields)
+        self._payload_columns = ["bytes", *(["target"] if targets else [])]
+        self._schema = pa.schema(
+            [*self._index_schema, *(pa.field(name, pa.binary()) for name in self._payload_columns)]
+        )
         self._path, self._source = path, source
-        self._rows: list[dict[str, Any]] = []
-        self._held = 0
+        self._buffer: list[dict[str, Any]] = []
+        self._buffered_bytes = 0
         self._tables: list[pa.Table] = []
         self._writer = self._open(path)
 
@@ -47,24 +49,24 @@ class BatchFile:
 
     def append(self, row: dict[str, Any]) -> None:
         """One row: every column by name but `source`; a further column that is missing is null."""
-        self._rows.append({**row, "source": self._source})
-        self._held += sum(len(row[name]) for name in self._heavy)
-        if len(self._rows) == ROW_GROUP or self._held > MOST:
+        self._buffer.append({**row, "source": self._source})
+        self._buffered_bytes += sum(len(row[name]) for name in self._payload_columns)
+        if len(self._buffer) == ROW_GROUP or self._buffered_bytes > MAX_BUFFER_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        if self._rows:
-            columns = [column([row.get(field.name) for row in self._rows], field.type) for field in self._schema]
+        if self._buffer:
+            columns = [column([row.get(field.name) for row in self._buffer], field.type) for field in self._schema]
             table = pa.Table.from_arrays(columns, schema=self._schema)
             self._writer.write_table(table)
-            self._tables.append(table.drop_columns(self._heavy))
-        self._rows, self._held = [], 0
+            self._tables.append(table.drop_columns(self._payload_columns))
+        self._buffer, self._buffered_bytes = [], 0
 
     def finish(self, dropped: Collection[int]) -> pa.Table:
         """Ends the file, without the rows whose positions are in `dropped`; gives its rows without bytes."""
         self._flush()
         self._writer.close()
-        index = pa.concat_tables(self._tables) if self._tables else empty(self._light)
+        index = pa.concat_tables(self._tables) if self._tables else empty(self._index_schema)
         if dropped:
             keep = column([row not in dropped for row in range(len(index))], pa.bool_())
             self._rewrite(keep)
@@ -72,17 +74,17 @@ class BatchFile:
         return index
 
     def _rewrite(self, keep: pa.Array) -> None:
-        whole = self._path.with_suffix(".all")
-        self._path.replace(whole)
+        unfiltered = self._path.with_suffix(".all")
+        self._path.replace(unfiltered)
         start = 0
         with self._open(self._path) as writer:
-            for chunk in pq.ParquetFile(whole).iter_batches(batch_size=ROW_GROUP):
+            for chunk in pq.ParquetFile(unfiltered).iter_batches(batch_size=ROW_GROUP):
                 writer.write_table(pa.Table.from_batches([chunk]).filter(keep.slice(start, len(chunk))))
                 start += len(chunk)
-        whole.unlink()
+        unfiltered.unlink()
 
     def close(self) -> None:
-        """Lets go of the file, finished or not."""
+        """Closes the file, finished or not."""
         self._writer.close()
 
 
@@ -92,8 +94,8 @@ def write_index(index: pa.Table, path: Path) -> None:
 
 
 def content_hash(index: pa.Table) -> str:
-    """Eight hex digits of what the rows are: the same examples, labels and splits have the same name anywhere."""
-    told = [name for name in ("id", "label", "split", "group", "target_id") if name in index.column_names]
-    rows = index.select(told).to_pylist()
+    """Eight hex digits of a hash of the rows: the same examples, labels and splits have the same name anywhere."""
+    identifying = [name for name in ("id", "label", "split", "group", "target_id") if name in index.column_names]
+    rows = index.select(identifying).to_pylist()
     text = "\n".join("\t".join(str(value) for value in row.values()) for row in rows)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

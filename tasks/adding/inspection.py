@@ -10,26 +10,26 @@ from typing import Any
 from models.common.errors import BadExampleError
 from models.common.kind import Example
 
-CHUNK = 64  # examples given to a thread at once: one by one, handing over would cost as much as the work
+CHUNK_EXAMPLES = 64  # examples given to a thread at once: one by one, scheduling would cost as much as the work
 CHUNK_BYTES = 8 * 2**20
-MOST_THREADS = 16  # each holds a few chunks and a decoded picture
+MAX_THREADS = 16  # each holds a few chunks and a decoded picture
 
 Inspected = tuple[Example, str, dict[str, Any] | BadExampleError]
 Inspect = Callable[[Example], dict[str, Any]]
 
 
-def inspected(examples: Iterator[Example], inspect: Inspect, known: Container[str]) -> Iterator[Inspected]:
+def inspect_examples(examples: Iterator[Example], inspect: Inspect, known: Container[str]) -> Iterator[Inspected]:
     """(example, id, what `inspect` gave or the BadExampleError it raised); known ids are not inspected again."""
-    threads = min(os.cpu_count() or 1, MOST_THREADS)
-    waiting: deque[Future[list[Inspected]]] = deque()
+    threads = min(os.cpu_count() or 1, MAX_THREADS)
+    pending: deque[Future[list[Inspected]]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for chunk in _chunks(examples):
-            waiting.append(pool.submit(_inspect_all, chunk, inspect, known))
-            if len(waiting) > 2 * threads:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+            pending.append(pool.submit(_inspect_all, chunk, inspect, known))
+            if len(pending) > 2 * threads:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -40,7 +40,7 @@ def _chunks(examples: Iterator[Example]) -> Iterator[list[Example]]:
     for example in examples:
         chunk.append(example)
         size += len(example.payload)
-        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+        if len(chunk) == CHUNK_EXAMPLES or size > CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:

@@ -30,56 +30,56 @@ def split_of(group: str, shares: Splits) -> str:
 
 
 @dataclass(frozen=True)
-class Seen:
+class KnownExample:
     """An example that is in the data already, or came earlier in this source (`row` is then its row there)."""
 
     truth: str  # its label, or the id of its target
     split: str
-    where: str
+    location: str
     row: int | None = None
     classes: Mapping[str, int] = field(default_factory=dict)
 
 
-class Known:
+class KnownExamples:
     """Every example so far by id: of the batches that are there, then of this source."""
 
     def __init__(self, existing: pa.Table) -> None:
         self._old = {id: row for row, id in enumerate(existing["id"].to_pylist())}
         self._columns = [existing[name].to_pylist() for name in ("truth", "split", "batch")]
-        self._new: dict[str, Seen] = {}
+        self._new: dict[str, KnownExample] = {}
 
     def __contains__(self, id: object) -> bool:
         return id in self._old or id in self._new
 
-    def find(self, id: str) -> Seen | None:
+    def find(self, id: str) -> KnownExample | None:
         if id not in self._old:
             return self._new.get(id)
         truth, split, batch = (column[self._old[id]] for column in self._columns)
-        return Seen(truth, split, f"batch {batch}")
+        return KnownExample(truth, split, f"batch {batch}")
 
-    def add(self, id: str, seen: Seen) -> None:
-        self._new[id] = seen
+    def add(self, id: str, example: KnownExample) -> None:
+        self._new[id] = example
 
 
 @dataclass
 class Intake:
-    """Judges examples one by one and keeps the account of them."""
+    """Accepts, skips or quarantines examples one by one, and counts them."""
 
     data: DataParams
     truth: Truth
     split: str | None  # for all examples, whatever the source says
-    known: Known
+    known: KnownExamples
     group_splits: dict[str, str]
     rows: int = 0
     duplicates: int = 0
-    kept_elsewhere: int = 0  # duplicates that were asked into another split than they are in
-    overridden: int = 0  # examples whose own split gave way to `split`
+    duplicates_in_other_split: int = 0  # duplicates that were requested in another split than they are in
+    overridden: int = 0  # examples whose own split was overridden by `split`
     quarantined: list[tuple[str, str]] = field(default_factory=list)
     dropped: set[int] = field(default_factory=set)  # accepted rows that a later one of the same bytes contradicts
     classes: Counter[str] = field(default_factory=Counter)  # of labels; where targets hold them, of all in them
     splits: Counter[str] = field(default_factory=Counter)
     _accepted: int = 0
-    _torn: set[str] = field(default_factory=set)  # ids that this source gives two labels
+    _contradictory: set[str] = field(default_factory=set)  # ids that this source gives two labels
 
     def accept(self, example: Example, id: str, columns: dict[str, Any] | BadExampleError) -> dict[str, Any] | None:
         """The row that comes in, or None; `columns` is what the kind's `inspect` gave or raised."""
@@ -92,8 +92,8 @@ class Intake:
         if row is not None:
             classes = self._classes(row)
             truth = str(row.get("target_id") or row["label"])
-            seen = Seen(truth, row["split"], f"file {example.file_name}", self._accepted, classes)
-            self.known.add(id, seen)
+            accepted = KnownExample(truth, row["split"], f"file {example.file_name}", self._accepted, classes)
+            self.known.add(id, accepted)
             self.classes.update(classes)
             self.splits[row["split"]] += 1
             self._accepted += 1
@@ -107,31 +107,31 @@ class Intake:
     def _row(self, example: Example, id: str, columns: dict[str, Any] | BadExampleError) -> dict[str, Any] | None:
         label = None if self.truth == "target" else self._label(example)
         target = {} if label else self._target(example)
-        asked = self._asked(example)
-        if self._is_duplicate(id, label or target["target_id"], asked):
+        requested = self._requested_split(example)
+        if self._is_duplicate(id, label or target["target_id"], requested):
             return None
         if isinstance(columns, BadExampleError):
             raise columns
-        split = self._decide(example.group, id, asked)
+        split = self._assign_split(example.group, id, requested)
         extra = dict(example.extra or {})
         common = {"id": id, "file_name": example.file_name, "label": label, "split": split, "group": example.group}
         return {**extra, **common, **target, **columns, "bytes": example.payload}
 
     def _target(self, example: Example) -> dict[str, Any]:
         if example.target is None:
-            raise BadExampleError("nothing says what is to be learnt of it")
+            raise BadExampleError("no target")
         return {"target": example.target, "target_id": hashlib.sha256(example.target).hexdigest()}
 
     def _label(self, example: Example) -> str:
         label = unicodedata.normalize("NFC", example.label or "").strip()
         if not label:
             raise BadExampleError("no label")
-        closed = self.data.labels if self.truth == "class" else None
-        if closed is not None and label not in closed:
-            raise BadExampleError(f"label '{label}' is not one of data.labels ({', '.join(closed)})")
+        allowed = self.data.labels if self.truth == "class" else None
+        if allowed is not None and label not in allowed:
+            raise BadExampleError(f"label '{label}' is not one of data.labels ({', '.join(allowed)})")
         return label
 
-    def _asked(self, example: Example) -> str | None:
+    def _requested_split(self, example: Example) -> str | None:
         if self.split:
             self.overridden += example.split not in {None, self.split}
             return self.split
@@ -139,39 +139,43 @@ class Intake:
             raise BadExampleError(f"split '{example.split}' is none of {', '.join(SPLITS)}")
         return example.split
 
-    def _is_duplicate(self, id: str, truth: str, asked: str | None) -> bool:
-        before = self.known.find(id)
-        if before is None:
+    def _is_duplicate(self, id: str, truth: str, requested: str | None) -> bool:
+        earlier = self.known.find(id)
+        if earlier is None:
             return False
-        if before.truth == truth and id not in self._torn:
+        if earlier.truth == truth and id not in self._contradictory:
             self.duplicates += 1
-            self.kept_elsewhere += asked not in {None, before.split}
+            self.duplicates_in_other_split += requested not in {None, earlier.split}
             return True
-        if before.row is not None and id not in self._torn:
-            self._take_back(id, truth, before)
-        raise BadExampleError(f"the same bytes {self._told(before.truth)} in {before.where}")
+        if earlier.row is not None and id not in self._contradictory:
+            self._drop_earlier(id, truth, earlier)
+        raise BadExampleError(f"the same bytes {self._describe_truth(earlier.truth)} in {earlier.location}")
 
-    def _told(self, truth: str) -> str:
+    def _describe_truth(self, truth: str) -> str:
         if self.truth == "class":
             return f"have the label '{truth}'"
         return "have another target" if self.truth == "target" else f"have the text '{truth[:60]}'"
 
-    def _take_back(self, id: str, truth: str, before: Seen) -> None:
-        """Two labels for the same bytes in one source: neither can be trusted, so the first goes, too."""
-        self._torn.add(id)
-        self.dropped.add(before.row or 0)
-        self.classes.subtract(before.classes)
-        self.splits[before.split] -= 1
+    def _drop_earlier(self, id: str, truth: str, earlier: KnownExample) -> None:
+        """Two labels for the same bytes in one source: neither can be trusted, so the first is dropped, too."""
+        self._contradictory.add(id)
+        self.dropped.add(earlier.row or 0)
+        self.classes.subtract(earlier.classes)
+        self.splits[earlier.split] -= 1
         self.quarantined.append(
-            (before.where.removeprefix("file "), f"the same bytes {self._told(truth)} later in this source")
+            (
+                earlier.location.removeprefix("file "),
+                f"the same bytes {self._describe_truth(truth)} later in this source",
+            )
         )
 
-    def _decide(self, group: str | None, id: str, asked: str | None) -> str:
+    def _assign_split(self, group: str | None, id: str, requested: str | None) -> str:
         if group is None:
-            return asked or split_of(id, self.data.splits)
-        settled = self.group_splits.get(group)
-        if asked and settled and asked != settled:
+            return requested or split_of(id, self.data.splits)
+        group_split = self.group_splits.get(group)
+        if requested and group_split and requested != group_split:
             raise BadExampleError(
-                f"asked into {asked}, but its group '{group}' is in {settled}; a group is in one split"
+                f"split '{requested}' was requested, but its group '{group}' is in {group_split};"
+                " a group is in one split"
             )
-        return self.group_splits.setdefault(group, asked or split_of(group, self.data.splits))
+        return self.group_splits.setdefault(group, requested or split_of(group, self.data.splits))

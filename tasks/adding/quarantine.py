@@ -16,6 +16,6 @@ def write_quarantine(folder: Path, slug: str, bad: list[tuple[str, str]]) -> Pat
     return path
 
 
-def share_of_bad(bad: list[tuple[str, str]], rows: int) -> float:
+def bad_share(bad: list[tuple[str, str]], rows: int) -> float:
     """Share of a source's rows that are bad."""
     return len(bad) / rows if rows else 0.0

@@ -1,4 +1,4 @@
-"""What keeps an add safe: a full disk is one line, and nothing half-done is left by one that was killed."""
+"""Keeps an add safe: a full disk is reported in one line, and nothing half-done is left by one that was killed."""
 
 import errno
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from pathlib import Path
 from models.common.errors import UserError
 from tasks.project import repository
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def disk_full_is_told(source: Path) -> Iterator[None]:
+def report_full_disk(source: Path) -> Iterator[None]:
     """Turns 'no space left' from whichever library into one line."""
     try:
         yield
     except OSError as error:
-        if error.errno in FULL or "No space left" in str(error):
+        if error.errno in DISK_FULL_ERRORS or "No space left" in str(error):
             raise UserError(
                 f"No space left on the disk while adding {source}; nothing was added. Free some and add it again"
             ) from None
@@ -30,11 +30,11 @@ def finish_interrupted(root: Path, folder: Path) -> list[str]:
         return []
     untracked = repository.git(root, "ls-files", "--others", "--", f"{folder}")
     staged = repository.git(root, "diff", "--cached", "--name-only", "--diff-filter=A", "--relative", "--", f"{folder}")
-    fresh = {root / name for name in (*untracked.splitlines(), *staged.splitlines())}
+    uncommitted = {root / name for name in (*untracked.splitlines(), *staged.splitlines())}
     notes = []
-    for index in sorted(path for path in fresh if path.suffix == ".index"):
+    for index in sorted(path for path in uncommitted if path.suffix == ".index"):
         pointer = index.with_suffix(".parquet.dvc")
-        if pointer in fresh:
+        if pointer in uncommitted:
             paths = [pointer, index, folder / ".gitignore"]
             repository.commit(root, paths, f"Add {index.stem} to {folder.name}, after an interruption")
             notes.append(f"{index.stem}, which an interrupted add had left, is committed now")

@@ -21,7 +21,7 @@ class Scores:
     table: one row per test example: id, slice columns, what metrics need, optionally group; `label`, the class it is
         of, or `classes`, a list of those in it, unless answers are free text.
     labels: those the model knows; of free text its alphabet, which is not compared.
-    trained_ids, trained_groups: what it has seen, validation included.
+    trained_ids, trained_groups: what it was trained on, validation included.
     metrics: its summary, which floors refer to. budget: latency_ms, size_mb, memory_mb.
     """
 
@@ -73,24 +73,26 @@ class PairedScores:
 
     def check(self, about: str, name: str) -> tuple[Check, statistics.Comparison]:
         """A check with its numbers, still undecided, and the comparison behind it."""
-        found = self.compare()
+        comparison = self.compare()
         confidence = self.policy.confidence
         check = Check(about, name, "undecided", "", len(self.candidate))
-        check = replace(check, gain=found.gain, lower=found.lower(confidence), upper=found.upper(confidence))
-        ours, theirs = self.metric.value(self.candidate), self.metric.value(self.champion)
-        return replace(check, candidate=ours, champion=theirs, method=found.method), found
+        check = replace(
+            check, gain=comparison.gain, lower=comparison.lower(confidence), upper=comparison.upper(confidence)
+        )
+        candidate_value, champion_value = self.metric.value(self.candidate), self.metric.value(self.champion)
+        return replace(check, candidate=candidate_value, champion=champion_value, method=comparison.method), comparison
 
 
 def problems(candidate: Scores, champion: Scores | None, metric: Metric, policy: Gate) -> Iterator[str]:
     """Why nothing may be decided: one sentence for each thing wrong with the inputs."""
     sides = {"candidate": candidate} | ({"champion": champion} if champion else {})
-    alone = [problem for side, scores in sides.items() for problem in _side_problems(side, scores, metric)]
-    yield from alone
-    if champion is not None and not alone:
-        ours, theirs = set(candidate.table["id"]), set(champion.table["id"])
-        if ours != theirs:
-            apart = f"{len(ours ^ theirs):,} test examples are not in both"
-            yield f"candidate and champion were scored on different test sets: {apart}"
+    side_problems = [problem for side, scores in sides.items() for problem in _side_problems(side, scores, metric)]
+    yield from side_problems
+    if champion is not None and not side_problems:
+        candidate_ids, champion_ids = set(candidate.table["id"]), set(champion.table["id"])
+        if candidate_ids != champion_ids:
+            difference = f"{len(candidate_ids ^ champion_ids):,} test examples are not in both"
+            yield f"candidate and champion were scored on different test sets: {difference}"
     for name in policy.floors:
         if name not in candidate.metrics:
             yield f"floors name '{name}', which is not measured; there are: {', '.join(sorted(candidate.metrics))}"
@@ -134,22 +136,22 @@ def _test_set_problems(side: str, scores: Scores) -> Iterator[str]:
     repeated = int(table["id"].duplicated().sum())
     if repeated:
         yield f"{repeated:,} test examples of the {side} appear more than once"
-    seen = table["id"].isin(scores.trained_ids)
+    in_training = table["id"].isin(scores.trained_ids)
     if "group" in table:
-        seen |= table["group"].notna() & table["group"].isin(scores.trained_groups)
-    if seen.any():
+        in_training |= table["group"].notna() & table["group"].isin(scores.trained_groups)
+    if in_training.any():
         yield (
-            f"{int(seen.sum()):,} of {len(table):,} test examples are in the {side}'s training data, or of a group that"
-            " is; its score on them proves nothing. Take out the batch that brought them: ratchet remove"
+            f"{int(in_training.sum()):,} of {len(table):,} test examples are in the {side}'s training data, or of a"
+            " group that is; its score on them proves nothing. Take out the batch that brought them: ratchet remove"
         )
 
 
 def group_codes(table: pd.DataFrame) -> NDArray[np.int64]:
     """Integers, equal for examples of one group; an example without a group is one of its own."""
-    own = "example " + table["id"].astype(str)
+    own_group = "example " + table["id"].astype(str)
     if "group" not in table:
-        return pd.factorize(own)[0]
-    return pd.factorize(("group " + table["group"].astype(str)).where(table["group"].notna(), own))[0]
+        return pd.factorize(own_group)[0]
+    return pd.factorize(("group " + table["group"].astype(str)).where(table["group"].notna(), own_group))[0]
 
 
 def _columns(scores: Scores) -> str:
@@ -169,9 +171,9 @@ def signed(value: float) -> str:
 
 
 def change(check: Check, metric: Metric) -> str:
-    less = "" if metric.higher_is_better else ", less is better"
+    direction = "" if metric.higher_is_better else ", less is better"
     values = f"{number(check.champion or 0)} → {number(check.candidate or 0)}"
-    return f"{metric.name} {values}: gain {signed(check.gain or 0)}{less}"
+    return f"{metric.name} {values}: gain {signed(check.gain or 0)}{direction}"
 
 
 def on_examples(check: Check) -> str:

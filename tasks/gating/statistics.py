@@ -27,8 +27,10 @@ from models.common.kind import Estimate
 EXACT_BELOW = 25  # examples on which the two models differ; below it the normal approximation alone is not trusted
 POWER = 0.8  # chance of deciding that `examples_to_decide` aims at
 CHUNK = 2**20  # weights held at a time by the bootstrap: 8 MiB each of a few arrays
-MOST_ESTIMATES = 2_000  # resamples of a metric that is computed anew for each: bounds good to 1/20 of the interval
-ESTIMATED_AT_ONCE = 250  # of those resamples
+MAX_ESTIMATE_RESAMPLES = (
+    2_000  # resamples of a metric that is computed anew for each: bounds good to 1/20 of the interval
+)
+ESTIMATE_BATCH_SIZE = 250  # of those resamples
 Floats = NDArray[np.float64]
 
 
@@ -131,7 +133,7 @@ class ResampledComparison:
         return max(0.5**self.groups, float(special.stdtr(self.groups - 1, narrowed)))
 
 
-def fewest_groups(confidence: float) -> int:
+def min_groups(confidence: float) -> int:
     """Groups needed for a bound: with fewer, even all of them agreeing could be luck (2^-groups >= 1 - confidence)."""
     return max(2, math.floor(-math.log2(1 - confidence)) + 1)
 
@@ -222,7 +224,7 @@ def compare_estimates(
     groups: ArrayLike,
     *,
     higher_is_better: bool = True,
-    resamples: int = MOST_ESTIMATES,
+    resamples: int = MAX_ESTIMATE_RESAMPLES,
 ) -> ResampledComparison:
     """Compares two models by a metric that is no ratio of sums: both are computed anew for every resample.
 
@@ -232,15 +234,17 @@ def compare_estimates(
     codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     count, sign = int(codes.max(initial=-1)) + 1, 1 if higher_is_better else -1
     whole = np.ones((1, len(codes)))
-    ours, theirs = float(candidate(whole)[0]), float(champion(whole)[0])
-    rng = np.random.default_rng(_seed_of(codes, ours, theirs))
-    resamples = min(resamples, MOST_ESTIMATES)
-    step = max(1, min(ESTIMATED_AT_ONCE, CHUNK // max(1, len(codes))))
-    found = []
+    candidate_value, champion_value = float(candidate(whole)[0]), float(champion(whole)[0])
+    rng = np.random.default_rng(_seed_of(codes, candidate_value, champion_value))
+    resamples = min(resamples, MAX_ESTIMATE_RESAMPLES)
+    step = max(1, min(ESTIMATE_BATCH_SIZE, CHUNK // max(1, len(codes))))
+    gains = []
     for start in range(0, resamples, step):
         weights = rng.multinomial(count, np.full(count, 1 / count), size=min(step, resamples - start))[:, codes]
-        found.append(sign * (candidate(weights.astype(float)) - champion(weights.astype(float))))
-    return ResampledComparison(sign * (ours - theirs), np.nan_to_num(np.concatenate(found), nan=0.0), count)
+        gains.append(sign * (candidate(weights.astype(float)) - champion(weights.astype(float))))
+    return ResampledComparison(
+        sign * (candidate_value - champion_value), np.nan_to_num(np.concatenate(gains), nan=0.0), count
+    )
 
 
 def _seed_of(codes: NDArray[np.int64], *values: float) -> int:
@@ -294,13 +298,13 @@ def wilson(successes: float, trials: float, confidence: float) -> tuple[float, f
         return 0.0, 1.0
     z = float(special.ndtri(confidence))
     share, square = successes / trials, z * z / trials
-    half = z * math.sqrt(share * (1 - share) / trials + square / (4 * trials))
-    middle = share + square / 2
-    return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
+    half_width = z * math.sqrt(share * (1 - share) / trials + square / (4 * trials))
+    centre = share + square / 2
+    return max(0.0, (centre - half_width) / (1 + square)), min(1.0, (centre + half_width) / (1 + square))
 
 
 def examples_to_decide(comparison: Comparison, examples: int, threshold: float, confidence: float) -> int | None:
-    """About how many more test examples would decide, 8 times in 10, if the gain stays as seen; None: no number would.
+    """About how many more test examples would decide, 8 times in 10, if the gain stays the same; None: no number would.
 
     The standard error falls with the square root of the number of examples.
     """

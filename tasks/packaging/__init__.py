@@ -1,1 +1,1 @@
-"""Parts of packaging: building a Bento and proving it."""
+"""Parts of packaging: building a Bento and smoke-testing it."""

@@ -1,4 +1,4 @@
-"""The Bento of a version, brought to this machine once."""
+"""The Bento of a version, fetched to this machine once."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tasks.project.registry import champion, fetch, versions
 
 def champion_bento(root: Path, model: str, version: str | None = None) -> Path:
     """The `.bento` file in production, or of the version named. UserError where there is none."""
-    commit, name = _wanted(root, model, version)
+    commit, name = _find_version(root, model, version)
     path = home(root) / "bentos" / "served" / f"{model}-{name}.bento"
     if not path.exists():
         partial = path.with_suffix(".partial")
@@ -18,14 +18,14 @@ def champion_bento(root: Path, model: str, version: str | None = None) -> Path:
     return path
 
 
-def _wanted(root: Path, model: str, version: str | None) -> tuple[str, str]:
-    serving = champion(root, model)
+def _find_version(root: Path, model: str, version: str | None) -> tuple[str, str]:
+    current = champion(root, model)
     if version is None:
-        if serving is None:
+        if current is None:
             raise UserError(f"{model} has nothing in production yet. Start: ratchet retrain {model}")
-        return serving.commit, serving.version
-    known = {name: commit for commit, name in versions(root, model).items()}
+        return current.commit, current.version
+    commits = {name: commit for commit, name in versions(root, model).items()}
     name = f"v{version.removeprefix('v')}"
-    if name not in known:
-        raise UserError(f"{model} has no version {name}. Versions: {', '.join(known) or 'none yet'}")
-    return known[name], name
+    if name not in commits:
+        raise UserError(f"{model} has no version {name}. Versions: {', '.join(commits) or 'none yet'}")
+    return commits[name], name

@@ -1,4 +1,4 @@
-"""Asks a running service what it must answer and what it must refuse: the proof that packaging demands of a Bento."""
+"""The smoke test that packaging runs on a Bento: requests that a service must answer, and ones it must refuse."""
 
 import statistics
 import time
@@ -16,16 +16,16 @@ TOLERANCE = 1e-4  # of a probability or any other number: evaluation ran in batc
 
 
 @dataclass(frozen=True)
-class Question:
-    """One test example and what the evaluation says of it."""
+class ExampleRequest:
+    """One test example as a request, and the evaluation's answer to it."""
 
     form: dict[str, bytes]  # field -> file
-    expected: dict[str, Any]  # what the answer must hold
+    expected: dict[str, Any]  # what the answer must contain
 
 
 @dataclass(frozen=True)
-class Proof:
-    """How many requests were answered as they must be, and the median time of a right one."""
+class SmokeTestResult:
+    """How many requests were answered as expected, and the median time of a right answer."""
 
     requests: int
     latency_ms: float
@@ -40,19 +40,21 @@ class BadRequest:
     request: dict[str, Any]  # arguments of httpx.Client.request
 
 
-def prove(url: str, version: str, questions: Sequence[Question], max_body_mb: float, differs: Differs) -> Proof:
+def smoke_test(
+    url: str, version: str, requests: Sequence[ExampleRequest], max_body_mb: float, differs: Differs
+) -> SmokeTestResult:
     """Real examples, requests that must be refused, and real examples again. RatchetError at the first wrong answer.
 
     `differs`: see models/common/program/service.py.
     """
     import httpx
 
-    field, payload = next(iter(questions[0].form.items()))
+    field, payload = next(iter(requests[0].form.items()))
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-        took = [_ask(client, question, version, differs) for question in questions]
-        refused = [_refused(client, bad) for bad in bad_requests(field, payload, max_body_mb)]
-        again = [_ask(client, question, version, differs) for question in questions[:2]]
-    return Proof(len(took) + len(refused) + len(again), statistics.median(took + again) * 1000)
+        seconds = [_check_answer(client, request, version, differs) for request in requests]
+        rejections = [_check_rejection(client, bad) for bad in bad_requests(field, payload, max_body_mb)]
+        repeated = [_check_answer(client, request, version, differs) for request in requests[:2]]
+    return SmokeTestResult(len(seconds) + len(rejections) + len(repeated), statistics.median(seconds + repeated) * 1000)
 
 
 def bad_requests(field: str, payload: bytes, max_body_mb: float) -> list[BadRequest]:
@@ -84,26 +86,26 @@ def _chunks(field: str, size: int) -> Iterator[bytes]:
         yield bytes(2**16)
 
 
-def _ask(client: "httpx.Client", question: Question, version: str, differs: Differs) -> float:
-    """Seconds that the right answer took."""
+def _check_answer(client: "httpx.Client", request: ExampleRequest, version: str, differs: Differs) -> float:
+    """Sends a test example; seconds that the right answer took."""
     start = time.perf_counter()
-    reply = client.post("/predict", files={name: ("example", file) for name, file in question.form.items()})
-    took = time.perf_counter() - start
+    reply = client.post("/predict", files={name: ("example", file) for name, file in request.form.items()})
+    seconds = time.perf_counter() - start
     if reply.status_code != 200:
         raise RatchetError(f"The service answers {reply.status_code} to a test example: {reply.text[:300]}")
     answer = reply.json()
     if answer["version"] != version:
         raise RatchetError(f"The service calls itself {answer['version']}; it was packaged as {version}")
-    if found := differs(question.expected, answer, TOLERANCE):
-        raise RatchetError(f"The service answers otherwise than the evaluation: {found}. Nothing was promoted")
-    return took
+    if difference := differs(request.expected, answer, TOLERANCE):
+        raise RatchetError(f"The service answers differently from the evaluation: {difference}. Nothing was promoted")
+    return seconds
 
 
-def _refused(client: "httpx.Client", bad: BadRequest) -> BadRequest:
+def _check_rejection(client: "httpx.Client", bad: BadRequest) -> BadRequest:
     reply = client.request(**bad.request)
     if reply.status_code != bad.status or set(_json(reply)) != {"error"} or "\n" in _json(reply)["error"]:
         raise RatchetError(
-            f"The service must answer {bad.name} with {bad.status} and one line; it said"
+            f"The service must answer {bad.name} with {bad.status} and one line; it answered"
             f" {reply.status_code}: {reply.text[:300]}"
         )
     return bad
@@ -111,7 +113,7 @@ def _refused(client: "httpx.Client", bad: BadRequest) -> BadRequest:
 
 def _json(reply: "httpx.Response") -> dict[str, Any]:
     try:
-        found = reply.json()
+        body = reply.json()
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return body if isinstance(body, dict) else {}

@@ -1,8 +1,8 @@
-"""What a model's candidate would be made from, as one number: was this judged before?
+"""All inputs of a model's candidate as one hash: was this judged before?
 
 It covers the data, the params, the locked environment, the code that trains (what the DVC stages depend on) and the
 code that judges. A change in what only judges makes another fingerprint and leaves DVC's stages cached: the model is
-judged again and not trained again. What only shows counts for nothing.
+judged again and not trained again. Code that only presents results is left out.
 
 Reads git objects only, no file of the checkout and none of the data, so the answer takes a fraction of a second.
 """
@@ -22,8 +22,8 @@ from models.common.errors import RatchetError, UserError
 from tasks.project.registry import synchronise
 from tasks.project.repository import git, git_remote
 
-# What a verdict and a proven Bento come from, beside what the stages depend on; tests/test_structure.py keeps it whole.
-JUDGES = (
+# What a verdict and a Bento depend on, beside what the stages depend on; tests/test_structure.py keeps it complete.
+JUDGING_PATHS = (
     "tasks/evaluate.py",
     "tasks/gating",
     "tasks/judge.py",
@@ -57,8 +57,10 @@ JUDGES = (
     "models/${item.kind}/preprocessing.py",
     "models/${item.kind}/scoring.py",
 )
-SHOWS = re.compile(r"models/common/reporting/|models/\w+/report\.py$|tasks/report\b|tasks/validation/data_docs|flows/")
-NOT_INPUTS = ("schedule", "serve")  # sections of params.yaml that change neither the candidate nor its verdict
+PRESENTATION_ONLY = re.compile(
+    r"models/common/reporting/|models/\w+/report\.py$|tasks/report\b|tasks/validation/data_docs|flows/"
+)
+IGNORED_SECTIONS = ("schedule", "serve")  # sections of params.yaml that change neither the candidate nor its verdict
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Inputs:
     fingerprint: str  # SHA-256, hex
 
 
-def inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
+def read_inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
     """The inputs of a model at a revision. UserError for an unknown revision or model, or a model without data."""
     commit = resolve(root, revision)
     section = _section(root, commit, model)
@@ -81,7 +83,7 @@ def inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
         raise UserError(f"{model} has no data yet at {revision}. Add some: ratchet add {model} SOURCE")
     stages = yaml.safe_load(git(root, "show", f"{commit}:dvc.yaml"))["stages"]
     files = _files(root, commit, ["dvc.yaml", *sorted(_dependencies(stages, model, section))])
-    params = {key: value for key, value in section.items() if key not in NOT_INPUTS}
+    params = {key: value for key, value in section.items() if key not in IGNORED_SECTIONS}
     content = "\n".join(files) + f"\n{json.dumps(params, sort_keys=True)}"
     return Inputs(
         model=model,
@@ -92,31 +94,31 @@ def inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
     )
 
 
-def judged(root: Path, model: str, fingerprint: str) -> str | None:
+def find_judgement(root: Path, model: str, fingerprint: str) -> str | None:
     """The newest candidate (a commit) that was judged from these very inputs, whatever the verdict, or None.
 
     In a shared project the remote is asked where this clone knows of none; RegistryError when that cannot be done.
     """
-    if found := judged_here(root, model, fingerprint):
+    if found := find_local_judgement(root, model, fingerprint):
         return found
     synchronise(root, model)
-    return judged_here(root, model, fingerprint)
+    return find_local_judgement(root, model, fingerprint)
 
 
-def judged_here(root: Path, model: str, fingerprint: str) -> str | None:
-    """The same as far as this clone knows, which takes no network."""
-    refs = git(root, "for-each-ref", "--format=%(objectname)", f"{judged_ref(model, fingerprint)}*")
+def find_local_judgement(root: Path, model: str, fingerprint: str) -> str | None:
+    """The same from this clone's refs alone, which takes no network."""
+    refs = git(root, "for-each-ref", "--format=%(objectname)", f"{judgement_ref(model, fingerprint)}*")
     return refs.split()[-1] if refs else None
 
 
-def judged_ref(model: str, fingerprint: str, attempt: int = 1) -> str:
+def judgement_ref(model: str, fingerprint: str, attempt: int = 1) -> str:
     """The ref that points to the candidate; judging the same inputs again (`--force`) makes a further one."""
     return f"refs/ratchet/{model}/{fingerprint}" + (f"-{attempt:03d}" if attempt > 1 else "")
 
 
-def attempts(root: Path, model: str, fingerprint: str) -> int:
+def count_judgements(root: Path, model: str, fingerprint: str) -> int:
     """How often these inputs were judged."""
-    return len(git(root, "for-each-ref", "--format=%(refname)", f"{judged_ref(model, fingerprint)}*").split())
+    return len(git(root, "for-each-ref", "--format=%(refname)", f"{judgement_ref(model, fingerprint)}*").split())
 
 
 def resolve(root: Path, revision: str) -> str:
@@ -166,17 +168,19 @@ def _pointers(root: Path, commit: str, model: str) -> list[str]:
 
 def _dependencies(stages: dict[str, Any], model: str, section: dict[str, Any]) -> set[str]:
     """Paths that the model is trained and judged by; outputs of stages are not in git and drop out by themselves."""
-    found = set()
-    trains = [dependency for stage in stages.values() for dependency in stage.get("do", stage).get("deps", [])]
-    for dependency in (*trains, *JUDGES):
+    paths = set()
+    stage_dependencies = [
+        dependency for stage in stages.values() for dependency in stage.get("do", stage).get("deps", [])
+    ]
+    for dependency in (*stage_dependencies, *JUDGING_PATHS):
         path = str(dependency).replace("${key}", model)
         for key, value in section.items():
             path = path.replace(f"${{item.{key}}}", str(value))
-        found.add(path)
-    return found
+        paths.add(path)
+    return paths
 
 
 def _files(root: Path, commit: str, paths: Sequence[str]) -> list[str]:
-    """Mode, hash and path of every file in these paths at the commit, but for those that only show."""
+    """Mode, hash and path of every file in these paths at the commit, but for presentation code."""
     listing = git(root, "ls-tree", "-r", commit, "--", *paths).splitlines()
-    return [line for line in listing if not SHOWS.match(line.partition("\t")[2])]
+    return [line for line in listing if not PRESENTATION_ONLY.match(line.partition("\t")[2])]

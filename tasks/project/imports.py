@@ -1,4 +1,4 @@
-"""Which modules of ours a module imports, directly or through others, by reading and not by running them."""
+"""Which modules of this project a module imports, directly or through others, by parsing and not by running them."""
 
 import ast
 import functools
@@ -10,14 +10,14 @@ from pathlib import Path
 import models
 
 ROOT = Path(models.__path__[0]).parent
-OURS = ("flows", "tasks", "models")
+PACKAGES = ("flows", "tasks", "models")
 
 
 def source_of(module: str) -> Path | None:
-    """The file of a module of ours; None where there is none of that name."""
+    """The file of a module of this project; None where there is none of that name."""
     path = ROOT.joinpath(*module.split("."))
     files = (path.with_suffix(".py"), path / "__init__.py")
-    return next((file for file in files if module.split(".", maxsplit=1)[0] in OURS and file.is_file()), None)
+    return next((file for file in files if module.split(".", maxsplit=1)[0] in PACKAGES and file.is_file()), None)
 
 
 @functools.cache
@@ -27,38 +27,40 @@ def imports(path: Path) -> tuple[str, ...]:
     `from a import b` gives `a` and `a.b`, as b may be a module.
     """
     tree = ast.parse(path.read_text())
-    typing = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
-    skipped = {inner for node in typing for inner in ast.walk(node)}
-    found: list[str] = []
+    type_checking = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    ]
+    skipped = {inner for node in type_checking for inner in ast.walk(node)}
+    modules: list[str] = []
     for node in ast.walk(tree):
         if node in skipped:
             continue
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(found)
+            modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(modules)
 
 
 def closure(start: Iterable[str]) -> set[str]:
-    """Modules of ours that these ones import, themselves and the packages around them included."""
-    return _reached(start, imports)
+    """Modules of this project that these import, themselves and the packages around them included."""
+    return _transitive_imports(start, imports)
 
 
 def closure_without_packages(start: Iterable[str]) -> set[str]:
     """The same where the packages around modules are empty: what only their `__init__.py` imports is left out."""
-    return _reached(start, lambda path: () if path.name == "__init__.py" else imports(path))
+    return _transitive_imports(start, lambda path: () if path.name == "__init__.py" else imports(path))
 
 
-def _reached(start: Iterable[str], of: Callable[[Path], tuple[str, ...]]) -> set[str]:
-    waiting, found = list(start), set[str]()
-    while waiting:
-        name = waiting.pop()
+def _transitive_imports(start: Iterable[str], imports_of: Callable[[Path], tuple[str, ...]]) -> set[str]:
+    pending, modules = list(start), set[str]()
+    while pending:
+        name = pending.pop()
         path = source_of(name)
-        if path and name not in found:
-            found.add(name)
-            waiting += [*of(path), name.rpartition(".")[0]]
-    return found
+        if path and name not in modules:
+            modules.add(name)
+            pending += [*imports_of(path), name.rpartition(".")[0]]
+    return modules
 
 
 def without_packages(modules: Iterable[str]) -> set[str]:
@@ -67,7 +69,7 @@ def without_packages(modules: Iterable[str]) -> set[str]:
 
 
 def distributions(modules: Iterable[str]) -> set[str]:
-    """What must be installed for modules of ours: names as in a requirements file."""
-    known = packages_distributions()
-    tops = {name.split(".")[0] for module in modules if (path := source_of(module)) for name in imports(path)}
-    return {known[top][0] for top in tops - set(sys.stdlib_module_names) - set(OURS) if top in known}
+    """What must be installed for modules of this project: names as in a requirements file."""
+    installed = packages_distributions()
+    top_level = {name.split(".")[0] for module in modules if (path := source_of(module)) for name in imports(path)}
+    return {installed[top][0] for top in top_level - set(sys.stdlib_module_names) - set(PACKAGES) if top in installed}

@@ -13,23 +13,23 @@ from tasks.project.repository import git
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
 
 
-def lineage(tree: Path, made_from: Inputs, candidate: str, champion: Champion | None) -> dict[str, Any]:
-    """What the report says about origin; plain values. `champion`: what the data is compared with."""
-    now = batches_at(tree, made_from.commit, made_from.model)
-    before = batches_at(tree, champion.commit, made_from.model) if champion else []
+def lineage(tree: Path, inputs: Inputs, candidate: str, champion: Champion | None) -> dict[str, Any]:
+    """The origin of a candidate, for the report; plain values. `champion`: what the data is compared with."""
+    batches = batches_at(tree, inputs.commit, inputs.model)
+    champion_batches = batches_at(tree, champion.commit, inputs.model) if champion else []
     return {
         "candidate": candidate,
-        "made from commit": made_from.commit,
-        "made from": git(tree, "log", "-1", "--format=%h %s (%an, %ad)", "--date=short", made_from.commit),
-        "data version": made_from.data_version,
-        "batches": now,
-        "batches added since the champion": [name for name in now if name not in before] if champion else [],
-        "batches removed since the champion": [name for name in before if name not in now],
+        "source commit": inputs.commit,
+        "source commit summary": git(tree, "log", "-1", "--format=%h %s (%an, %ad)", "--date=short", inputs.commit),
+        "data version": inputs.data_version,
+        "batches": batches,
+        "batches added since the champion": sorted(set(batches) - set(champion_batches)) if champion else [],
+        "batches removed since the champion": [name for name in champion_batches if name not in batches],
         "judged against": f"{champion.version} (commit {champion.commit[:10]})" if champion else "nothing: first model",
-        "params": models_at(tree, made_from.commit)[made_from.model],
-        "fingerprint": made_from.fingerprint,
+        "params": models_at(tree, inputs.commit)[inputs.model],
+        "fingerprint": inputs.fingerprint,
         "environment": _environment(tree),
-        "reproduce": f"ratchet retrain {made_from.model} --revision {made_from.commit[:10]} --force",
+        "reproduce": f"ratchet retrain {inputs.model} --revision {inputs.commit[:10]} --force",
     }
 
 
@@ -40,13 +40,13 @@ def batches_at(root: Path, commit: str, model: str) -> list[str]:
 
 
 def _environment(tree: Path) -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    environment = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            environment[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     locked = tree / "requirements.txt"
     if locked.exists():
-        found["requirements.txt"] = f"SHA-256 {hashlib.sha256(locked.read_bytes()).hexdigest()[:12]}"
-    return found
+        environment["requirements.txt"] = f"SHA-256 {hashlib.sha256(locked.read_bytes()).hexdigest()[:12]}"
+    return environment

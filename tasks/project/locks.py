@@ -1,6 +1,6 @@
 """Locks between processes of this machine. The kernel drops them when their holder ends, however it ends.
 
-No process number decides anything: in a container the same few numbers come again in every run.
+No process ID decides anything: in a container the same few IDs come again in every run.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from typing import IO
 
 from models.common.errors import UserError
 
-IN_USE = ".lock"  # file in a temporary folder that its process holds locked
+LOCK_FILE = ".lock"  # file in a temporary folder that its process holds locked
 
 
 @contextmanager
@@ -22,18 +22,18 @@ def lock(home: Path, name: str) -> Iterator[None]:
     """Waits until no other process holds `name` ("add/digits"), then holds it."""
     with _lock_file(home, name) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        _sign(file)
+        _write_process_id(file)
         yield
 
 
 @contextmanager
 def lock_or_refuse(home: Path, name: str, busy: str) -> Iterator[None]:
-    """The same without waiting: UserError with `busy` and the holder's process number where another one holds it."""
+    """The same without waiting: UserError with `busy` and the holder's process ID where another one holds it."""
     with _lock_file(home, name) as file:
-        if not _try(file):
+        if not _try_lock(file):
             file.seek(0)
             raise UserError(f"{busy} (process {file.read().strip() or 'unknown'}). Wait for it, or stop it")
-        _sign(file)
+        _write_process_id(file)
         yield
 
 
@@ -41,13 +41,13 @@ def lock_or_refuse(home: Path, name: str, busy: str) -> Iterator[None]:
 def temporary_folder(parent: Path, prefix: str = "") -> Iterator[Path]:
     """A folder of this process in `parent`, gone at the end.
 
-    Folders of that prefix that killed processes left there are removed first; those in use are let be.
+    Folders of that prefix that killed processes left there are removed first; those in use are kept.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f"{prefix}*"):
-        if left.is_dir():
-            _remove_left(left)
-    folder, file = _folder_in_use(parent, prefix)
+    for other in parent.glob(f"{prefix}*"):
+        if other.is_dir():
+            _remove_abandoned(other)
+    folder, file = _create_locked_folder(parent, prefix)
     try:
         yield folder
     finally:
@@ -55,20 +55,20 @@ def temporary_folder(parent: Path, prefix: str = "") -> Iterator[Path]:
         file.close()
 
 
-def _folder_in_use(parent: Path, prefix: str) -> tuple[Path, IO[str]]:
-    while True:  # until it is locked, another process takes it for a left one and removes it
+def _create_locked_folder(parent: Path, prefix: str) -> tuple[Path, IO[str]]:
+    while True:  # until it is locked, another process takes it for an abandoned one and removes it
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
         with suppress(FileNotFoundError):
-            file = (folder / IN_USE).open("w")
+            file = (folder / LOCK_FILE).open("w")
             fcntl.flock(file, fcntl.LOCK_EX)
-            if (folder / IN_USE).exists():
+            if (folder / LOCK_FILE).exists():
                 return folder, file
             file.close()
 
 
-def _remove_left(folder: Path) -> None:
-    with suppress(FileNotFoundError), (folder / IN_USE).open("a") as file:
-        if _try(file):
+def _remove_abandoned(folder: Path) -> None:
+    with suppress(FileNotFoundError), (folder / LOCK_FILE).open("a") as file:
+        if _try_lock(file):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -78,7 +78,7 @@ def _lock_file(home: Path, name: str) -> IO[str]:
     return path.open("a+")
 
 
-def _try(file: IO[str]) -> bool:
+def _try_lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -86,7 +86,7 @@ def _try(file: IO[str]) -> bool:
     return True
 
 
-def _sign(file: IO[str]) -> None:
+def _write_process_id(file: IO[str]) -> None:
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

@@ -54,23 +54,23 @@ def _digest(root: Path, commit: str, path: str) -> str:
 
 def _copy_from_cache(folder: Path, digest: str, into: Path) -> bool:
     """Whether every byte was there."""
-    stored = _stored(folder, digest)
-    if not stored.exists():
+    cached = _cache_path(folder, digest)
+    if not cached.exists():
         return False
     if not digest.endswith(".dir"):
-        shutil.copyfile(stored, into)
+        shutil.copyfile(cached, into)
         return True
-    entries = json.loads(stored.read_text())
-    if not all(_stored(folder, entry["md5"]).exists() for entry in entries):
+    entries = json.loads(cached.read_text())
+    if not all(_cache_path(folder, entry["md5"]).exists() for entry in entries):
         return False
     for entry in entries:
         target = into / entry["relpath"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_stored(folder, entry["md5"]), target)
+        shutil.copyfile(_cache_path(folder, entry["md5"]), target)
     return True
 
 
-def _stored(folder: Path, digest: str) -> Path:
+def _cache_path(folder: Path, digest: str) -> Path:
     return folder / "files/md5" / digest[:2] / digest[2:]
 
 

@@ -15,7 +15,7 @@ from models.common.params import DataParams, TrainParams
 from tasks.project.policy import Gate, Schedule, Serve
 
 MODEL_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")  # also a git tag, a DVC stage and a folder
-PROGRAM = "-program"  # how the registry tags a model's bare program
+PROGRAM_SUFFIX = "-program"  # how the registry tags a model's bare program
 REQUIRED = ("kind", "data", "train", "gate")  # DVC must find them; each of the last three may be {}
 OPTIONAL = ("serve", "schedule")
 T = TypeVar("T", bound=BaseModel)
@@ -36,7 +36,7 @@ class Model:
 
 
 def model_names(root: Path) -> list[str]:
-    """Every model in params.yaml, without checking what they say."""
+    """Every model in params.yaml, without checking its section."""
     return list(_sections(root))
 
 
@@ -100,9 +100,10 @@ def _sections(root: Path) -> dict[str, Any]:
 def _check_tags(names: Collection[str]) -> None:
     """A promotion of `x` tags its bare program as `x-program`, which must be no other model."""
     for name in names:
-        if f"{name}{PROGRAM}" in names:
+        if f"{name}{PROGRAM_SUFFIX}" in names:
             raise UserError(
-                f"params.yaml: models '{name}' and '{name}{PROGRAM}' would share the git tags {name}{PROGRAM}@…,"
+                f"params.yaml: models '{name}' and '{name}{PROGRAM_SUFFIX}' would share the git tags"
+                f" {name}{PROGRAM_SUFFIX}@…,"
                 f" which a promotion of {name} makes for its ONNX program; rename one of them"
             )
 
@@ -120,22 +121,22 @@ def _parse(schema: type[T], section: Any, where: str) -> T:
     try:
         return schema.model_validate(section or {})
     except ValidationError as error:
-        raise UserError(_one_line(schema, error, where)) from None
+        raise UserError(_first_error(schema, error, where)) from None
 
 
-def _one_line(schema: type[BaseModel], error: ValidationError, where: str) -> str:
+def _first_error(schema: type[BaseModel], error: ValidationError, where: str) -> str:
     first = error.errors()[0]
     parts = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         owner = ".".join([where, *parts[:-1]])
-        return f"{owner} has unknown key '{parts[-1]}'. Known: {', '.join(_known(schema, parts[:-1]))}"
-    said = first["msg"].removeprefix("Value error, ")
+        return f"{owner} has unknown key '{parts[-1]}'. Known: {', '.join(_known_keys(schema, parts[:-1]))}"
+    message = first["msg"].removeprefix("Value error, ")
     if parts:
-        return f"{'.'.join([where, *parts])} is {first['input']!r}: {said}"
-    return f"{where}: {said}"
+        return f"{'.'.join([where, *parts])} is {first['input']!r}: {message}"
+    return f"{where}: {message}"
 
 
-def _known(schema: type[BaseModel], path: list[str]) -> list[str]:
+def _known_keys(schema: type[BaseModel], path: list[str]) -> list[str]:
     for name in path:
         annotation = schema.model_fields[name].annotation
         nested = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]

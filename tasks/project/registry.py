@@ -17,10 +17,10 @@ from pathlib import Path
 
 from models.common.errors import LostRaceError, PublishError, RatchetError, RegistryError, UserError
 from tasks.project.outputs import fetch_output
-from tasks.project.repository import check_identity, git, git_remote, shared
+from tasks.project.repository import check_identity, git, git_remote, is_shared
 
 STAGE = "production"
-EXISTS = ("already exists", "stale info", "cannot lock ref", "failed to update ref", "incorrect old value")
+REF_CONFLICTS = ("already exists", "stale info", "cannot lock ref", "failed to update ref", "incorrect old value")
 SEMVER = r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:[-+][0-9A-Za-z.+-]+)?"
 
 
@@ -49,7 +49,7 @@ class Tag:
 
 
 def champion(root: Path, model: str) -> Champion | None:
-    """What is in production, None where nothing ever was or all was withdrawn. RegistryError when it cannot be told.
+    """What is in production, None where nothing ever was or all was withdrawn. RegistryError when it is unknown.
 
     In a shared project the remote is asked. Read as `gto show` reads: the newest assignment that was not taken back,
     of a version that was not deregistered.
@@ -58,30 +58,31 @@ def champion(root: Path, model: str) -> Champion | None:
     return champion_among(tags(root, model), model)
 
 
-def champion_among(found: Sequence[Tag], model: str) -> Champion | None:
+def champion_among(model_tags: Sequence[Tag], model: str) -> Champion | None:
     """The champion by these tags, oldest first."""
-    if found and not (found[-1].version or found[-1].stage):  # deprecated
+    if model_tags and not (model_tags[-1].version or model_tags[-1].stage):  # deprecated
         return None
-    registered = _versions(found)
-    withdrawn = {commit for commit, version in registered.items() if version is None}
-    assigned = {tag.commit: tag for tag in found if tag.stage == STAGE}  # the last one of each commit counts
-    alive = [tag for commit, tag in assigned.items() if not tag.cancels and commit not in withdrawn]
-    if not alive:
+    versions_by_commit = _versions(model_tags)
+    withdrawn = {commit for commit, version in versions_by_commit.items() if version is None}
+    assigned = {tag.commit: tag for tag in model_tags if tag.stage == STAGE}  # the last one of each commit counts
+    active = [tag for commit, tag in assigned.items() if not tag.cancels and commit not in withdrawn]
+    if not active:
         return None
-    newest = max(alive, key=_order)
-    return Champion(model, registered.get(newest.commit) or newest.commit, newest.commit, newest.counter, newest.time)
+    newest = max(active, key=_sort_key)
+    version = versions_by_commit.get(newest.commit) or newest.commit
+    return Champion(model, version, newest.commit, newest.counter, newest.time)
 
 
 def tags(root: Path, model: str) -> list[Tag]:
     """The model's annotated tags in this clone, oldest first. RegistryError when they cannot be read."""
-    layout = "%(objecttype)%09%(*objectname)%09%(taggerdate:unix)%09%(refname:lstrip=2)"
+    ref_format = "%(objecttype)%09%(*objectname)%09%(taggerdate:unix)%09%(refname:lstrip=2)"
     try:
-        listing = git(root, "for-each-ref", f"--format={layout}", *_patterns(model))
+        listing = git(root, "for-each-ref", f"--format={ref_format}", *_tag_patterns(model))
     except RatchetError as error:
         raise RegistryError(f"The registry's tags cannot be read: {error}") from None
     rows = [line.split("\t") for line in listing.splitlines()]
-    parsed = [_parse(model, name, commit, int(when)) for kind, commit, when, name in rows if kind == "tag"]
-    return sorted((tag for tag in parsed if tag), key=_order)
+    parsed = [_parse_tag(model, name, commit, int(when)) for kind, commit, when, name in rows if kind == "tag"]
+    return sorted((tag for tag in parsed if tag), key=_sort_key)
 
 
 def versions(root: Path, model: str) -> dict[str, str]:
@@ -90,25 +91,28 @@ def versions(root: Path, model: str) -> dict[str, str]:
 
 
 def synchronise(root: Path, model: str) -> None:
-    """Brings the remote registry's tags and verdicts of a model here; nothing to do where nothing is shared.
+    """Fetches the remote registry's tags and verdicts of a model; nothing to do where nothing is shared.
 
     RegistryError when the remote cannot be reached, or this clone has tags that the remote has not.
     """
-    if not shared(root):
+    if not is_shared(root):
         return
     remote = str(git_remote(root))
-    patterns = [*(pattern for name in _names(model) for pattern in _patterns(name)), f"refs/ratchet/{model}/*"]
+    patterns = [
+        *(pattern for name in _artifact_names(model) for pattern in _tag_patterns(name)),
+        f"refs/ratchet/{model}/*",
+    ]
     try:
-        mine = _refs_here(root, patterns)  # before theirs: what is pushed and written meanwhile is not odd
-        theirs = _refs(git(root, "ls-remote", "--refs", remote, *patterns))
-        missing = [ref for ref in theirs if ref not in mine]
+        local = _local_refs(root, patterns)  # read first, so that no tag pushed meanwhile counts as differing
+        published = _parse_refs(git(root, "ls-remote", "--refs", remote, *patterns))
+        missing = [ref for ref in published if ref not in local]
         if missing:
             git(root, "fetch", "--quiet", "--no-tags", remote, *(f"{ref}:{ref}" for ref in missing))
     except RatchetError as error:
         raise RegistryError(f"The registry on '{remote}' cannot be read, so the champion is unknown: {error}") from None
-    odd = [ref for ref in mine if ref.startswith("refs/tags/") and theirs.get(ref) != mine[ref]]
-    if odd:
-        name = odd[0].removeprefix("refs/tags/")
+    differing = [ref for ref in local if ref.startswith("refs/tags/") and published.get(ref) != local[ref]]
+    if differing:
+        name = differing[0].removeprefix("refs/tags/")
         raise RegistryError(
             f"Tag {name} of this clone is not the one on '{remote}', so the champion is unknown."
             f" Publish it: git push {remote} 'refs/tags/{name}'; or drop it: git tag --delete '{name}'"
@@ -117,7 +121,7 @@ def synchronise(root: Path, model: str) -> None:
 
 def next_version(root: Path, model: str) -> str:
     """The version that the next promotion gets: a minor step up from the highest there ever was."""
-    numbers = [_number(tag.version) for tag in tags(root, model) if tag.version]
+    numbers = [_semver(tag.version) for tag in tags(root, model) if tag.version]
     if not numbers:
         return "v1.0.0"
     major, minor, _ = max(numbers)
@@ -129,30 +133,30 @@ def register_and_assign(
     model: str,
     commit: str,
     judged_against: Champion | None,
-    also: Mapping[str, str] | None = None,
+    extra_refs: Mapping[str, str] | None = None,
 ) -> Champion:
     """Puts a candidate in production as the next version, if the champion is still the one it was judged against.
 
-    `also` (ref: commit) is created in the same transaction. LostRaceError when another promotion came first,
+    `extra_refs` (ref: commit) are created in the same transaction. LostRaceError when another promotion came first,
     RegistryError when the remote cannot be reached; nothing is changed then, here or there.
     """
-    now = champion(root, model)
-    known = tags(root, model)
-    promoted = champion_among([tag for tag in known if tag.commit == commit], model)
-    if promoted and also and _refs_here(root, also) == also:
-        return promoted  # an earlier try was taken, and only the answer to it was lost
-    _still(now, judged_against, model)
-    version = _versions(known).get(commit) or next_version(root, model)
-    number = 1 + max((tag.counter for name in _names(model) for tag in tags(root, name)), default=0)
-    moment = max([int(time.time()) - 1, *(tag.time + 1 for tag in known)])
-    new: dict[str, str] = dict(also or {})
-    for name in _names(model):
+    current = champion(root, model)
+    model_tags = tags(root, model)
+    promoted = champion_among([tag for tag in model_tags if tag.commit == commit], model)
+    if promoted and extra_refs and _local_refs(root, extra_refs) == extra_refs:
+        return promoted  # an earlier push succeeded, and only its answer was lost
+    _check_champion_unchanged(current, judged_against, model)
+    version = _versions(model_tags).get(commit) or next_version(root, model)
+    number = 1 + max((tag.counter for name in _artifact_names(model) for tag in tags(root, name)), default=0)
+    timestamp = max([int(time.time()) - 1, *(tag.time + 1 for tag in model_tags)])
+    new: dict[str, str] = dict(extra_refs or {})
+    for name in _artifact_names(model):
         if not any(tag.version and tag.commit == commit for tag in tags(root, name)):
-            new |= _new_tag(root, f"{name}@{version}", commit, moment, f"{name} {version}")
+            new |= _new_tag(root, f"{name}@{version}", commit, timestamp, f"{name} {version}")
         # a second later: GTO and DVC sort by tag time, and the version must exist before its stage
-        new |= _new_tag(root, f"{name}#{STAGE}#{number}", commit, moment + 1, f"{name} {version} to {STAGE}")
+        new |= _new_tag(root, f"{name}#{STAGE}#{number}", commit, timestamp + 1, f"{name} {version} to {STAGE}")
     create_refs(root, new, f"{model} was promoted by someone else in the meantime. Retrain: ratchet retrain {model}")
-    return Champion(model, version, commit, number, moment + 1)
+    return Champion(model, version, commit, number, timestamp + 1)
 
 
 def rollback(root: Path, model: str, to_version: str | None = None) -> Champion:
@@ -165,13 +169,13 @@ def rollback(root: Path, model: str, to_version: str | None = None) -> Champion:
         raise UserError(
             f"{model} has nothing in production yet, so nothing to go back to. Start: ratchet retrain {model}"
         )
-    alive = {version: commit for commit, version in _versions(tags(root, model)).items() if version}
-    target = _earlier(current, alive) if to_version is None else f"v{to_version.removeprefix('v')}"
-    if target not in alive:
-        raise UserError(f"{model} has no version {target}. Versions: {', '.join(sorted(alive, key=_number))}")
+    registered = {version: commit for commit, version in _versions(tags(root, model)).items() if version}
+    target = _previous_version(current, registered) if to_version is None else f"v{to_version.removeprefix('v')}"
+    if target not in registered:
+        raise UserError(f"{model} has no version {target}. Versions: {', '.join(sorted(registered, key=_semver))}")
     if target == current.version:
         raise UserError(f"{model} {target} is already in production")
-    return register_and_assign(root, model, alive[target], current)
+    return register_and_assign(root, model, registered[target], current)
 
 
 def create_refs(root: Path, new: Mapping[str, str], conflict: str) -> None:
@@ -180,25 +184,25 @@ def create_refs(root: Path, new: Mapping[str, str], conflict: str) -> None:
     A ref that exists already with this very value is success. LostRaceError with `conflict` when one has another
     value; PublishError when the remote refuses for another reason.
     """
-    if shared(root):
+    if is_shared(root):
         _push_refs(root, str(git_remote(root)), new, conflict)
     _write_refs(root, new, conflict)
 
 
 def fetch(root: Path, commit: str, path: str, into: Path) -> Path:
-    """Brings one DVC-tracked output of a candidate (`artifacts/digits/program`) to `into`; see outputs.py."""
+    """Copies one DVC-tracked output of a candidate (`artifacts/digits/program`) to `into`; see outputs.py."""
     return fetch_output(root, commit, path, into)
 
 
 def fetch_champion(root: Path, model: str, into: Path) -> Champion | None:
-    """The champion, its program and training brought into `into/program` and `into/training`; None: no champion yet."""
-    found = champion(root, model)
-    if found is None:
+    """The champion, its program and training copied to `into/program` and `into/training`; None: no champion yet."""
+    current = champion(root, model)
+    if current is None:
         return None
     shutil.rmtree(into, ignore_errors=True)
     for part in ("program", "training"):
-        fetch(root, found.commit, f"artifacts/{model}/{part}", into / part)
-    return found
+        fetch(root, current.commit, f"artifacts/{model}/{part}", into / part)
+    return current
 
 
 def _push_refs(root: Path, remote: str, new: Mapping[str, str], conflict: str) -> None:
@@ -206,9 +210,9 @@ def _push_refs(root: Path, remote: str, new: Mapping[str, str], conflict: str) -
     try:
         git(root, "push", "--quiet", "--atomic", *leases, remote, *(f"{value}:{ref}" for ref, value in new.items()))
     except RatchetError as error:
-        if _taken(root, remote, new):
+        if _is_on_remote(root, remote, new):
             return
-        if any(word in str(error) for word in EXISTS):
+        if any(word in str(error) for word in REF_CONFLICTS):
             raise LostRaceError(conflict) from None
         raise PublishError(
             f"'{remote}' did not take {', '.join(ref.split('/', 2)[2] for ref in new)}, so nothing changed: {error}."
@@ -218,47 +222,48 @@ def _push_refs(root: Path, remote: str, new: Mapping[str, str], conflict: str) -
 
 def _write_refs(root: Path, new: Mapping[str, str], conflict: str) -> None:
     """Creates those that are not here yet; whatever synchronises this clone meanwhile fetches what was pushed too."""
-    problem: RatchetError | None = None
+    last_error: RatchetError | None = None
     for _ in range(len(new) + 1):  # a fetch writes ref by ref: each round finds at least one more of them here
-        here = _refs_here(root, new)
-        if any(new[ref] != value for ref, value in here.items()):
+        local = _local_refs(root, new)
+        if any(new[ref] != value for ref, value in local.items()):
             raise LostRaceError(conflict)
         try:
-            git(root, "update-ref", "--stdin", text="".join(f"create {ref} {new[ref]}\n" for ref in new.keys() - here))
+            git(root, "update-ref", "--stdin", text="".join(f"create {ref} {new[ref]}\n" for ref in new.keys() - local))
             return
         except RatchetError as error:
-            problem = error
-            if not any(word in str(error) for word in EXISTS):
+            last_error = error
+            if not any(word in str(error) for word in REF_CONFLICTS):
                 break
-    raise RegistryError(f"The registry cannot be written: {problem}")
+    raise RegistryError(f"The registry cannot be written: {last_error}")
 
 
-def _taken(root: Path, remote: str, new: Mapping[str, str]) -> bool:
+def _is_on_remote(root: Path, remote: str, new: Mapping[str, str]) -> bool:
     """Whether the remote has all these refs although a push of them failed: only its answer was lost."""
     try:
-        return _refs(git(root, "ls-remote", "--refs", remote, *new)) == new
+        return _parse_refs(git(root, "ls-remote", "--refs", remote, *new)) == new
     except RatchetError:
         return False
 
 
-def _still(now: Champion | None, judged_against: Champion | None, model: str) -> None:
-    if (now and (now.commit, now.number)) != (judged_against and (judged_against.commit, judged_against.number)):
-        was, is_now = (judged_against.version if judged_against else "none", now.version if now else "none")
+def _check_champion_unchanged(current: Champion | None, judged_against: Champion | None, model: str) -> None:
+    expected = judged_against and (judged_against.commit, judged_against.number)
+    if (current and (current.commit, current.number)) != expected:
+        before, after = (judged_against.version if judged_against else "none", current.version if current else "none")
         raise LostRaceError(
-            f"{model}'s champion changed from {was} to {is_now} while the candidate was judged, so it was not promoted."
-            f" Judge it against the new one: ratchet retrain {model}"
+            f"{model}'s champion changed from {before} to {after} while the candidate was judged, so it was not"
+            f" promoted. Judge it against the new one: ratchet retrain {model}"
         )
 
 
-def _new_tag(root: Path, name: str, commit: str, moment: int, message: str) -> dict[str, str]:
-    """An annotated tag object that no ref points to yet: {ref: object}. `moment`: Unix time, s."""
+def _new_tag(root: Path, name: str, commit: str, timestamp: int, message: str) -> dict[str, str]:
+    """An annotated tag object that no ref points to yet: {ref: object}. `timestamp`: Unix time, s."""
     check_identity(root)
-    who = git(root, "var", "GIT_COMMITTER_IDENT").rsplit(" ", 2)[0]
-    content = f"object {commit}\ntype commit\ntag {name}\ntagger {who} {moment} +0000\n\n{message}\n"
+    tagger = git(root, "var", "GIT_COMMITTER_IDENT").rsplit(" ", 2)[0]
+    content = f"object {commit}\ntype commit\ntag {name}\ntagger {tagger} {timestamp} +0000\n\n{message}\n"
     return {f"refs/tags/{name}": git(root, "mktag", text=content)}
 
 
-def _parse(model: str, name: str, commit: str, when: int) -> Tag | None:
+def _parse_tag(model: str, name: str, commit: str, when: int) -> Tag | None:
     action = rf"@(?P<version>{SEMVER})(?P<gone>!?)|@deprecated|#(?P<stage>[\w/-]+)(?P<off>!?)"
     match = re.fullmatch(rf"{re.escape(model)}(?:{action})(?:#(?P<n>\d+))?", name)
     if not match:
@@ -274,42 +279,42 @@ def _parse(model: str, name: str, commit: str, when: int) -> Tag | None:
     )
 
 
-def _order(tag: Tag) -> tuple[int, int, str]:
+def _sort_key(tag: Tag) -> tuple[int, int, str]:
     """By time; within one second (GTO's tags know no less) a version before its stage, then by counter."""
     return (tag.time, tag.counter, tag.name)
 
 
-def _versions(found: Sequence[Tag]) -> dict[str, str | None]:
+def _versions(model_tags: Sequence[Tag]) -> dict[str, str | None]:
     """Version of each registered commit; None where it was deregistered."""
-    return {tag.commit: None if tag.cancels else tag.version for tag in found if tag.version}
+    return {tag.commit: None if tag.cancels else tag.version for tag in model_tags if tag.version}
 
 
-def _earlier(current: Champion, alive: Mapping[str, str]) -> str:
-    below = [version for version in alive if _number(version) < _number(current.version)]
+def _previous_version(current: Champion, registered: Mapping[str, str]) -> str:
+    below = [version for version in registered if _semver(version) < _semver(current.version)]
     if not below:
-        others = ", ".join(sorted(set(alive) - {current.version}, key=_number))
+        others = ", ".join(sorted(set(registered) - {current.version}, key=_semver))
         hint = f" Others: {others}; choose with --to" if others else ""
         raise UserError(f"{current.model} {current.version} has no version before it to go back to.{hint}")
-    return max(below, key=_number)
+    return max(below, key=_semver)
 
 
-def _number(version: str | None) -> tuple[int, int, int]:
+def _semver(version: str | None) -> tuple[int, int, int]:
     match = re.match(SEMVER, version or "")
     return (int(match[1]), int(match[2]), int(match[3])) if match else (0, 0, 0)
 
 
-def _names(model: str) -> tuple[str, str]:
+def _artifact_names(model: str) -> tuple[str, str]:
     return (model, f"{model}-program")
 
 
-def _patterns(model: str) -> list[str]:
+def _tag_patterns(model: str) -> list[str]:
     return [f"refs/tags/{model}@*", f"refs/tags/{model}#*"]
 
 
-def _refs_here(root: Path, names: Iterable[str]) -> dict[str, str]:
+def _local_refs(root: Path, names: Iterable[str]) -> dict[str, str]:
     """Those of these refs, or of refs that match these patterns, that this clone has: {ref: object}."""
-    return _refs(git(root, "for-each-ref", "--format=%(objectname)%09%(refname)", *names))
+    return _parse_refs(git(root, "for-each-ref", "--format=%(objectname)%09%(refname)", *names))
 
 
-def _refs(listing: str) -> dict[str, str]:
+def _parse_refs(listing: str) -> dict[str, str]:
     return {line.split("\t")[1]: line.split("\t")[0] for line in listing.splitlines()}

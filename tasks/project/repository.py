@@ -1,4 +1,4 @@
-"""The git repository and the DVC project around a model: where things are, and the few commands that change them."""
+"""The git repository and the DVC project: reading their settings, and the few commands that change them."""
 
 import configparser
 import json
@@ -12,36 +12,43 @@ from pathlib import Path
 from models.common.errors import PublishError, RatchetError, UserError
 
 PUSH_ATTEMPTS = 5  # a push that lost a race is rebased and tried again this often
-RACE = ("fetch first", "non-fast-forward", "cannot lock", "incorrect old value", "failed to update ref")
-BROKEN = "ignoring broken ref"  # git only warns of a ref that it cannot read; for a registry that is an error
+PUSH_CONFLICTS = ("fetch first", "non-fast-forward", "cannot lock", "incorrect old value", "failed to update ref")
+BROKEN_REF_WARNING = (
+    "ignoring broken ref"  # git only warns of a ref that it cannot read; for a registry that is an error
+)
 LOCK_WAIT = 10.0  # seconds to wait for another git process to release index.lock
-DVC_EACH = """
+DVC_SCRIPT = """
 import json, sys
 from dvc.cli import main
 for command in json.loads(sys.argv[1]):
     if code := main(command):
         sys.exit(code)
 """
-QUIET = {
+CHILD_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "BENTOML_DO_NOT_TRACK": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "GIT_TERMINAL_PROMPT": "0",  # a missing password is an error, not a question that nobody answers
+    "GIT_TERMINAL_PROMPT": "0",  # a missing password is an error, not a prompt that nobody answers
     "LC_ALL": "C.UTF-8",
 }
 
 
-def quiet() -> None:
+def disable_analytics() -> None:
     """Turns off every library's analytics in this process; called before any of them is imported."""
-    os.environ.update({name: value for name, value in QUIET.items() if name != "LC_ALL"})
+    os.environ.update({name: value for name, value in CHILD_ENVIRONMENT.items() if name != "LC_ALL"})
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What child processes run with: this interpreter's tools first on PATH, no analytics, no questions."""
+    """Environment of child processes: this interpreter's tools first on PATH, no analytics, no prompts."""
     tools = str(Path(sys.executable).parent)
-    return {**os.environ, **QUIET, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}", **(extra or {})}
+    return {
+        **os.environ,
+        **CHILD_ENVIRONMENT,
+        "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}",
+        **(extra or {}),
+    }
 
 
 def git(root: Path, *args: str, text: str | None = None) -> str:
@@ -55,7 +62,7 @@ def git(root: Path, *args: str, text: str | None = None) -> str:
         done = subprocess.run(
             command, cwd=root, env=environment(), input=text, capture_output=True, text=True, check=False
         )
-        if done.returncode == 0 and BROKEN not in done.stderr:
+        if done.returncode == 0 and BROKEN_REF_WARNING not in done.stderr:
             return done.stdout.strip()
         if ".lock': File exists" not in done.stderr or time.monotonic() > deadline:
             raise RatchetError(f"git {' '.join(args[:2])} failed: {_reason(done.stderr or done.stdout)}")
@@ -67,19 +74,19 @@ def dvc(root: Path, *args: str, env: Mapping[str, str] | None = None) -> str:
 
     RatchetError with DVC's own reason when it fails.
     """
-    return dvc_each(root, [args], env)
+    return dvc_commands(root, [args], env)
 
 
-def dvc_each(root: Path, commands: Sequence[Sequence[str]], env: Mapping[str, str] | None = None) -> str:
+def dvc_commands(root: Path, commands: Sequence[Sequence[str]], env: Mapping[str, str] | None = None) -> str:
     """Runs DVC commands one after another in one process, as importing DVC takes a second each time.
 
     Gives their output, stripped. RatchetError with DVC's own reason as soon as one fails; the rest is not run.
     """
-    command = [sys.executable, "-c", DVC_EACH, json.dumps(commands)]
+    command = [sys.executable, "-c", DVC_SCRIPT, json.dumps(commands)]
     done = subprocess.run(command, cwd=root, env=environment(env), capture_output=True, text=True, check=False)
     if done.returncode:
-        asked = " and ".join(f"dvc {' '.join(command[:2])}" for command in commands)
-        raise RatchetError(f"{asked} failed: {_reason(done.stderr or done.stdout)}")
+        attempted = " and ".join(f"dvc {' '.join(command[:2])}" for command in commands)
+        raise RatchetError(f"{attempted} failed: {_reason(done.stderr or done.stdout)}")
     return done.stdout.strip()
 
 
@@ -105,8 +112,8 @@ def dvc_remote(root: Path) -> str | None:
 
 def dvc_setting(root: Path, section: str, key: str) -> str | None:
     """One setting of DVC's config, the most local file first."""
-    personal = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
-    files = (root / ".dvc/config.local", root / ".dvc/config", personal / "dvc/config", Path("/etc/xdg/dvc/config"))
+    user_config = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
+    files = (root / ".dvc/config.local", root / ".dvc/config", user_config / "dvc/config", Path("/etc/xdg/dvc/config"))
     for path in files:
         parser = configparser.ConfigParser(interpolation=None)
         try:
@@ -118,12 +125,12 @@ def dvc_setting(root: Path, section: str, key: str) -> str | None:
     return None
 
 
-def shared(root: Path) -> bool:
+def is_shared(root: Path) -> bool:
     """Whether others get what is published here: both a git remote and a DVC remote exist."""
-    return why_local(root) is None
+    return reason_not_shared(root) is None
 
 
-def why_local(root: Path) -> str | None:
+def reason_not_shared(root: Path) -> str | None:
     """One line saying why nothing is pushed, or None in a shared project."""
     if dvc_remote(root) is None:
         return "Kept in this clone only: no DVC remote. To share: dvc remote add --default NAME URL"
@@ -132,7 +139,7 @@ def why_local(root: Path) -> str | None:
     return None
 
 
-def branch(root: Path) -> str:
+def current_branch(root: Path) -> str:
     """The branch that is checked out; UserError when HEAD is detached."""
     try:
         return git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
@@ -158,7 +165,7 @@ def commit(root: Path, paths: Iterable[Path | str], message: str) -> str:
 
     Nothing changed in them: no commit, the current one is given.
     """
-    branch(root)
+    current_branch(root)
     check_identity(root)
     names = [str(path) for path in paths]
     git(root, "add", "--all", "--", *names)
@@ -173,16 +180,16 @@ def publish(root: Path, targets: Iterable[Path | str]) -> bool:
     Bytes go first: a pointer is never pushed whose bytes nobody can fetch. A push that lost a race with another
     clone is rebased and tried again. PublishError when refused; the commit is kept, and the message says what to run.
     """
-    if not shared(root):
+    if not is_shared(root):
         return False
     names = [str(target) for target in targets]
     try:
         if names:
             dvc(root, "push", "--quiet", *names)
-        _push_branch(root, str(git_remote(root)), branch(root))
+        _push_branch(root, str(git_remote(root)), current_branch(root))
     except RatchetError as error:
-        again = " && ".join([f"dvc push {' '.join(names)}"] * bool(names) + ["git pull --rebase", "git push"])
-        raise PublishError(f"Done here but not published: {error}. To publish: {again}") from None
+        retry = " && ".join([f"dvc push {' '.join(names)}"] * bool(names) + ["git pull --rebase", "git push"])
+        raise PublishError(f"Done here but not published: {error}. To publish: {retry}") from None
     return True
 
 
@@ -192,7 +199,7 @@ def _push_branch(root: Path, remote: str, name: str) -> None:
             git(root, "push", "--quiet", remote, f"HEAD:refs/heads/{name}")
             return
         except RatchetError as error:
-            if not any(word in str(error) for word in RACE) or attempt == PUSH_ATTEMPTS - 1:
+            if not any(word in str(error) for word in PUSH_CONFLICTS) or attempt == PUSH_ATTEMPTS - 1:
                 raise
         _rebase(root, remote, name)
 
@@ -207,7 +214,7 @@ def _rebase(root: Path, remote: str, name: str) -> None:
 
 
 def _reason(stderr: str) -> str:
-    """The line of a tool's complaint that says what is wrong."""
+    """The line of a tool's error output that says what is wrong."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and "atomic push failed" not in line]
     for marker in ("ERROR:", "! [", "fatal:", "error:"):
         for line in lines:

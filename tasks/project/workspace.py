@@ -1,4 +1,4 @@
-"""A place to retrain in: a git worktree of one commit, sharing the DVC cache. The user's working tree is never touched.
+"""A run's workspace: a git worktree of one commit, sharing the DVC cache. The user's working tree is never touched.
 
 One run per model at a time, held by a lock that ends with its process; different models retrain side by side.
 """
@@ -17,7 +17,7 @@ from tasks.project.outputs import cache
 from tasks.project.paths import home, main_checkout
 from tasks.project.repository import dvc_setting, git
 
-MARK = "RATCHET_WORKSPACE"  # environment variable of every process that a run starts: whose it is
+WORKSPACE_VARIABLE = "RATCHET_WORKSPACE"  # set for every process that a run starts, to the path of its worktree
 
 
 @contextmanager
@@ -44,8 +44,8 @@ def _share_cache(main: Path, tree: Path) -> None:
     """Points the worktree's DVC at the main checkout's cache, with its local settings (remotes, credentials) kept."""
     local = main / ".dvc/config.local"
     config = local.read_text() if local.exists() else ""
-    kind = dvc_setting(main, "cache", "type") or "reflink,hardlink,symlink,copy"  # batches are linked, not copied
-    settings = f"\n[cache]\n    dir = {cache(main)}\n    type = {_quoted(kind)}\n"
+    link_types = dvc_setting(main, "cache", "type") or "reflink,hardlink,symlink,copy"  # batches are linked, not copied
+    settings = f"\n[cache]\n    dir = {cache(main)}\n    type = {_quoted(link_types)}\n"
     (tree / ".dvc/config.local").write_text(_without_section(config, "cache") + settings)
 
 
@@ -54,13 +54,13 @@ def _quoted(value: str) -> str:
 
 
 def _without_section(config: str, name: str) -> str:
-    kept, inside = [], False
+    lines, inside = [], False
     for line in config.splitlines():
         if line.lstrip().startswith("["):
             inside = line.strip() == f"[{name}]"
         if not inside:
-            kept.append(line)
-    return "\n".join(kept)
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def _remove(root: Path, tree: Path) -> None:
@@ -73,10 +73,10 @@ def _remove(root: Path, tree: Path) -> None:
 
 def _end_processes(tree: Path) -> None:
     """Ends what a run started in this worktree and left running (a training whose parent was killed)."""
-    wanted = f"{MARK}={tree}".encode()
+    variable = f"{WORKSPACE_VARIABLE}={tree}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if int(process.name) != os.getpid() and wanted in (process / "environ").read_bytes().split(b"\0"):
+            if int(process.name) != os.getpid() and variable in (process / "environ").read_bytes().split(b"\0"):
                 os.kill(int(process.name), signal.SIGKILL)
         except (OSError, ValueError):
             continue  # someone else's, or gone already

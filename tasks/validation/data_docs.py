@@ -1,7 +1,7 @@
 """Great Expectations' Data Docs as one HTML file that needs no network.
 
 Its own page loads style sheets, scripts and a logo from five hosts and carries the time of the run. Here its rendering
-of each check is kept and put into a page of our own, after a summary in plain words; the same data gives the same page,
+of each check is put into a page of our own, after a summary in plain words; the same data gives the same page,
 so DVC sees that nothing changed.
 """
 
@@ -17,10 +17,10 @@ from models.common.data.class_counts import read_counts
 from models.common.kind import Truth
 
 TEMPLATE = Path(__file__).with_name("data_docs.html.j2")
-RANDOM = re.compile(r"-body-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # ids that change with every rendering
+RANDOM_IDS = re.compile(r"-body-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # ids that change with every rendering
 
 
-def data_docs(model: str, manifest: pd.DataFrame, truth: Truth, checks: Sequence[Any], outcome: Any) -> str:
+def data_docs(model: str, manifest: pd.DataFrame, truth: Truth, checks: Sequence[Any], gx_result: Any) -> str:
     """HTML: `checks` (tasks.validate.Check) in words, counts of the data, Great Expectations' tables of `outcome`."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     counts = _counts(manifest, truth)
@@ -34,12 +34,12 @@ def data_docs(model: str, manifest: pd.DataFrame, truth: Truth, checks: Sequence
         splits=list(counts.columns),
         counts=[(label, list(row)) for label, row in zip(counts.index, counts.to_numpy(), strict=True)],
         batches=list(batches.items()),
-        expectations=_rendered(outcome),
+        expectations=_render_expectations(gx_result),
     )
 
 
 def _counts(manifest: pd.DataFrame, truth: Truth) -> pd.DataFrame:
-    """Examples by class and split; of targets how many things of each class; of free text all examples together."""
+    """Examples by class and split; of targets how many instances of each class; of free text all examples together."""
     if truth == "class":
         return pd.crosstab(manifest["label"], manifest["split"], margins=True, margins_name="all")
     splits = sorted(set(manifest["split"]))
@@ -52,13 +52,13 @@ def _counts(manifest: pd.DataFrame, truth: Truth) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").assign(all=lambda table: table.sum(axis=1))
 
 
-def _rendered(outcome: Any) -> str:
+def _render_expectations(gx_result: Any) -> str:
     """Great Expectations' own tables, one section a column."""
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
-    document = ValidationResultsPageRenderer().render(outcome)
+    document = ValidationResultsPageRenderer().render(gx_result)
     document.sections = document.sections[1:-1]  # not the overview and the run info: ours is above, theirs has the time
     page = DefaultJinjaPageView().render(document)
-    found = re.search(r'(<div id="section-1".*)</div>\s*</div>\s*</div>\s*<footer', page, re.DOTALL)
-    return RANDOM.sub("-body", found.group(1)) if found else ""
+    match = re.search(r'(<div id="section-1".*)</div>\s*</div>\s*</div>\s*<footer', page, re.DOTALL)
+    return RANDOM_IDS.sub("-body", match.group(1)) if match else ""

@@ -53,7 +53,7 @@ def _durations(data: AudioData) -> Expectation:
         expectation=BETWEEN,
         kwargs={"column": "seconds", "min_value": data.min_seconds, "max_value": data.max_seconds},
         severity="block",
-        means=f"each lasts min_seconds to max_seconds ({data.min_seconds:g} to {data.max_seconds:g} s); remove the"
+        remedy=f"each lasts min_seconds to max_seconds ({data.min_seconds:g} to {data.max_seconds:g} s); remove the"
         " batch or change those",
     )
 
@@ -64,7 +64,7 @@ def _rates(data: AudioData) -> Expectation:
         expectation=BETWEEN,
         kwargs={"column": "rate", "min_value": data.sample_rate},
         severity="warn",
-        means=f"a recording under sample_rate ({data.sample_rate} Hz) is brought up to it and lacks the high"
+        remedy=f"a recording under sample_rate ({data.sample_rate} Hz) is brought up to it and lacks the high"
         " frequencies; deliver the original, or set sample_rate lower for all",
     )
 
@@ -76,7 +76,7 @@ def _levels(data: AudioData) -> list[Expectation]:
             expectation=BETWEEN,
             kwargs={"column": "level_db", "min_value": data.quiet_db},
             severity="warn",
-            means=f"one under quiet_db ({data.quiet_db:g} dB of full scale) is as good as silent; see whether the"
+            remedy=f"one under quiet_db ({data.quiet_db:g} dB of full scale) is as good as silent; see whether the"
             " microphone was on",
         ),
         Expectation(
@@ -84,14 +84,14 @@ def _levels(data: AudioData) -> list[Expectation]:
             expectation=BETWEEN,
             kwargs={"column": "clipped", "max_value": data.max_clipped},
             severity="warn",
-            means=f"over max_clipped ({data.max_clipped:g}) of the samples are at full scale: it was recorded too loud",
+            remedy=f"over max_clipped ({data.max_clipped:g}) of the samples are at full scale: recorded too loud",
         ),
         Expectation(
             name="recordings have no DC offset",
             expectation=BETWEEN,
             kwargs={"column": "dc_offset", "max_value": data.max_dc_offset},
             severity="warn",
-            means=f"the mean is off zero by over max_dc_offset ({data.max_dc_offset:g} of full scale): a fault of the"
+            remedy=f"the mean is off zero by over max_dc_offset ({data.max_dc_offset:g} of full scale): a fault of the"
             " sound card",
         ),
     ]
@@ -103,7 +103,7 @@ def _channels() -> Expectation:
         expectation=BETWEEN,
         kwargs={"column": "channels", "max_value": 2},
         severity="warn",
-        means="the mean of all channels is learnt; of a microphone array or surround sound deliver the best channel",
+        remedy="the mean of all channels is learnt; of a microphone array or surround sound deliver the best channel",
     )
 
 
@@ -113,7 +113,7 @@ def _drift(data: AudioData) -> Expectation:
         expectation=BETWEEN,
         kwargs={"column": "duration_drift", "max_value": data.max_drift},
         severity="warn",
-        means=f"no batch moves the spread of durations by over max_drift (PSI {data.max_drift}) from the data version"
+        remedy=f"no batch moves the spread of durations by over max_drift (PSI {data.max_drift}) from the data version"
         " without it; see whether it was cut otherwise",
     )
 
@@ -124,7 +124,7 @@ def _speakers(data: AudioData) -> Expectation:
         expectation="ExpectColumnValuesToBeInSet",
         kwargs={"column": "speaker_was_trained_on", "value_set": [False]},
         severity="warn",
-        means=f"a test or val recording is of a {data.speaker_column} who is in train, too, so its score says nothing"
+        remedy=f"a test or val recording is of a {data.speaker_column} who is in train, too, so its score says nothing"
         f" of unheard ones; data.columns: {{group: {data.speaker_column}}} keeps each in one split",
     )
 

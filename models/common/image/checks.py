@@ -63,21 +63,21 @@ def photo_expectations(data: PhotoData, manifest: "pd.DataFrame") -> list[Expect
             expectation=between,
             kwargs={"column": "shorter_side", "min_value": data.min_side},
             severity="block",
-            means=f"no side is under min_side ({data.min_side} px); remove the batch or lower min_side",
+            remedy=f"no side is under min_side ({data.min_side} px); remove the batch or lower min_side",
         ),
         Expectation(
             name="pictures are not too large",
             expectation=between,
             kwargs={"column": "pixels", "max_value": data.max_pixels},
             severity="block",
-            means=f"no picture has over max_pixels ({data.max_pixels}); remove the batch or raise max_pixels",
+            remedy=f"no picture has over max_pixels ({data.max_pixels}); remove the batch or raise max_pixels",
         ),
         Expectation(
             name="no near-duplicates across splits",
             expectation="ExpectColumnValuesToBeInSet",
             kwargs={"column": "looks_like_training", "value_set": [False]},
             severity="warn",
-            means="a test or val picture looks like a training picture, so its score may be remembered, not learnt;"
+            remedy="a test or val picture looks like a training picture, so its score may be remembered, not learnt;"
             " give pictures of one scene one group",
         ),
         Expectation(
@@ -85,7 +85,7 @@ def photo_expectations(data: PhotoData, manifest: "pd.DataFrame") -> list[Expect
             expectation=between,
             kwargs={"column": "size_drift", "max_value": data.max_drift},
             severity="warn",
-            means=f"no batch moves the spread of picture sizes by over max_drift (PSI {data.max_drift}) from the data"
+            remedy=f"no batch moves the spread of picture sizes by over max_drift (PSI {data.max_drift}) from the data"
             " version without it; see whether it comes from another camera or was scaled",
         ),
     ]

@@ -53,21 +53,21 @@ def object_expectations(
             expectation=between,
             kwargs={"column": things, "max_value": most},
             severity="warn",
-            means=f"a picture has more objects than the {most} that one answer holds; raise max_{things}",
+            remedy=f"a picture has more objects than the {most} that one answer holds; raise max_{things}",
         ),
         Expectation(
             name="objects are large enough to be seen",
             expectation=between,
             kwargs={"column": smallest, "min_value": SMALLEST},
             severity="warn",
-            means=f"an object is under {SMALLEST:g} px in the network's input, too little to find; raise image_size",
+            remedy=f"an object is under {SMALLEST:g} px in the network's input, too little to find; raise image_size",
         ),
         Expectation(
             name="test and val hold classes that are learnt",
             expectation="ExpectColumnValuesToBeInSet",
             kwargs={"column": "lacks_no_class", "value_set": [True]},
             severity="block",
-            means="a test or val picture holds a class of which no training picture has an object;"
+            remedy="a test or val picture holds a class of which no training picture has an object;"
             " add training pictures of it, or remove it",
         ),
         Expectation(
@@ -75,7 +75,7 @@ def object_expectations(
             expectation=between,
             kwargs={"column": drift, "max_value": data.max_drift},
             severity="warn",
-            means=f"no batch moves the spread of {thing} sizes by over max_drift (PSI {data.max_drift}) from the data"
+            remedy=f"no batch moves the spread of {thing} sizes by over max_drift (PSI {data.max_drift}) from the data"
             " version without it; see whether it comes from another camera or another annotator",
         ),
     ]

@@ -38,10 +38,10 @@ def evaluate(root: Path, model: str) -> None:
 def score(root: Path, params: Model, program: Path) -> pd.DataFrame:
     """The per-example score table of a program, the candidate's or the champion's, over today's test split."""
     batches = root / "data" / params.name
-    return params.kind.score(ScoreJob(program, test_rows(batches, params), batches, home(root)))
+    return params.kind.score(ScoreJob(program, read_test_split(batches, params), batches, home(root)))
 
 
-def test_rows(batches: Path, params: Model) -> pd.DataFrame:
+def read_test_split(batches: Path, params: Model) -> pd.DataFrame:
     """The rows of the manifest to test on, each example once. UserError where there are none."""
     manifest = read_manifest(batches)
     rows = manifest[manifest["split"] == "test"].drop_duplicates("id")  # two clones may add the same file at once

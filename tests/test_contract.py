@@ -24,7 +24,7 @@ from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example, Kind, known_kinds, load_kind
 from models.common.program.program import Program
 from tasks.add import AddReport, add
-from tasks.evaluate import evaluate, test_rows
+from tasks.evaluate import evaluate, read_test_split
 from tasks.gating.verdict import Verdict
 from tasks.initial_weights import initial_weights
 from tasks.judge import judge
@@ -106,7 +106,7 @@ def test_an_index_has_no_bytes_and_its_columns(chain: Chain) -> None:
 
 def test_the_score_table_has_the_test_examples_in_order_and_its_metrics_are_numbers(chain: Chain) -> None:
     params = load_model(chain.root, chain.model)
-    assert list(chain.table["id"]) == list(test_rows(chain.batches, params)["id"])
+    assert list(chain.table["id"]) == list(read_test_split(chain.batches, params)["id"])
     metrics = json.loads((chain.artifacts / "evaluation/metrics.json").read_text())
     for metric in chain.kind.METRICS:
         assert np.isfinite(metrics[metric.name]), metric.name
@@ -154,7 +154,7 @@ def rows(chain: Chain) -> list[dict[str, Any]]:
 
 
 def test_a_form_has_the_fields_of_the_kind_and_gives_the_example_back(chain: Chain) -> None:
-    test = test_rows(chain.batches, load_model(chain.root, chain.model)).head(3)
+    test = read_test_split(chain.batches, load_model(chain.root, chain.model)).head(3)
     for payload in read_payloads(chain.batches, test):
         form = chain.kind.SERVICE.form(payload)
         assert form

@@ -12,51 +12,29 @@ from models.common.classification.learning import class_validation, mixup_loss
 from models.common.data.decoded_cache import Decoded
 from models.common.image.augmentation import augment_pictures
 from models.common.image.normalisation import Normalised
+from models.common.training.device_arrays import DeviceArrays
 from models.common.training.freezing import LayerGroup
 from models.image_classification.params import ImageTrain
 
 AUXILIARY = 0.3  # weight of auxiliary logits' loss (GoogLeNet, Szegedy et al. 2014)
-RESIDENT = 0.4  # share of a GPU's free memory that the pictures may take; else they travel batch by batch
 Batch = tuple[Tensor, Tensor]  # pictures (N, S, S, 3) uint8, classes (N,) int64
 
 
 class Photos:
-    """Pictures and their classes, by position: on the device as a whole where that is a GPU with room for them."""
+    """Pictures and their classes, by position."""
 
     def __init__(self, pixels: Decoded, classes: NDArray[np.int64], device: torch.device) -> None:
-        self._pixels, self._device = pixels, device
-        self._classes = torch.tensor(classes)
-        self._resident = self._upload() if self._fits() else None
+        self._pictures = DeviceArrays([pixels], device)
+        self._classes = torch.tensor(classes, device=device)
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self._pictures)
 
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Those pictures and classes, on the device."""
-        index = torch.from_numpy(positions)
-        if self._resident is not None:
-            pictures, classes = self._resident
-            there = index.to(self._device, non_blocking=True)
-            return pictures[there], classes[there]
-        fetched = torch.from_numpy(self._pixels.take(positions)), self._classes[index]
-        if self._device.type != "cuda":
-            return fetched
-        return (
-            fetched[0].pin_memory().to(self._device, non_blocking=True),
-            fetched[1].pin_memory().to(self._device, non_blocking=True),
-        )
-
-    def _fits(self) -> bool:
-        if self._device.type != "cuda" or not len(self):
-            return False
-        free, _ = torch.cuda.mem_get_info(self._device)
-        return len(self) * int(np.prod(self._pixels.shape)) < RESIDENT * free
-
-    def _upload(self) -> Batch:
-        pictures = torch.empty((len(self), *self._pixels.shape), dtype=torch.uint8, device=self._device)
-        for part in np.array_split(np.arange(len(self)), -(-len(self) // 1024)):
-            pictures[part[0] : part[-1] + 1] = torch.from_numpy(self._pixels.take(part)).to(self._device)
-        return pictures, self._classes.to(self._device)
+        (pictures,) = self._pictures.fetch(positions)
+        index = torch.from_numpy(positions).to(self._classes.device, non_blocking=True)
+        return pictures, self._classes[index]
 
 
 class ImageLearner:

@@ -12,10 +12,10 @@ from models.common.data.decoded_cache import Decoded
 from models.common.image.augmentation import color_jitter, random_resized_crop, random_tint
 from models.common.image.normalisation import Normalised
 from models.common.segmentation.class_maps import IGNORE_INDEX
+from models.common.training.device_arrays import DeviceArrays
 from models.common.training.freezing import LayerGroup
 from models.semantic_segmentation.params import Augment, SegmentationTrain
 
-RESIDENT = 0.4  # share of a GPU's free memory that the data may take; else they travel batch by batch
 AUXILIARY = 0.4  # weight of auxiliary logits' loss (PSPNet, Zhao et al. 2017)
 EVALUATED = 2**19  # pixels of validation pictures at a time
 Batch = tuple[Tensor, Tensor]  # pictures (N, H, W, 3) and masks (N, H, W), uint8
@@ -35,37 +35,18 @@ class Segmenter(nn.Module):
 
 
 class Scenes:
-    """Pictures and masks, by position: on the device as a whole where that is a GPU with room for them."""
+    """Pictures and masks, by position."""
 
     def __init__(self, photos: Decoded, class_maps: Decoded, device: torch.device) -> None:
-        self._sources, self._device = (photos, class_maps), device
-        self._resident = [self._upload(each) for each in self._sources] if self._fits() else None
+        self._arrays = DeviceArrays([photos, class_maps], device)
 
     def __len__(self) -> int:
-        return len(self._sources[0])
+        return len(self._arrays)
 
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Those pictures and masks, on the device; at least two, which BatchNorm over one value a channel needs."""
-        positions = np.resize(positions, max(2, len(positions)))
-        if self._resident:
-            there = torch.from_numpy(positions).to(self._device, non_blocking=True)
-            return self._resident[0][there], self._resident[1][there]
-        photos, class_maps = (torch.from_numpy(each.take(positions)) for each in self._sources)
-        if self._device.type != "cuda":
-            return photos, class_maps
-        return tuple(each.pin_memory().to(self._device, non_blocking=True) for each in (photos, class_maps))  # type: ignore[return-value]
-
-    def _fits(self) -> bool:
-        if self._device.type != "cuda" or not len(self):
-            return False
-        free, _ = torch.cuda.mem_get_info(self._device)
-        return len(self) * sum(int(np.prod(each.shape)) for each in self._sources) < RESIDENT * free
-
-    def _upload(self, source: Decoded) -> Tensor:
-        whole = torch.empty((len(source), *source.shape), dtype=torch.uint8, device=self._device)
-        for part in np.array_split(np.arange(len(source)), -(-len(source) // 64)):
-            whole[part[0] : part[-1] + 1] = torch.from_numpy(source.take(part)).to(self._device)
-        return whole
+        pictures, class_maps = self._arrays.fetch(np.resize(positions, max(2, len(positions))))
+        return pictures, class_maps
 
 
 class SegmentationLearner:

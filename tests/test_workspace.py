@@ -80,3 +80,10 @@ def _gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_commit_of_an_older_ratchet_is_refused_in_one_line(project: Path) -> None:
+    stages = project / "dvc.yaml"
+    stages.write_text(stages.read_text().replace("\n  initial_weights:", "\n  another:"))
+    with pytest.raises(UserError, match="has no stage 'initial_weights', so it was made with an older Ratchet"):
+        reproduce(project, "train", "digits", lambda _line, _shown: None)

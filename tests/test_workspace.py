@@ -64,10 +64,10 @@ def test_what_a_killed_run_left_is_removed_with_the_processes_it_started(project
 
 def test_a_stage_says_its_lines_as_they_come_and_fails_with_its_own_error(project: Path) -> None:
     (project / "data/digits").mkdir(parents=True)
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(UserError, match="digits has no data yet"):
-        reproduce(project, "validate", "digits", lambda line, _: said.append(line))
-    assert "> python -m tasks.validate digits" in said
+        reproduce(project, "validate", "digits", lambda line, _: lines.append(line))
+    assert "> python -m tasks.validate digits" in lines
 
 
 def _gone(pid: int) -> bool:

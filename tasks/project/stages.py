@@ -89,17 +89,17 @@ class _ChildProcess:
         output = self._process.stdout.fileno()
         rest = {output: b"", self._errors: b""}
         try:
-            with selectors.DefaultSelector() as ready:
+            with selectors.DefaultSelector() as selector:
                 for source in rest:
-                    ready.register(source, selectors.EVENT_READ)
-                while ready.get_map():
-                    for key, _ in ready.select():
+                    selector.register(source, selectors.EVENT_READ)
+                while selector.get_map():
+                    for key, _ in selector.select():
                         if chunk := _read(key.fd):
                             rest[key.fd] = self._pass_on_lines(
                                 rest[key.fd] + chunk, chunk, self._terminal and key.fd != output
                             )
                         else:
-                            ready.unregister(key.fd)
+                            selector.unregister(key.fd)
             return self._process.wait()
         finally:
             self._process.terminate()

@@ -32,7 +32,7 @@ def test_a_bundle_hears_each_clip_by_itself_and_is_exported(
     torch.testing.assert_close(together[1, : counts[1]], alone[0])
     job = TrainJob("m", data, train, None, tmp_path, tmp_path, tmp_path, None, {})
     training.write_program(model, job, ALPHABET)
-    assert training.proven(model, tmp_path / "program", sounds, 1) < 1e-3
+    assert training.parity(model, tmp_path / "program", sounds, 1) < 1e-3
     _, frames = model.train()(*tensors(sounds))
     assert frames.tolist() == counts.tolist()
 
@@ -69,5 +69,5 @@ def test_both_kinds_know_the_same_bundles_by_the_same_names(name: str) -> None:
 def test_an_unknown_network_is_told_with_those_near_it() -> None:
     with pytest.raises(UserError, match=r"Unknown network 'WAV2VEC_BASE'\. Did you mean: wav2vec2_base"):
         build(SpeechTrain(network="WAV2VEC_BASE"), SpeechData().sample_rate, ALPHABET)
-    with pytest.raises(UserError, match="hears 16000 Hz, not 8000"):
+    with pytest.raises(UserError, match="takes sound of 16000 Hz, not 8000"):
         build(SpeechTrain(network="WAV2VEC2_BASE"), DATA.sample_rate, ALPHABET)

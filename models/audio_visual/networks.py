@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.audio_visual.params import OWN_NETWORKS, AudioVisualData, AudioVisualTrain
-from models.common.audio.backbones import Statistics, backbone
+from models.common.audio.backbones import StatisticsPooling, backbone
 from models.common.audio.mel import LogMel
 from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
@@ -83,7 +83,7 @@ class _AudioBranch(nn.Module):
     def __init__(self, train: AudioVisualTrain) -> None:
         super().__init__()
         self.backbone = backbone(train.audio_network, train.mels, train.audio_width)
-        self.pool = Statistics(self.backbone.channels, attentive=False)
+        self.pool = StatisticsPooling(self.backbone.channels, attentive=False)
         self.dim = 2 * self.backbone.channels
 
     def forward(self, spectrograms: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from models.audio_visual.params import AudioVisualData
 from models.audio_visual.preprocessing import naming_part
 from models.common.audio import decoding as audio
 from models.common.audio.checks import audio_expectations, inspect_sound
-from models.common.data.metadata import NAMES, read_metadata
+from models.common.data.metadata import METADATA_FILES, read_metadata
 from models.common.data.packed_files import pack, unpack
-from models.common.data.sources import SPLIT_NAMES, USED, Source
+from models.common.data.sources import SPLIT_NAMES, STANDARD_COLUMNS, Source
 from models.common.errors import BadExampleError, UserError
 from models.common.image import decoding as images
 from models.common.image.checks import inspect_image, photo_expectations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PARTS = {"image": images.EXTENSIONS, "audio": audio.EXTENSIONS}
 AT_ONCE = 512  # rows whose files are held until both are there: a tar is read once for each so many rows
-OWN = USED | set(PARTS)
+OWN = STANDARD_COLUMNS | set(PARTS)
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class _Row:
 
 def examples(source: Source, data: AudioVisualData) -> Iterator[Example]:
     """Every row of the metadata whose files are there; the others go to `source.reject`. UserError without metadata."""
-    metadata = [path for path in source.paths if path.rpartition("/")[2] in NAMES]
+    metadata = [path for path in source.paths if path.rpartition("/")[2] in METADATA_FILES]
     if not metadata:
         raise UserError(
-            f"{source.path} has no {' or '.join(NAMES)}; it says which picture and which sound belong together:"
-            " image,audio,label[,split][,group]"
+            f"{source.path} has no {' or '.join(METADATA_FILES)}; it says which picture and which sound belong"
+            " together: image,audio,label[,split][,group]"
         )
     rows = list(_rows(source, metadata, data))
     source.total = len(rows)
@@ -59,7 +59,7 @@ def _rows(source: Source, metadata: list[str], data: AudioVisualData) -> Iterato
     here, seen = set(source.paths), set[str]()
     for path, payload in source.stream(set(metadata)):
         content = read_metadata(path, payload, named | {"file_name": named["image"]})
-        source.rejected += content.broken
+        source.rejected += content.invalid_lines
         source.columns = tuple(dict.fromkeys([*source.columns, *(name for name in content.columns if name not in OWN)]))
         for number, given in enumerate(content.rows, 1):
             row = _row(path, number, given)

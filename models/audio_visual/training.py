@@ -9,7 +9,7 @@ from models.audio_visual.learner import AudioVisualLearner
 from models.audio_visual.networks import Answers, AudioVisual
 from models.audio_visual.params import AudioVisualData, AudioVisualTrain
 from models.audio_visual.preprocessing import Sizes
-from models.common.classification.labels import class_labels, class_numbers
+from models.common.classification.labels import class_indices, class_labels
 from models.common.errors import UserError
 from models.common.kind import TrainJob
 from models.common.program.export import export_graph
@@ -43,7 +43,7 @@ def build(job: Job, device: torch.device) -> AudioVisualLearner:
     if job.initial:
         load_weights(network, head, _name(train), labels, job.initial)
     network.to(device)
-    classes = class_numbers(job.rows("train"), labels), class_numbers(job.rows("val"), labels)
+    classes = class_indices(job.rows("train"), labels), class_indices(job.rows("val"), labels)
     media = _media(job, "train"), _media(job, "val")
     return AudioVisualLearner(network, layer_groups(network, head), media, classes, data.sample_rate, train)
 

@@ -23,7 +23,7 @@ class Splits(Section):
     test: Share = 0.2
 
     @model_validator(mode="after")
-    def _leave_some_for_training(self) -> Self:
+    def _check_training_share(self) -> Self:
         if self.val + self.test >= 1:
             raise ValueError(
                 f"val ({self.val}) and test ({self.test}) leave nothing to train on; keep their sum below 1"
@@ -71,7 +71,7 @@ class TrainParams(Section):
     wandb: bool = False
 
     @model_validator(mode="after")
-    def _do_not_contradict(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.unfreeze != "all" and self.weights == "none":
             raise ValueError(
                 f"unfreeze: {self.unfreeze} freezes layers that weights: none never trained;"

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.common.classification.labels import class_labels, class_numbers
+from models.common.classification.labels import class_indices, class_labels
 from models.common.kind import TrainJob
 from models.common.program.export import export, parity
 from models.common.program.program import ProgramSpec
@@ -63,4 +63,4 @@ def _probes(job: Job) -> NDArray[np.uint8]:
 def _photos(job: Job, split: str, labels: tuple[str, ...], device: torch.device) -> Photos:
     rows = job.rows(split)
     decoded = pixels(rows, job.batches, job.home, job.data.image_size, job.data.max_pixels)
-    return Photos(decoded, class_numbers(rows, labels), device)
+    return Photos(decoded, class_indices(rows, labels), device)

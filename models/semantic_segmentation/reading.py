@@ -10,7 +10,7 @@ import numpy as np
 
 from models.common.data.class_counts import write_counts
 from models.common.data.drift import stability_index
-from models.common.data.metadata import NAMES, read_metadata
+from models.common.data.metadata import METADATA_FILES, read_metadata
 from models.common.data.sources import SPLIT_NAMES, Source
 from models.common.errors import BadExampleError, UserError
 from models.common.image.checks import inspect_image, photo_expectations
@@ -119,11 +119,11 @@ def _nearest(lists: Mapping[str, tuple[str, ...]], path: str) -> tuple[str, ...]
 
 def _metadata(source: Source, columns: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
     """Picture -> its row of a metadata file: file_name, relative to it, split, group, further slices."""
-    wanted = {path for path in source.paths if path.rpartition("/")[2] in NAMES}
+    wanted = {path for path in source.paths if path.rpartition("/")[2] in METADATA_FILES}
     rows: dict[str, Mapping[str, str]] = {}
     for path, payload in source.stream(wanted):
         content = read_metadata(path, payload, {"label": "file_name", **columns})  # its label is the mask
-        source.rejected += content.broken
+        source.rejected += content.invalid_lines
         source.columns = tuple(dict.fromkeys([*source.columns, *(set(content.columns) - USED)]))
         folder = path.rpartition("/")[0]
         rows |= {f"{folder}/{row['file_name']}".removeprefix("/"): row for row in content.rows}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.common.data.batches import COMMON_COLUMNS, payloads
+from models.common.data.batches import COMMON_COLUMNS, iter_payloads
 from models.common.data.class_counts import read_counts
 from models.common.errors import UserError
 from models.common.kind import ScoreJob
@@ -99,7 +99,7 @@ def _truths(job: ScoreJob, classes: tuple[str, ...], data: SegmentationData) -> 
     manifest = job.manifest
     wanted = {key: position for position, key in enumerate(zip(manifest["batch"], manifest["row"], strict=True))}
     for batch in sorted(set(manifest["batch"])):
-        for row, target in enumerate(payloads(job.batches, batch, "target")):
+        for row, target in enumerate(iter_payloads(job.batches, batch, "target")):
             if (batch, row) in wanted:
                 yield wanted[batch, row], class_map(target, classes, data)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio.backbones import Statistics, backbone
+from models.common.audio.backbones import StatisticsPooling, backbone
 from models.common.audio.mel import LogMel
 from models.speaker_identification.params import SpeakerTrain
 
@@ -19,7 +19,7 @@ class SpeakerNetwork(nn.Module):
         super().__init__()
         self.mel = LogMel(sample_rate, train.mels)
         self.backbone = backbone(train.network, train.mels, train.width)
-        self.pool = Statistics(self.backbone.channels, train.pooling == "attentive")
+        self.pool = StatisticsPooling(self.backbone.channels, train.pooling == "attentive")
         self.norm = nn.BatchNorm1d(2 * self.backbone.channels)
         self.dropout = nn.Dropout(train.dropout)
         self.embed = nn.Linear(2 * self.backbone.channels, train.dim)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.common.audio.verification import equal_error_rate, error_curve, pairs
+from models.common.audio.verification import draw_pairs, equal_error_rate, error_curve
 from models.common.data.batches import read_payloads
 from models.common.errors import UserError
 from models.common.kind import ReportJob, ReportSection
@@ -55,7 +55,7 @@ def _verification(job: ReportJob) -> str:
 
 
 def _has_pairs(table: pd.DataFrame) -> bool:
-    same = pairs(table["label"].to_numpy(object)).same
+    same = draw_pairs(table["label"].to_numpy(object)).same
     return bool(same.any() and not same.all())
 
 
@@ -72,7 +72,7 @@ def _rates(frame: svg.Frame) -> list[str]:
 
 
 def _curve(frame: svg.Frame, table: pd.DataFrame, style: str) -> str:
-    chosen = pairs(table["label"].to_numpy(object))
+    chosen = draw_pairs(table["label"].to_numpy(object))
     _, rejected, accepted = error_curve(chosen.similarities(_embeddings(table)), chosen.same)
     across, up = (np.log10(np.clip(rates, LEAST, MOST)) for rates in (accepted, rejected))
     turns = np.unique(np.linspace(0, len(across) - 1, 400).astype(int))
@@ -83,7 +83,7 @@ def _curve(frame: svg.Frame, table: pd.DataFrame, style: str) -> str:
 def _closest(job: ReportJob) -> str:
     """The pairs of two speakers that are most alike, to listen to."""
     table = job.candidate.reset_index(drop=True)
-    chosen = pairs(table["label"].to_numpy(object))
+    chosen = draw_pairs(table["label"].to_numpy(object))
     similarity = np.where(chosen.same, -np.inf, chosen.similarities(_embeddings(table)))
     ranked = np.argsort(-similarity)[: min(SHOWN_PAIRS, int((~chosen.same).sum()))]
     if not len(ranked):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.common.classification.labels import class_labels, class_numbers
+from models.common.classification.labels import class_indices, class_labels
 from models.common.data.decoded_cache import Ragged
 from models.common.kind import TrainJob
 from models.common.program.export import export_graph, parity
@@ -64,7 +64,7 @@ def _probes(job: Job) -> NDArray[np.int16]:
 
 
 def _clips(job: Job, split: str, labels: tuple[str, ...], device: torch.device) -> Clips:
-    return Clips(_decoded(job, split), class_numbers(job.rows(split), labels), device)
+    return Clips(_decoded(job, split), class_indices(job.rows(split), labels), device)
 
 
 def _decoded(job: Job, split: str) -> Ragged:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import add_noise, random_gain, random_speed, spec_augment
-from models.common.audio.batching import padded
+from models.common.audio.batching import pad_batch
 from models.common.training.freezing import LayerGroup
 from models.common.transcripts.alignment import edit_distance
 from models.common.transcripts.ctc_decoding import BLANK, greedy, text_of
@@ -83,8 +83,8 @@ class SpeechLearner:
         """Those, on the device."""
         letters = [utterances.letters[place] for place in positions]
         arrays = [
-            *padded(utterances.sounds.take(positions)),
-            *padded(letters),
+            *pad_batch(utterances.sounds.take(positions)),
+            *pad_batch(letters),
         ]
         fields = [torch.from_numpy(array) for array in arrays]
         if self._device.type == "cuda":

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.common.data.arrow_columns import column, empty
-from models.common.data.batches import COMMON_COLUMNS, ROW_GROUP
+from models.common.data.batches import COMMON_COLUMNS, ROW_GROUP_SIZE
 
 MOST = 32 * 2**20  # bytes of examples held before they are written as a row group
 
@@ -49,7 +49,7 @@ class BatchFile:
         """One row: every column by name but `source`; a further column that is missing is null."""
         self._rows.append({**row, "source": self._source})
         self._held += sum(len(row[name]) for name in self._heavy)
-        if len(self._rows) == ROW_GROUP or self._held > MOST:
+        if len(self._rows) == ROW_GROUP_SIZE or self._held > MOST:
             self._flush()
 
     def _flush(self) -> None:
@@ -76,7 +76,7 @@ class BatchFile:
         self._path.replace(whole)
         start = 0
         with self._open(self._path) as writer:
-            for chunk in pq.ParquetFile(whole).iter_batches(batch_size=ROW_GROUP):
+            for chunk in pq.ParquetFile(whole).iter_batches(batch_size=ROW_GROUP_SIZE):
                 writer.write_table(pa.Table.from_batches([chunk]).filter(keep.slice(start, len(chunk))))
                 start += len(chunk)
         whole.unlink()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from models.common.data.batches import payloads
+from models.common.data.batches import iter_payloads
 from models.common.data.class_counts import read_counts
 from models.common.data.decoded_cache import Decoded, decoded
 from models.common.errors import UserError
@@ -32,7 +32,7 @@ def annotations(manifest: pd.DataFrame, batches: Path) -> list[Annotation]:
     wanted: dict[tuple[str, int], Annotation] = {}
     for name, rows in manifest.groupby("batch")["row"]:
         places = set(rows)
-        for row, target in enumerate(payloads(batches, str(name), "target")):
+        for row, target in enumerate(iter_payloads(batches, str(name), "target")):
             if row in places:
                 wanted[str(name), row] = parse_target(target)
     return [wanted[batch, row] for batch, row in zip(manifest["batch"], manifest["row"], strict=True)]

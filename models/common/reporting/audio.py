@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.common.audio.decoding import open_sound, resampled
+from models.common.audio.decoding import open_sound, resample
 
 RATE = 16_000  # Hz in the report
 SHOWN_SECONDS = 20.0  # of a sound; more would make the page heavy
@@ -35,7 +35,7 @@ def sound_grid(cards: list[str]) -> str:
 
 def shown(payload: bytes) -> NDArray[np.float32]:
     """The recording at RATE, as long as it is shown."""
-    return resampled(open_sound(payload, MAX_SECONDS), RATE)[: int(SHOWN_SECONDS * RATE)]
+    return resample(open_sound(payload, MAX_SECONDS), RATE)[: int(SHOWN_SECONDS * RATE)]
 
 
 def spectrogram(samples: NDArray[np.float32]) -> str:

@@ -230,7 +230,7 @@ def test_a_canvas_keeps_the_aspect_or_stretches_and_boxes_come_back() -> None:
     for keep, inner in ((True, (64, 32)), (False, (64, 64))):
         canvas = Canvas(64, 64, keep, 10**6)
         pixels, size = canvas.letterbox(out.getvalue())
-        assert (size, canvas.inner(*size)) == ((200, 100), inner)
+        assert (size, canvas.resized_size(*size)) == ((200, 100), inner)
         assert (pixels[: inner[1]] == 255).all()
         assert (pixels[inner[1] :] == (124, 116, 104)).all()
         box = np.array([[20.0, 10.0, 100.0, 90.0]], np.float32)
@@ -309,7 +309,7 @@ def test_expectations_see_a_class_that_is_tested_but_never_learnt_and_boxes_of_a
         width=64, height=48, boxes=1, phash=np.arange(len(rows), dtype=np.uint64) << np.uint64(20)
     )
     assert all(each.means for each in kind.expectations(DATA, manifest))
-    assert list(manifest["lacks_no_class"]) == [split == "train" for split, *_ in rows]
+    assert list(manifest["has_known_classes"]) == [split == "train" for split, *_ in rows]
     assert manifest["box_drift"].max() > DATA.max_drift
 
 
@@ -414,8 +414,8 @@ def test_a_champions_classes_keep_their_rows_when_a_class_is_added(tmp_path, des
     assert torch.equal(new[:, first + 1 :], old[:, first:])
     assert torch.equal(new[:, first], own[:, first])
     assert torch.equal(new[:, :first], old[:, :first])
-    trunk = "backbone.body.stem.0.weight"
-    assert torch.equal(network.state_dict()[trunk], before[trunk])
+    stem = "backbone.body.stem.0.weight"
+    assert torch.equal(network.state_dict()[stem], before[stem])
 
 
 def test_weights_of_another_design_are_refused(tmp_path) -> None:
@@ -441,7 +441,7 @@ def test_weights_that_cannot_be_downloaded_say_which_file_to_put_where(monkeypat
         networks.load_initial(network, train, ("a", "b"), None)
 
 
-def test_a_frozen_trunk_stays_and_the_rest_learns(tmp_path, batches) -> None:
+def test_a_frozen_backbone_stays_and_the_rest_learns(tmp_path, batches) -> None:
     train = design_of()
     state = write_weights(tmp_path / "w.pt", train, ["four", "one", "zero"])
     settings = {"weights": "champion", "unfreeze": "head", "epochs": 1, "warmup_epochs": 0}

@@ -18,13 +18,13 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from models.common.objects import backbones
 from models.common.objects.detector import Detector
-from models.common.objects.weights import fill_from_file, fill_trunk
+from models.common.objects.weights import load_backbone_weights, load_weights_file
 from models.instance_segmentation.params import InstanceData, InstanceTrain
 
 LEAST_SCORE = 0.05  # objects below it are not even evaluated: they cost time and hardly any average precision
 SMALL_LEVELS, LEVELS = range(3), range(4)  # of the pyramid, from 1/4 of the picture on: masks need it fine
 RATIOS = (0.5, 1.0, 2.0)
-SMALL = 64  # channels of the heads on our own trunk
+SMALL = 64  # channels of the heads on our own backbone
 MASK_SIDE = 28  # cells of a mask, either way
 SMALL_SAMPLES: dict[str, Any] = {
     "rpn_pre_nms_top_n_train": 400,
@@ -39,12 +39,12 @@ SMALL_SAMPLES: dict[str, Any] = {
 def build(train: InstanceTrain, data: InstanceData, classes: int) -> nn.Module:
     """An untrained Mask R-CNN, its answers limited as `data` says."""
     network = _maskrcnn(train, classes, data)
-    network.transform = backbones.Ready()
-    backbones.rank_finely(network)
+    network.transform = backbones.NoTransform()
+    backbones.scale_proposal_logits(network)
     answering = ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor")
     for name, layer in network.named_modules():
         if name in answering:
-            layer.register_forward_hook(backbones.in_full_precision)
+            layer.register_forward_hook(backbones.to_float32)
     if train.dropout:
         backbones.add_dropout([network.get_submodule("roi_heads.box_predictor")], train.dropout)
     return network
@@ -68,9 +68,9 @@ def load_initial(
     Raises UserError where the weights cannot be had or are another network's.
     """
     if train.weights == "imagenet":
-        fill_trunk(network, train.backbone)
+        load_backbone_weights(network, train.backbone)
     elif initial:
-        fill_from_file(network, class_layers(train, data, network), train.design, labels, initial, background=True)
+        load_weights_file(network, class_layers(train, data, network), train.design, labels, initial, background=True)
 
 
 def _maskrcnn(train: InstanceTrain, classes: int, data: InstanceData) -> nn.Module:
@@ -96,7 +96,7 @@ def _maskrcnn(train: InstanceTrain, classes: int, data: InstanceData) -> nn.Modu
 
 
 def _small_heads(classes: int) -> dict[str, Any]:
-    channels = backbones.SMALL_PYRAMID
+    channels = backbones.SMALL_PYRAMID_CHANNELS
     features = 4 * SMALL
     return {
         "box_head": TwoMLPHead(channels * 7**2, features),

@@ -8,7 +8,7 @@ import pandas as pd
 from models.common.kind import ReportJob, ReportSection
 from models.common.objects.annotations import Annotation
 from models.common.objects.masks import Rle, outlines
-from models.common.objects.score_table import class_average_precision, outcome
+from models.common.objects.score_table import class_average_precision, detection_counts
 from models.common.objects.thresholds import COCO, HALF
 from models.common.reporting.objects import (
     RIGHT,
@@ -59,7 +59,7 @@ def _objects(scored: pd.DataFrame, label: str) -> int:
 
 def _errors(row: dict[str, Any]) -> tuple[int, int]:
     """Objects that are not found, and answers that are wrong."""
-    right, answers, objects = outcome(row)
+    right, answers, objects = detection_counts(row)
     return objects - right, answers - right
 
 

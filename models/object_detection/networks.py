@@ -29,7 +29,7 @@ from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
 from models.common.objects import backbones
 from models.common.objects.detector import Detector
-from models.common.objects.weights import BACKGROUND, fill_detector, fill_from_file, fill_trunk
+from models.common.objects.weights import BACKGROUND, load_backbone_weights, load_detector_weights, load_weights_file
 from models.object_detection.params import DetectionData, DetectionTrain
 
 LEAST_SCORE = 0.02  # boxes below it are not even evaluated: they cost time and hardly any average precision
@@ -48,9 +48,9 @@ def build(train: DetectionTrain, data: DetectionData, classes: int) -> nn.Module
     else:
         limits |= {"score_thresh": LEAST_SCORE, "topk_candidates": CANDIDATES}
     network: nn.Module = BUILDERS[train.network](train, classes, limits)
-    network.transform = backbones.Ready()
+    network.transform = backbones.NoTransform()
     for layer in _answering(network):
-        layer.register_forward_hook(backbones.in_full_precision)
+        layer.register_forward_hook(backbones.to_float32)
     if train.dropout:
         backbones.add_dropout(class_layers(train, network), train.dropout)
     return network.requires_grad_(requires_grad=True)
@@ -84,25 +84,25 @@ def load_initial(network: nn.Module, train: DetectionTrain, labels: tuple[str, .
     if train.weights == "imagenet" and train.network == "ssdlite":
         _fill_ssdlite(network)
     elif train.weights == "imagenet":
-        fill_trunk(network, train.backbone)
+        load_backbone_weights(network, train.backbone)
     elif train.weights == "coco":
         state, rows = _coco(train)
         ours = [BACKGROUND] * background + list(labels)
-        fill_detector(network, class_layers(train, network), state, rows, ours, "COCO's weights")
+        load_detector_weights(network, class_layers(train, network), state, rows, ours, "COCO's weights")
     elif initial:
         layers = class_layers(train, network)
-        fill_from_file(network, layers, train.design, labels, initial, background=background)
+        load_weights_file(network, layers, train.design, labels, initial, background=background)
 
 
 def _fill_ssdlite(network: nn.Module) -> None:
-    """ImageNet's weights of its trunk, whose layers are named otherwise and whose last blocks are half as wide: those
-    that fit."""
-    state, trunk = imagenet_weights("mobilenet_v3_large"), backbones.trunk_of(network)
-    own, given = trunk.state_dict(), [key for key in state if key.startswith("features.")]
+    """Those of ImageNet's weights that fit its backbone, whose layers have other names and whose last blocks are half
+    as wide."""
+    state, backbone = imagenet_weights("mobilenet_v3_large"), backbones.backbone_of(network)
+    own, given = backbone.state_dict(), [key for key in state if key.startswith("features.")]
     fitting = {
         mine: state[theirs] for mine, theirs in zip(own, given, strict=False) if own[mine].shape == state[theirs].shape
     }
-    trunk.load_state_dict(fitting, strict=False)
+    backbone.load_state_dict(fitting, strict=False)
 
 
 def _coco(train: DetectionTrain) -> tuple[dict[str, Tensor], list[str]]:
@@ -161,14 +161,14 @@ def _fasterrcnn(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) 
     sizes = [(size,) for size in _sizes(train, train.anchor)]
     further: dict[str, Any] = {"num_classes": classes + 1}
     if train.backbone == "small":
-        features = 4 * backbones.SMALL_PYRAMID
+        features = 4 * backbones.SMALL_PYRAMID_CHANNELS
         box_head = TwoMLPHead(backbone.out_channels * 7**2, features)
         further = {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, classes + 1)}
         further |= {"rpn_pre_nms_top_n_train": 500, "rpn_pre_nms_top_n_test": 250, "box_batch_size_per_image": 128}
         further |= {"rpn_post_nms_top_n_train": 500, "rpn_post_nms_top_n_test": 250}
     anchors = AnchorGenerator(tuple(sizes), (RATIOS,) * len(sizes))
     network: nn.Module = FasterRCNN(backbone, rpn_anchor_generator=anchors, **further, **limits)
-    backbones.rank_finely(network)
+    backbones.scale_proposal_logits(network)
     return network
 
 
@@ -176,12 +176,12 @@ BUILDERS = {"ssdlite": _ssdlite, "retinanet": _retinanet, "fcos": _fcos, "faster
 
 
 def _pyramid(train: DetectionTrain, *, from_eighth: bool) -> Any:
-    """A trunk with a feature pyramid on it, from 1/8 of the picture on or from 1/4."""
+    """A backbone with a feature pyramid on it, from 1/8 of the picture on or from 1/4."""
     small = train.backbone == "small"
     if small or not from_eighth:
         extra: Any = LastLevelMaxPool()
     else:
-        extra = LastLevelP6P7(backbones.PYRAMID, backbones.PYRAMID)
+        extra = LastLevelP6P7(backbones.PYRAMID_CHANNELS, backbones.PYRAMID_CHANNELS)
     levels = range(1 if from_eighth else 0, backbones.LEVELS)
     return backbones.pyramid(train.backbone, train.width, levels, extra, frozen_norms=train.weights != "none")
 

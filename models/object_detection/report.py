@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.common.kind import ReportJob, ReportSection
 from models.common.objects.annotations import Annotation
-from models.common.objects.score_table import answers, class_average_precision
+from models.common.objects.score_table import answered_detections, class_average_precision
 from models.common.reporting.objects import (
     RIGHT,
     TRUE,
@@ -96,7 +96,7 @@ def _share(objects: pd.DataFrame) -> str:
 
 def _errors(row: dict[str, Any]) -> tuple[int, int]:
     """Objects that no answered box of their class is on, and false alarms."""
-    counted, right = answers(row)
+    counted, right = answered_detections(row)
     return int((np.asarray(row["object_score"], float) < row["threshold"]).sum()), int((counted & ~right).sum())
 
 

@@ -11,7 +11,12 @@ from models.common.objects.annotations import Annotation
 from models.common.objects.average_precision import box_iou
 from models.common.objects.detections import Detections
 from models.common.objects.score_rows import box_row
-from models.common.objects.score_table import ap50_of_classes, mean_average_precisions, outcomes, score_pictures
+from models.common.objects.score_table import (
+    ap50_of_classes,
+    mean_average_precisions,
+    score_pictures,
+    total_detection_counts,
+)
 from models.object_detection import COLUMNS
 
 OVERLAP = 0.5  # IoU from which a box is an object's
@@ -51,7 +56,7 @@ def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:
     """Average precision over thresholds and at two of them, recall and precision where the service answers."""
     objects = object_table(table)
     answered = objects["score"] >= objects["threshold"]
-    right, answers, _ = outcomes(table)
+    right, answers, _ = total_detection_counts(table)
     numbers = mean_average_precisions(table)
     numbers |= {"recall": float(answered.mean()) if len(objects) else 0.0}
     numbers |= {"precision": right / answers if answers else 0.0}

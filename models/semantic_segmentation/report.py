@@ -14,7 +14,7 @@ from PIL import Image
 
 from models.common.data.batches import read_payloads
 from models.common.errors import UserError
-from models.common.image.decoding import decode_whole, open_image, shown_size
+from models.common.image.decoding import decode_resized, open_image, upright_size
 from models.common.kind import ReportJob, ReportSection
 from models.common.segmentation.class_maps import IGNORE_INDEX, ClassMap, decode_png, palette, resize_class_map
 from models.common.segmentation.metrics import GROUND_TRUTH, class_ious, known_classes, pixel_counts
@@ -113,10 +113,10 @@ def _row(
     row: Mapping[Hashable, Any], photo: bytes, target: bytes, file: str, was: float | None, labels: tuple[str, ...]
 ) -> str:
     image = open_image(photo, MAX_PIXELS)
-    shown = shown_size(image)
+    shown = upright_size(image)
     factor = THUMBNAIL / max(shown)
     width, height = (max(1, round(side * factor)) for side in shown)
-    picture = decode_whole(image, width, height)
+    picture = decode_resized(image, width, height)
     data = SegmentationData(max_pixels=MAX_PIXELS, void=())  # what is not among the labels was void
     truth = resize_class_map(class_map(target, labels, data), width, height)
     answer = resize_class_map(decode_png(bytes(row["mask"])), width, height)

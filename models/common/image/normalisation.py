@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 MEAN = (123.675, 116.28, 103.53)  # of ImageNet's pixels, 0..255: what torchvision's weights were trained with,
-DEVIATION = (58.395, 57.12, 57.375)  # and near enough to any photos' for a network that starts from nothing
+STD = (58.395, 57.12, 57.375)  # and near enough to any photos' for a network that starts from nothing
 
 
 class Normalised(nn.Module):
@@ -18,9 +18,9 @@ class Normalised(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        mean, deviation = torch.tensor(MEAN), torch.tensor(DEVIATION)
-        self.register_buffer("shift", -mean / deviation, persistent=False)
-        self.register_buffer("factor", 1 / deviation, persistent=False)
+        mean, std = torch.tensor(MEAN), torch.tensor(STD)
+        self.register_buffer("shift", -mean / std, persistent=False)
+        self.register_buffer("factor", 1 / std, persistent=False)
 
     def forward(self, pictures: Tensor) -> Any:
         """Logits (N, classes), or in training whatever the network gives."""

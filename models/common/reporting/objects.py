@@ -12,11 +12,11 @@ from PIL import Image
 
 from models.common.data.batches import read_payloads
 from models.common.errors import UserError
-from models.common.image.decoding import decode_whole, open_image
+from models.common.image.decoding import decode_resized, open_image
 from models.common.kind import ReportJob
 from models.common.objects.annotations import Annotation, parse_target
 from models.common.objects.average_precision import precision_recall
-from models.common.objects.score_table import answers
+from models.common.objects.score_table import answered_detections
 from models.common.reporting import svg
 
 CURVES = 12  # classes that are drawn; of more the commonest
@@ -74,7 +74,7 @@ def drawn_on(payload: bytes, width: int, height: int, parts: Sequence[str], labe
     scale = min(1.0, THUMBNAIL / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     out = io.BytesIO()
-    Image.fromarray(decode_whole(open_image(payload, MAX_PIXELS), *size)).save(out, "jpeg", quality=82)
+    Image.fromarray(decode_resized(open_image(payload, MAX_PIXELS), *size)).save(out, "jpeg", quality=82)
     data = base64.b64encode(out.getvalue()).decode()
     photo = f'<image width="{width}" height="{height}" href="data:image/jpeg;base64,{data}"/>'
     return svg.drawing(width, height, [photo, *parts], label)
@@ -127,7 +127,7 @@ def false_alarms(candidate: pd.DataFrame) -> dict[str, int]:
     """Class: how many answers say so that find nothing, or what another answer has found."""
     counts: dict[str, int] = {}
     for row in _rows(candidate):
-        counted, right = answers(row)
+        counted, right = answered_detections(row)
         for place in np.flatnonzero(counted & ~right):
             label = str(row["detected_label"][place])
             counts[label] = counts.get(label, 0) + 1
@@ -136,7 +136,7 @@ def false_alarms(candidate: pd.DataFrame) -> dict[str, int]:
 
 def answered(row: Row) -> list[tuple[int, str, str]]:
     """Of each detection that the service answers: its place, its colour, and its class with its score."""
-    counted, right = answers(row)
+    counted, right = answered_detections(row)
     sure = np.flatnonzero(np.asarray(row["detected_score"], float) >= row["threshold"]).tolist()
     names = [f"{row['detected_label'][place]} {row['detected_score'][place]:.2f}" for place in sure]
     colours = [WRONG if counted[place] and not right[place] else RIGHT for place in sure]

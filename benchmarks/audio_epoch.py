@@ -122,9 +122,9 @@ def _latency(network: str, root: Path) -> dict[str, Any]:
     """A one-second clip on one thread: the program beside the same network in torch, eager."""
     model = build(10, RATE, CommandTrain(network=network)).eval()
     clips = torch.randint(-3000, 3000, (2, RATE), dtype=torch.int16)
-    open_dimensions = {"clips": {0: "batch"}, "logits": {0: "batch"}}
+    dynamic_axes = {"clips": {0: "batch"}, "logits": {0: "batch"}}
     spec = ProgramSpec("speech_command", tuple("0123456789"), {}, {}, {"clips": [1, RATE]})
-    export_graph(model, {"clips": clips}, ("logits",), open_dimensions, spec, root / network)
+    export_graph(model, {"clips": clips}, ("logits",), dynamic_axes, spec, root / network)
     program, one = Program(root / network, threads=1), clips[:1].numpy()
     torch.set_num_threads(1)
     with torch.inference_mode():

@@ -72,10 +72,10 @@ def _our_epochs(root: Path) -> list[float]:
 
 
 def _our_batches(photos: Photos, epoch: int) -> Iterator[torch.Tensor]:
-    scale = Normalised(torch.nn.Identity()).scaled
+    normalise = Normalised(torch.nn.Identity()).normalise
     order = np.random.default_rng(epoch).permutation(PHOTOS)
     for pictures, _ in prefetched(photos.fetch, np.array_split(order, PHOTOS // BATCH)):
-        yield scale(pictures.float())
+        yield normalise(pictures.float())
 
 
 def _their_epochs(root: Path) -> list[float]:

@@ -84,7 +84,7 @@ def _trained(root: Path, name: str) -> tuple[nn.Module, dict[str, torch.Tensor],
         kind.train(training)
     network, names, tensors = taken[-1]
     program = Program(training.out / "program", threads=1)
-    wanted = program.one_example()
+    wanted = program.example_inputs()
     one = {
         key: tensor[:1] if wanted[key].ndim and wanted[key].shape[0] == 1 else tensor
         for key, tensor in zip(names, tensors, strict=True)

@@ -131,9 +131,9 @@ def _plain(network: nn.Module, photos: Photos) -> Step:
     groups = [{"params": decayed, "weight_decay": TRAIN.weight_decay}, {"params": others, "weight_decay": 0.0}]
     chosen = torch.optim.SGD(groups, lr=TRAIN.learning_rate, momentum=TRAIN.momentum, nesterov=True)
     criterion = nn.CrossEntropyLoss()
-    scaled = Normalised(nn.Identity()).to(_device()).scaled
+    normalise = Normalised(nn.Identity()).to(_device()).normalise
     fetched = [photos.fetch(_positions(number)) for number in range(BATCHES)]
-    batches = [(scaled(pictures.float()).contiguous(), classes) for pictures, classes in fetched]
+    batches = [(normalise(pictures.float()).contiguous(), classes) for pictures, classes in fetched]
     network.train()
 
     def one(number: int) -> float:

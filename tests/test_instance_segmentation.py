@@ -343,7 +343,7 @@ def test_every_backbone_learns_and_answers(backbone: Any) -> None:
     masks = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
     masks[..., 10:30, 10:30] = 1
     pictures = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8)
-    loss = detector.losses(detector.scaled(pictures.float()), mask_targets(masks, torch.tensor([[1]])))
+    loss = detector.losses(detector.normalise(pictures.float()), mask_targets(masks, torch.tensor([[1]])))
     loss.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss)
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]

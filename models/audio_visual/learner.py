@@ -102,7 +102,7 @@ class AudioVisualLearner:
         batch = random_shift_flip(images[rows], augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
         batch = random_affine(batch, augment.scale, augment.rotate)
         batch = color_jitter(batch, augment.brightness, augment.contrast)
-        batch = random_erasing(self._network.image.scaled(batch.permute(0, 2, 3, 1)), augment.erase)
+        batch = random_erasing(self._network.image.normalise(batch.permute(0, 2, 3, 1)), augment.erase)
         features = self._network.image.network(batch.contiguous(memory_format=self._format))
         return _placed(self._network.bring_image(features), rows, len(has))
 

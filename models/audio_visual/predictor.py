@@ -56,5 +56,5 @@ def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
 
 
 SERVICE = Service(
-    Predictor, {"image": "image/*", "audio": ACCEPT}, form=unpack, expected=expected, may_be_left_out=True
+    Predictor, {"image": "image/*", "audio": ACCEPT}, form=unpack, expected=expected, fields_optional=True
 )

@@ -17,7 +17,7 @@ from models.common.data.packed_files import unpack
 from models.common.errors import UserError
 from models.common.image.decoding import open_image, rgb
 from models.common.kind import ReportJob, ReportSection
-from models.common.reporting.audio import player, shown, sound_grid, spectrogram
+from models.common.reporting.audio import load_shown, player, sound_grid, spectrogram
 from models.common.reporting.confusion import confusions
 
 SHOWN_MISTAKES = 12
@@ -97,7 +97,7 @@ def _mistakes(job: ReportJob) -> str:
 def _card(row: Mapping[Any, Any], payload: bytes, file: str) -> str:
     parts = unpack(payload)
     picture = _picture(parts["image"]) if "image" in parts else ""
-    samples = shown(parts["audio"]) if "audio" in parts else None
+    samples = load_shown(parts["audio"]) if "audio" in parts else None
     sound = "" if samples is None else spectrogram(samples) + player(samples)
     alone = "; ".join(
         f"{word}: {escape(str(row[f'prediction_{part}']))}"

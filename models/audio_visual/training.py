@@ -13,7 +13,7 @@ from models.common.classification.labels import class_indices, class_labels
 from models.common.errors import UserError
 from models.common.kind import TrainJob
 from models.common.program.export import export_graph
-from models.common.program.parity import parity_of
+from models.common.program.parity import check_parity
 from models.common.program.program import ProgramSpec
 from models.common.training.freezing import layer_groups
 from models.common.training.run import Exported, run_training
@@ -62,7 +62,7 @@ def export_program(job: Job, learner: AudioVisualLearner) -> Exported:
     spec = ProgramSpec("audio_visual", labels, vars(_sizes(job.data)), dict(job.provenance))
     examples = {name: torch.from_numpy(values[:2]) for name, values in probes.items()}
     export_graph(network, examples, Answers._fields, {name: {0: "batch"} for name in OPEN}, spec, folder)
-    difference = parity_of(network, folder, probes)
+    difference = check_parity(network, folder, probes)
     agreement = {"parity_max_abs_diff": difference, "parity_examples": len(probes["has_image"])}
     return Exported(network, _name(job.train), labels, agreement)
 

@@ -109,14 +109,14 @@ class ImageLearner:
         batch = random_shift_flip(pictures, augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
         batch = random_affine(batch, augment.scale, augment.rotate)
         batch = color_jitter(batch, augment.brightness, augment.contrast)
-        batch = self._model.scaled(batch.permute(0, 2, 3, 1))
+        batch = self._model.normalise(batch.permute(0, 2, 3, 1))
         return random_erasing(batch, augment.erase).contiguous(memory_format=self._format)
 
     def _loss(self, outputs: Any, classes: Tensor) -> Tensor:
         if isinstance(outputs, Tensor):
             return F.cross_entropy(outputs.float(), classes, label_smoothing=self._train.label_smoothing)
-        main, *further = outputs
-        extra = sum((self._loss(logits, classes) for logits in further if logits is not None), torch.zeros(()))
+        main, *auxiliary = outputs
+        extra = sum((self._loss(logits, classes) for logits in auxiliary if logits is not None), torch.zeros(()))
         return self._loss(main, classes) + AUXILIARY * extra
 
 

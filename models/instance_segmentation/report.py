@@ -11,20 +11,20 @@ from models.common.objects.masks import Rle, outlines
 from models.common.objects.score_table import class_average_precision, detection_counts
 from models.common.objects.thresholds import COCO, HALF
 from models.common.reporting.objects import (
-    RIGHT,
-    TRUE,
-    WRONG,
-    answered,
+    RIGHT_COLOUR,
+    TRUTH_COLOUR,
+    WRONG_COLOUR,
+    coloured_detections,
     curves,
-    drawn_on,
-    name_of,
+    draw_over_photo,
+    name_label,
     table,
     worst_pictures,
 )
 
 LEGEND = (
-    f'Each twice: as annotated, with masks in <b style="color:{TRUE}">yellow</b>, and as answered,'
-    f' <b style="color:{RIGHT}">green</b> where right, <b style="color:{WRONG}">red</b> where wrong.'
+    f'Each twice: as annotated, with masks in <b style="color:{TRUTH_COLOUR}">yellow</b>, and as answered,'
+    f' <b style="color:{RIGHT_COLOUR}">green</b> where right, <b style="color:{WRONG_COLOUR}">red</b> where wrong.'
 )
 
 
@@ -68,12 +68,12 @@ def _drawings(row: dict[str, Any], payload: bytes, truth: Annotation) -> str:
     size = (truth.width, truth.height)
     line = max(size) / 300
     pairs = zip(truth.labels, truth.masks, strict=True)
-    there = [_shape(mask, TRUE, line, label) for label, mask in pairs if mask is not None]
+    there = [_shape(mask, TRUTH_COLOUR, line, label) for label, mask in pairs if mask is not None]
     found = [
         _shape(Rle(truth.height, truth.width, str(row["detected_mask"][place])), colour, line, name)
-        for place, colour, name in answered(row)
+        for place, colour, name in coloured_detections(row)
     ]
-    drawings = [drawn_on(payload, *size, parts, "photo with masks") for parts in (there, found)]
+    drawings = [draw_over_photo(payload, *size, parts, "photo with masks") for parts in (there, found)]
     return f'<div class="pair">{"".join(f"<div class=figure>{each}</div>" for each in drawings)}</div>'
 
 
@@ -84,4 +84,4 @@ def _shape(mask: Rle, colour: str, line: float, name: str) -> str:
         "M" + "L".join(f"{x} {y}" for x, y in corners) + "Z" for corners in outlines(mask.array()[y1:y2, x1:x2], x1, y1)
     )
     look = f'fill="{colour}" fill-opacity="0.35" fill-rule="evenodd" stroke="{colour}" stroke-width="{line:.2f}"'
-    return f'<path d="{path}" {look}><title>{escape(name)}</title></path>{name_of(x1, y1, colour, line, name)}'
+    return f'<path d="{path}" {look}><title>{escape(name)}</title></path>{name_label(x1, y1, colour, line, name)}'

@@ -159,15 +159,15 @@ def _fcos(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.
 def _fasterrcnn(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.Module:
     backbone = _pyramid(train, from_eighth=train.backbone == "small")
     sizes = [(size,) for size in _sizes(train, train.anchor)]
-    further: dict[str, Any] = {"num_classes": classes + 1}
+    options: dict[str, Any] = {"num_classes": classes + 1}
     if train.backbone == "small":
         features = 4 * backbones.SMALL_PYRAMID_CHANNELS
         box_head = TwoMLPHead(backbone.out_channels * 7**2, features)
-        further = {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, classes + 1)}
-        further |= {"rpn_pre_nms_top_n_train": 500, "rpn_pre_nms_top_n_test": 250, "box_batch_size_per_image": 128}
-        further |= {"rpn_post_nms_top_n_train": 500, "rpn_post_nms_top_n_test": 250}
+        options = {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, classes + 1)}
+        options |= {"rpn_pre_nms_top_n_train": 500, "rpn_pre_nms_top_n_test": 250, "box_batch_size_per_image": 128}
+        options |= {"rpn_post_nms_top_n_train": 500, "rpn_post_nms_top_n_test": 250}
     anchors = AnchorGenerator(tuple(sizes), (RATIOS,) * len(sizes))
-    network: nn.Module = FasterRCNN(backbone, rpn_anchor_generator=anchors, **further, **limits)
+    network: nn.Module = FasterRCNN(backbone, rpn_anchor_generator=anchors, **options, **limits)
     backbones.scale_proposal_logits(network)
     return network
 

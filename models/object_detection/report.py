@@ -11,14 +11,14 @@ from models.common.kind import ReportJob, ReportSection
 from models.common.objects.annotations import Annotation
 from models.common.objects.score_table import answered_detections, class_average_precision
 from models.common.reporting.objects import (
-    RIGHT,
-    TRUE,
-    WRONG,
-    answered,
+    RIGHT_COLOUR,
+    TRUTH_COLOUR,
+    WRONG_COLOUR,
+    coloured_detections,
     curves,
-    drawn_on,
+    draw_over_photo,
     false_alarms,
-    name_of,
+    name_label,
     table,
     worst_pictures,
 )
@@ -26,8 +26,9 @@ from models.object_detection.scoring import LARGE, SMALL, object_table
 
 SIZES = (0, 8, 16, SMALL, 64, LARGE, 192, 384, np.inf)  # px, sides of a square of an object's area
 LEGEND = (
-    f'Dashed <b style="color:{TRUE}">yellow</b>: what is there. <b style="color:{RIGHT}">Green</b>: found rightly.'
-    f' <b style="color:{WRONG}">Red</b>: found wrongly.'
+    f'Dashed <b style="color:{TRUTH_COLOUR}">yellow</b>: what is there.'
+    f' <b style="color:{RIGHT_COLOUR}">Green</b>: found rightly.'
+    f' <b style="color:{WRONG_COLOUR}">Red</b>: found wrongly.'
 )
 
 
@@ -109,15 +110,15 @@ def _drawing(row: dict[str, Any], payload: bytes, truth: Annotation) -> str:
     line = max(truth.width, truth.height) / 250
     boxes = np.asarray(row["detected_box"], float).reshape(-1, 4)
     parts = [
-        _rectangle(box, TRUE, line, label, f' stroke-dasharray="{3 * line:.1f}"')
+        _rectangle(box, TRUTH_COLOUR, line, label, f' stroke-dasharray="{3 * line:.1f}"')
         for label, box in zip(truth.labels, truth.boxes, strict=True)
     ]
-    for place, colour, name in answered(row):
+    for place, colour, name in coloured_detections(row):
         parts += [
             _rectangle(boxes[place], colour, line, name),
-            name_of(boxes[place, 0], boxes[place, 1], colour, line, name),
+            name_label(boxes[place, 0], boxes[place, 1], colour, line, name),
         ]
-    return drawn_on(payload, truth.width, truth.height, parts, "photo with boxes")
+    return draw_over_photo(payload, truth.width, truth.height, parts, "photo with boxes")
 
 
 def _rectangle(box: NDArray[np.float64], colour: str, line: float, title: str, dash: str = "") -> str:

@@ -100,7 +100,7 @@ class SegmentationLearner:
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of an augmented batch, and Dice where asked for; void pixels count nothing."""
         pictures, classes = augmented(*batch, self._train.augment)
-        inputs = self._model.scaled(pictures).contiguous(memory_format=self._format)
+        inputs = self._model.normalise(pictures).contiguous(memory_format=self._format)
         return self._loss(self.network(inputs), classes)
 
     def evaluate(self) -> dict[str, float]:
@@ -130,8 +130,8 @@ class SegmentationLearner:
 
     def _loss(self, outputs: Any, classes: Tensor) -> Tensor:
         if not isinstance(outputs, Tensor):
-            main, *further = outputs
-            return self._loss(main, classes) + AUXILIARY * sum(self._loss(each, classes) for each in further)
+            main, *auxiliary = outputs
+            return self._loss(main, classes) + AUXILIARY * sum(self._loss(each, classes) for each in auxiliary)
         smoothing = self._train.label_smoothing
         total = F.cross_entropy(
             outputs.float(),

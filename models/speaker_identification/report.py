@@ -11,7 +11,7 @@ from models.common.data.batches import read_payloads
 from models.common.errors import UserError
 from models.common.kind import ReportJob, ReportSection
 from models.common.reporting import svg
-from models.common.reporting.audio import player, shown, sound_card, sound_grid, spectrogram
+from models.common.reporting.audio import load_shown, player, sound_card, sound_grid, spectrogram
 from models.common.reporting.classification import mistakes
 from models.common.reporting.confusion import confusions
 
@@ -100,7 +100,7 @@ def _closest(job: ReportJob) -> str:
 
 
 def _pair_card(rows: pd.DataFrame, payloads: list[bytes], similarity: float) -> str:
-    heard = "".join(spectrogram(samples) + player(samples) for samples in map(shown, payloads))
+    heard = "".join(spectrogram(samples) + player(samples) for samples in map(load_shown, payloads))
     names = " and ".join(f"<b>{escape(str(label))}</b>" for label in rows["label"])
     return f'<figure>{heard}<figcaption>{names} <span class="soft">{similarity:.3f}</span></figcaption></figure>'
 

@@ -8,7 +8,7 @@ from models.common.audio.verification import best_threshold
 from models.common.classification.labels import class_labels
 from models.common.kind import TrainJob
 from models.common.program.export import export_graph
-from models.common.program.parity import parity_of
+from models.common.program.parity import check_parity
 from models.common.program.program import Program, ProgramSpec
 from models.common.training.freezing import layer_groups
 from models.common.training.run import Exported, run_training
@@ -54,7 +54,7 @@ def export_program(job: Job, learner: SpeakerLearner) -> Exported:
     probes = program_inputs(val.sounds.take(positions))
     examples = {name: torch.from_numpy(values[:2]) for name, values in probes.items()}
     export_graph(network, examples, OUTPUTS, DYNAMIC_AXES, _spec(job, labels, UNDECIDED), folder)
-    difference = parity_of(network, folder, probes)
+    difference = check_parity(network, folder, probes)
     embeddings = run_batched(Program(folder), val.sounds)["embedding"]
     threshold = best_threshold(job.rows("val")["label"].to_numpy(object), embeddings)
     if threshold is not None:

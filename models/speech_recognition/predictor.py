@@ -54,5 +54,5 @@ def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
 
 
 SERVICE = Service(
-    Predictor, {"audio": ACCEPT}, one_file("audio"), expected=expected, further={"beam": {"audio": ACCEPT}}
+    Predictor, {"audio": ACCEPT}, one_file("audio"), expected=expected, extra_endpoints={"beam": {"audio": ACCEPT}}
 )

@@ -12,7 +12,7 @@ from models.common.audio.mel import HOP
 from models.common.errors import UserError
 from models.common.kind import TrainJob
 from models.common.program.export import export_graph
-from models.common.program.parity import parity_of
+from models.common.program.parity import check_parity
 from models.common.program.program import ProgramSpec
 from models.common.training import distributed
 from models.common.training.freezing import layer_groups
@@ -112,12 +112,12 @@ def write_program(model: Recogniser, job: Job, alphabet: tuple[str, ...]) -> Pat
     )
     lengths = torch.tensor([usual] if model.mel is None else [usual, usual // 2])
     samples = (torch.rand(len(lengths), usual) * 2000 - 1000).to(torch.int16)
-    open_dimensions = {
+    dynamic_axes = {
         "samples": {0: "batch", 1: "time"}, "lengths": {0: "batch"},
         "logits": {0: "batch", 1: "frame"}, "frames": {0: "batch"},
     }  # fmt: skip
     examples = {"samples": samples, "lengths": lengths}
-    export_graph(model, examples, ("logits", "frames"), open_dimensions, spec, folder)
+    export_graph(model, examples, ("logits", "frames"), dynamic_axes, spec, folder)
     return folder
 
 
@@ -130,4 +130,4 @@ def parity(model: Recogniser, folder: Path, probes: list[NDArray[np.int16]], tog
     """Largest difference between the network's answers and its program's on real recordings of different lengths,
     `together` at a time. Raises RatchetError where it is too large."""
     parts = [probes[start : start + together] for start in range(0, len(probes), together)]
-    return max(parity_of(model, folder, program_inputs(part)) for part in parts)
+    return max(check_parity(model, folder, program_inputs(part)) for part in parts)

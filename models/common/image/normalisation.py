@@ -24,14 +24,14 @@ class Normalised(nn.Module):
 
     def forward(self, pictures: Tensor) -> Any:
         """Logits (N, classes), or in training whatever the network gives."""
-        return self.network(self.scaled(pictures.float()))
+        return self.network(self.normalise(pictures.float()))
 
-    def scaled(self, pictures: Tensor) -> Tensor:
+    def normalise(self, pictures: Tensor) -> Tensor:
         """(N, S, S, 3) float in 0..255 -> (N, 3, S, S), zero mean, unit deviation, channels last in memory.
 
         Whole rows at a time: a broadcast over three channels would take five times as long as a CPU needs.
         """
         count, height, width, _ = pictures.shape
         rows = pictures.reshape(count, height, width * 3)
-        scaled = torch.addcmul(self.shift.repeat(width), rows, self.factor.repeat(width))
-        return scaled.view(count, height, width, 3).permute(0, 3, 1, 2)
+        normalised = torch.addcmul(self.shift.repeat(width), rows, self.factor.repeat(width))
+        return normalised.view(count, height, width, 3).permute(0, 3, 1, 2)

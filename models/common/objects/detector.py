@@ -39,9 +39,9 @@ class Detector(nn.Module):
         parts: dict[str, Tensor] = self.network(inputs, shifted)
         return torch.stack([part.float() for part in parts.values()]).sum()
 
-    def scaled(self, pictures: Tensor) -> Tensor:
+    def normalise(self, pictures: Tensor) -> Tensor:
         """(N, H, W, 3) float in 0..255 -> (N, 3, H, W) with the mean and deviation that the network is used to."""
-        return self.normalised.scaled(pictures)
+        return self.normalised.normalise(pictures)
 
     def _relabelled(self, answer: Answer) -> Answer:
         masks = {"masks": answer["masks"][:, 0]} if "masks" in answer else {}  # torchvision gives them one channel

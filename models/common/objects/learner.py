@@ -100,7 +100,7 @@ class ObjectLearner:
         return SinglePicture(self._detector.cpu(), outputs).eval()
 
     def _losses(self, pictures: Tensor, *objects: Tensor) -> Tensor:
-        inputs = self._detector.scaled(pictures).contiguous(memory_format=self._memory_format)
+        inputs = self._detector.normalise(pictures).contiguous(memory_format=self._memory_format)
         return self._detector.losses(inputs, self._task.targets(*objects))
 
     def _row(self, truth: Annotation, answer: Answer) -> dict[str, Any]:

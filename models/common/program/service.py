@@ -42,7 +42,7 @@ class Service:
     form: example -> the form that asks about it: field -> file.
     expected: row of the score table, labels -> what must be answered, as far as it can be told.
     differs: how an answer differs from what was expected, in a few words; "" where it agrees.
-    further: methods of the predictor, served under their own names -> the fields of their forms.
+    extra_endpoints: methods of the predictor, served under their own names -> the fields of their forms.
     """
 
     predictor: type[Predictor]
@@ -50,5 +50,5 @@ class Service:
     form: Callable[[bytes], dict[str, bytes]]
     expected: Callable[[Mapping[str, Any], tuple[str, ...]], dict[str, Any]] = class_probabilities
     differs: Callable[[Mapping[str, Any], Mapping[str, Any], float], str] = differs
-    may_be_left_out: bool = False  # any field, but not all of them
-    further: Mapping[str, Files] = field(default_factory=dict)
+    fields_optional: bool = False  # any field, but not all of them
+    extra_endpoints: Mapping[str, Files] = field(default_factory=dict)

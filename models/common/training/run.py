@@ -41,7 +41,7 @@ def run_training(job: Job, build: Callable[[Job, torch.device], L], export: Call
     its checkpoints stay, and the same training run again goes on from them.
     """
     with explain_resource_errors(job):
-        distributed.launch(functools.partial(_train, job, build, export), distributed.processes(job.train.devices))
+        distributed.launch(functools.partial(_train, job, build, export), distributed.process_count(job.train.devices))
 
 
 def _train(job: Job, build: Callable[[Job, torch.device], L], export: Callable[[Job, L], Exported]) -> None:

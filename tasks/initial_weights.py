@@ -33,13 +33,13 @@ def _lay_out(root: Path, model: Model, into: Path) -> str:
     wanted = model.train.weights
     if wanted == "none":
         return "nothing"
-    if wanted in model.train.OWN_WEIGHTS:
+    if wanted in model.train.WEIGHT_SOURCES:
         return wanted  # the kind fetches them itself
     if wanted == "champion":
         return "the champion" if _copy_champion(root, model.name, into) else "nothing"
     path = root / wanted
     if not path.is_file():
-        allowed = ", ".join(["none", *model.train.OWN_WEIGHTS, "champion"])
+        allowed = ", ".join(["none", *model.train.WEIGHT_SOURCES, "champion"])
         raise UserError(
             f"params.yaml: models.{model.name}.train.weights is '{wanted}', and there is no file {path}."
             f" Allowed: {allowed}, or the path of a weights.pt"

@@ -22,7 +22,7 @@ FAMILIES = {
 def test_every_family_builds_with_a_head_of_its_own_and_groups_that_hold_each_parameter_once(
     name: str, size: int
 ) -> None:
-    network = networks._hollow(name, 5, size, 8)
+    network = networks._meta_copy(name, 5, size, 8)
     head = networks.head(name, network, size, 8)
     groups = layer_groups(network, head)
     logits = network(torch.empty(2, 3, size, size, device="meta"))
@@ -36,7 +36,7 @@ def test_every_family_builds_with_a_head_of_its_own_and_groups_that_hold_each_pa
 
 
 def test_auxiliary_logits_of_inception_are_heads_too() -> None:
-    network = networks._hollow("inception_v3", 5, 299, 8)
+    network = networks._meta_copy("inception_v3", 5, 299, 8)
     head = networks.head("inception_v3", network, 299, 8)
     names = {name for name, module in network.named_modules() if module in head}
     assert names == {"AuxLogits.fc", "fc"}

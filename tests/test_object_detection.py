@@ -482,8 +482,8 @@ def kind_annotation(*objects: Object) -> Any:
 
 def test_weights_of_coco_are_known_to_the_stage_that_trains() -> None:
     train = DetectionTrain(network="ssdlite", weights="coco")
-    assert train.weights in train.OWN_WEIGHTS
-    assert "pretrained" not in train.OWN_WEIGHTS  # a source that this kind would silently ignore
+    assert train.weights in train.WEIGHT_SOURCES
+    assert "pretrained" not in train.WEIGHT_SOURCES  # a source that this kind would silently ignore
 
 
 def test_the_report_shows_curves_tables_and_the_worst_pictures(trained: Job, table: pd.DataFrame) -> None:

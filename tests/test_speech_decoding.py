@@ -44,7 +44,7 @@ def test_a_beam_that_nothing_is_cut_from_finds_the_most_probable_text(seed: int)
     said = all_paths(frames)
     chances = sorted((sum(chance for chance, _ in paths) for paths in said.values()), reverse=True)
     best = max(said, key=lambda letters: sum(chance for chance, _ in said[letters]))
-    found = ctc_decoding.beam_search(frames, 10_000, least=0.0)
+    found = ctc_decoding.beam_search(frames, 10_000, min_probability=0.0)
     assert found.letters == best
     assert found.margin == pytest.approx(1 - chances[1] / chances[0], abs=1e-5)
     assert math.exp(ctc_decoding.log_probability(frames, best)) == pytest.approx(chances[0], rel=1e-5)

@@ -28,7 +28,8 @@ from models.speech_recognition.learner import delayed
 from models.speech_recognition.networks import build
 from models.speech_recognition.params import SpeechTrain
 from models.speech_recognition.predictor import Predictor
-from models.speech_recognition.report import marked
+from models.speech_recognition.preprocessing import ProgramInput
+from models.speech_recognition.report import mark_edits
 from tasks.evaluate import evaluate
 from tasks.package import package
 from tasks.serve import free_port, running, unpack
@@ -68,6 +69,12 @@ def test_probabilities_are_fp32_also_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         answer, _ = model(*tensors(voices()))
     assert answer.dtype == torch.float32
+
+
+def test_a_program_of_before_that_calls_its_batch_size_together_is_still_read(tmp_path: Path) -> None:
+    settings = vars(ProgramInput(8000, 20.0, 0.02, 16, "greedy", 8, True, "."))
+    before = {"together" if name == "batch_size" else name: value for name, value in settings.items()}
+    assert ProgramInput.of(before, tmp_path) == ProgramInput.of(settings, tmp_path) == ProgramInput(**settings)
 
 
 def test_silence_before_a_sound_cuts_nothing_off() -> None:
@@ -229,7 +236,7 @@ def test_the_report_marks_what_went_wrong(trained: TrainJob) -> None:
     assert "<del>" in worst or "<ins>" in worst
     assert "<span class=tag>new</span>" in worst
     assert "<th class=n>champion</th>" in sections["Errors by length"]
-    assert marked("one <two> three", "one too three four") == (
+    assert mark_edits("one <two> three", "one too three four") == (
         "one <del>&lt;two&gt;</del> <ins>too</ins> three <ins>four</ins>"
     )
 

@@ -22,7 +22,7 @@ from models.common.training.optimizers import (
     set_learning_rate,
 )
 from models.image_classification import networks
-from models.image_classification.learner import ImageLearner, Photos, mixed
+from models.image_classification.learner import ImageLearner, Photos, mixup
 from models.image_classification.params import ImageTrain
 from tasks.train import with_validation
 
@@ -219,7 +219,7 @@ def test_mixup_weighs_pictures_and_losses_alike(network) -> None:
     logits = network(share * inputs + (1 - share) * inputs[other])
     both = F.cross_entropy(logits, batch[1]), F.cross_entropy(logits, batch[1][other])
     assert loss == pytest.approx((share * both[0] + (1 - share) * both[1]).item(), rel=1e-4)
-    assert torch.equal(mixed(inputs, other, 1.0), inputs)
+    assert torch.equal(mixup(inputs, other, 1.0), inputs)
 
 
 def test_auxiliary_logits_add_three_tenths_of_their_loss(network) -> None:

@@ -53,7 +53,7 @@ class AudioVisualLearner:
 
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Training examples, as they were decoded, and their classes."""
-        return self._fetched(0, positions)
+        return self._batch(0, positions)
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of the answers from what there is and from either half alone, with smoothed labels.
@@ -61,19 +61,19 @@ class AudioVisualLearner:
         What dropping halves at random would come to on average, without the dice: the branches, which take all the
         time, run once, and the head that joins them three times. (Neverova et al., ModDrop, 2016.)
         """
-        seen = self._seen(batch.images, batch.has_image)
-        heard = self._heard(batch.samples, batch.has_audio)
-        answers = self._network.answers(seen, heard, batch.has_image, batch.has_audio)
-        return self._mixture(answers, batch, self._train.label_smoothing).mean()
+        image_features = self._image_branch(batch.images, batch.has_image)
+        audio_features = self._audio_branch(batch.samples, batch.has_audio)
+        answers = self._network.answers(image_features, audio_features, batch.has_image, batch.has_audio)
+        return self._mixed_loss(answers, batch, self._train.label_smoothing).mean()
 
     def evaluate(self) -> dict[str, float]:
         """Over the validation split: the loss as in training but unsmoothed, and the share that is right."""
         total = torch.zeros(2, dtype=torch.float64)
         count = len(self._media[1])
         for part in np.array_split(np.arange(count), -(-count // self._train.batch_size)):
-            batch = self._fetched(1, part)
+            batch = self._batch(1, part)
             answers = self._network(batch.images, batch.samples, batch.has_image, batch.has_audio)
-            loss = self._mixture(answers, batch, 0.0).sum()
+            loss = self._mixed_loss(answers, batch, 0.0).sum()
             total += torch.stack([loss, (answers.logits.argmax(1) == batch.classes).sum()]).double().cpu()
         loss, correct = (total / count).tolist()
         return {"val_loss": loss, "val_accuracy": correct}
@@ -83,48 +83,48 @@ class AudioVisualLearner:
         self._network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return self._network.eval()
 
-    def _mixture(self, answers: Answers, batch: Batch, smoothing: float) -> Tensor:
+    def _mixed_loss(self, answers: Answers, batch: Batch, smoothing: float) -> Tensor:
         """(N,) mean loss of each example over what it may be asked with."""
-        whole, image, audio = (
+        both, image, audio = (
             F.cross_entropy(logits.float(), batch.classes, label_smoothing=smoothing, reduction="none")
             for logits in answers
         )
-        alone = (image * batch.has_image + audio * batch.has_audio) / (batch.has_image + batch.has_audio)
+        single = (image * batch.has_image + audio * batch.has_audio) / (batch.has_image + batch.has_audio)
         share = self._train.modality_dropout
-        return (1 - share) * whole + share * alone
+        return (1 - share) * both + share * single
 
-    def _seen(self, images: Tensor, has: Tensor) -> Tensor:
+    def _image_branch(self, images: Tensor, has: Tensor) -> Tensor:
         """(N, fusion); pictures that are missing take no part in the branch's statistics."""
         rows = has.nonzero()[:, 0]
         if not len(rows):
-            return self._nothing(has)
+            return self._zeros(has)
         augment = self._train.augment_image
         batch = random_shift_flip(images[rows], augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
         batch = random_affine(batch, augment.scale, augment.rotate)
         batch = color_jitter(batch, augment.brightness, augment.contrast)
         batch = random_erasing(self._network.image.normalise(batch.permute(0, 2, 3, 1)), augment.erase)
         features = self._network.image.network(batch.contiguous(memory_format=self._format))
-        return _placed(self._network.bring_image(features), rows, len(has))
+        return _scatter_rows(self._network.bring_image(features), rows, len(has))
 
-    def _heard(self, samples: Tensor, has: Tensor) -> Tensor:
+    def _audio_branch(self, samples: Tensor, has: Tensor) -> Tensor:
         rows = has.nonzero()[:, 0]
         if not len(rows):
-            return self._nothing(has)
+            return self._zeros(has)
         augment = self._train.augment_audio
         spectrograms = self._network.mel(augment_waveform(samples[rows], augment, self._sample_rate))
         features = self._network.audio(spec_augment(spectrograms, augment))
-        return _placed(self._network.bring_audio(features), rows, len(has))
+        return _scatter_rows(self._network.bring_audio(features), rows, len(has))
 
-    def _nothing(self, has: Tensor) -> Tensor:
+    def _zeros(self, has: Tensor) -> Tensor:
         return torch.zeros(len(has), self._train.fusion, device=has.device)
 
-    def _fetched(self, split: int, positions: NDArray[np.int64]) -> Batch:
-        taken = self._media[split].take(positions)
-        arrays = (taken.images, taken.samples, taken.has_image, taken.has_audio, self._classes[split][positions])
+    def _batch(self, split: int, positions: NDArray[np.int64]) -> Batch:
+        inputs = self._media[split].take(positions)
+        arrays = (inputs.images, inputs.samples, inputs.has_image, inputs.has_audio, self._classes[split][positions])
         return Batch(*(torch.from_numpy(array).to(self._device, non_blocking=True) for array in arrays))
 
 
-def _placed(values: Tensor, rows: Tensor, count: int) -> Tensor:
+def _scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
     """(count, D) with `values` in those rows and zeros in the others."""
     if len(rows) == count:
         return values

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from models.common.audio.params import AudioAugment, AudioData
 from models.common.params import Dropout, LabelSmoothing, Section, Share, TrainParams
 
-OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
+BUILTIN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
 
 
 class AudioVisualData(AudioData):
@@ -42,7 +42,7 @@ class ImageAugment(Section):
 class AudioVisualTrain(TrainParams):
     """The `train` section."""
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)  # of the image network; the rest starts from nothing
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet",)  # of the image network; the rest starts from nothing
 
     image_network: Literal["small_cnn", "resnet9", "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0"] = (
         "small_cnn"
@@ -63,7 +63,7 @@ class AudioVisualTrain(TrainParams):
 
     @model_validator(mode="after")
     def _imagenet_needs_a_torchvision_network(self) -> Self:
-        if self.image_network in OWN_NETWORKS and self.weights == "imagenet":
+        if self.image_network in BUILTIN_NETWORKS and self.weights == "imagenet":
             raise ValueError(
                 f"image_network: {self.image_network} has no imagenet weights; name resnet18 or another of"
                 " torchvision's, or set weights: none"

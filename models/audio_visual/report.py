@@ -24,7 +24,7 @@ SHOWN_MISTAKES = 12
 THUMBNAIL = 160  # px, longer side
 TINY = 48  # px; smaller pictures are enlarged without smoothing, as the network sees them
 MAX_PIXELS = 2**29  # the picture was checked when it was added
-ASKED = {"accuracy": "all that each example has", "accuracy_both": "both, where both are there"} | {
+INPUTS = {"accuracy": "all that each example has", "accuracy_both": "both, where both are there"} | {
     "accuracy_image_only": "the picture alone",
     "accuracy_audio_only": "the sound alone",
 }
@@ -33,32 +33,32 @@ ASKED = {"accuracy": "all that each example has", "accuracy_both": "both, where 
 def report(job: ReportJob) -> list[ReportSection]:
     """What each half is worth, confusions, and the worst mistakes with their pictures and sounds."""
     alone = [
-        ReportSection(f"Confusions with the {word} alone", confusions(_asked_with(job, part)))
+        ReportSection(f"Confusions with the {word} alone", confusions(_with_part_alone(job, part)))
         for part, word in zip(PARTS, ("picture", "sound"), strict=True)
         if (job.candidate[f"has_{part}"] == 1).any()
     ]
     return [
-        ReportSection("What each half is worth", _worth(job)),
+        ReportSection("What each half is worth", _accuracy_by_part(job)),
         ReportSection("Confusions", confusions(job)),
         *alone,
         ReportSection("Worst mistakes", _mistakes(job)),
     ]
 
 
-def _asked_with(job: ReportJob, part: str) -> ReportJob:
+def _with_part_alone(job: ReportJob, part: str) -> ReportJob:
     """The same test with one half of each example, where it has that half."""
 
     def only(table: pd.DataFrame) -> pd.DataFrame:
-        having = table[table[f"has_{part}"] == 1]
-        return having.assign(prediction=having[f"prediction_{part}"], correct=having[f"correct_{part}"])
+        rows = table[table[f"has_{part}"] == 1]
+        return rows.assign(prediction=rows[f"prediction_{part}"], correct=rows[f"correct_{part}"])
 
     champion = None if job.champion is None else only(job.champion)
     return replace(job, candidate=only(job.candidate), champion=champion)
 
 
-def _worth(job: ReportJob) -> str:
-    ours = summary(job.candidate, job.labels)
-    theirs = {} if job.champion is None else summary(job.champion, job.labels)
+def _accuracy_by_part(job: ReportJob) -> str:
+    candidate = summary(job.candidate, job.labels)
+    champion = {} if job.champion is None else summary(job.champion, job.labels)
     table = job.candidate
     has = {part: table[f"has_{part}"] == 1 for part in PARTS}
     counts = {
@@ -67,13 +67,17 @@ def _worth(job: ReportJob) -> str:
         **{f"accuracy_{part}_only": int(has[part].sum()) for part in PARTS},
     }
     rows = []
-    for name, asked in ASKED.items():
-        if name in ours:
-            before = f'<td class="n">{theirs[name]:.3f}</td>' if name in theirs else "<td></td>" if theirs else ""
-            numbers = f'<td class="n"><b>{ours[name]:.3f}</b></td>{before}<td class="n">{counts[name]:,}</td>'
-            rows.append(f"<tr><td>{asked}</td>{numbers}</tr>")
+    for name, inputs in INPUTS.items():
+        if name in candidate:
+            champion_cell = (
+                f'<td class="n">{champion[name]:.3f}</td>' if name in champion else "<td></td>" if champion else ""
+            )
+            numbers = (
+                f'<td class="n"><b>{candidate[name]:.3f}</b></td>{champion_cell}<td class="n">{counts[name]:,}</td>'
+            )
+            rows.append(f"<tr><td>{inputs}</td>{numbers}</tr>")
     head = "<th>accuracy, asked with</th><th class=n>candidate</th>"
-    head += ("<th class=n>champion</th>" if theirs else "") + "<th class=n>test examples</th>"
+    head += ("<th class=n>champion</th>" if champion else "") + "<th class=n>test examples</th>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -90,8 +94,8 @@ def _mistakes(job: ReportJob) -> str:
     answered = zip(wrong.to_dict("records"), payloads, strict=True)
     cards = [_card(row, payload, str(files.get(row["id"], ""))) for row, payload in answered]
     total = int((job.candidate["correct"] == 0).sum())
-    said = f"The {len(cards)} of {total:,} wrong answers that were furthest from the truth, the worst first."
-    return f"<p>{said}</p>{sound_grid(cards)}"
+    text = f"The {len(cards)} of {total:,} wrong answers that were furthest from the truth, the worst first."
+    return f"<p>{text}</p>{sound_grid(cards)}"
 
 
 def _card(row: Mapping[Any, Any], payload: bytes, file: str) -> str:
@@ -108,8 +112,8 @@ def _card(row: Mapping[Any, Any], payload: bytes, file: str) -> str:
         f"<b>{escape(str(row['label']))}</b> taken for <b>{escape(str(row['prediction']))}</b>"
         f' <span class="soft">{float(row["confidence"]):.2f}<br>{alone}</span>'
     )
-    where = escape(f"{file} in {row['batch']}", quote=True)
-    return f'<figure title="{where}">{picture}{sound}<figcaption>{caption}</figcaption></figure>'
+    title = escape(f"{file} in {row['batch']}", quote=True)
+    return f'<figure title="{title}">{picture}{sound}<figcaption>{caption}</figcaption></figure>'
 
 
 def _picture(payload: bytes) -> str:

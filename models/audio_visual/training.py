@@ -19,8 +19,8 @@ from models.common.training.freezing import layer_groups
 from models.common.training.run import Exported, run_training
 from models.common.training.weights import load_weights
 
-PROBES = 64  # validation examples that network and program must agree on
-OPEN = ("images", "samples", "has_image", "has_audio", *Answers._fields)  # their first dimension is the batch
+PARITY_EXAMPLES = 64  # validation examples that network and program must agree on
+BATCH_AXES = ("images", "samples", "has_image", "has_audio", *Answers._fields)  # their first dimension is the batch
 
 Job = TrainJob[AudioVisualData, AudioVisualTrain]
 
@@ -58,19 +58,19 @@ def _check_both(job: Job) -> None:
 def export_program(job: Job, learner: AudioVisualLearner) -> Exported:
     """Writes the program, and proves on real examples that it answers as the network does."""
     labels, folder = class_labels(job.manifest, job.data), job.out / "program"
-    network, probes = learner.exportable(), vars(_probes(job))
+    network, inputs = learner.exportable(), vars(_parity_inputs(job))
     spec = ProgramSpec("audio_visual", labels, vars(_sizes(job.data)), dict(job.provenance))
-    examples = {name: torch.from_numpy(values[:2]) for name, values in probes.items()}
-    export_graph(network, examples, Answers._fields, {name: {0: "batch"} for name in OPEN}, spec, folder)
-    difference = check_parity(network, folder, probes)
-    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(probes["has_image"])}
+    examples = {name: torch.from_numpy(values[:2]) for name, values in inputs.items()}
+    export_graph(network, examples, Answers._fields, {name: {0: "batch"} for name in BATCH_AXES}, spec, folder)
+    difference = check_parity(network, folder, inputs)
+    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(inputs["has_image"])}
     return Exported(network, _name(job.train), labels, agreement)
 
 
-def _probes(job: Job) -> Inputs:
+def _parity_inputs(job: Job) -> Inputs:
     """Real examples, at least two: the tracing exporter would take a batch of one for a constant."""
     media = _media(job, "val")
-    return media.take(np.arange(max(2, min(PROBES, len(media)))) % len(media))
+    return media.take(np.arange(max(2, min(PARITY_EXAMPLES, len(media)))) % len(media))
 
 
 def _media(job: Job, split: str) -> Media:

@@ -46,12 +46,12 @@ class TrainParams(Section):
     """How a network is trained: what the loop does for every kind. A kind adds the keys that it uses itself (network,
     dropout, augmentation, …); a key of another kind is refused as unknown.
 
-    OWN_WEIGHTS: sources of weights, beside none, champion and a path, that the kind sees to itself.
+    WEIGHT_SOURCES: sources of weights, beside none, champion and a path, that the kind sees to itself.
     """
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet", "pretrained")
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet", "pretrained")
 
-    weights: str = "none"  # none | one of OWN_WEIGHTS | champion | path of a weights file
+    weights: str = "none"  # none | one of WEIGHT_SOURCES | champion | path of a weights file
     unfreeze: Literal["head", "gradual", "all"] = "all"
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=1)

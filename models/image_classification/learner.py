@@ -15,7 +15,7 @@ from models.common.training.freezing import LayerGroup
 from models.image_classification.params import ImageTrain
 
 AUXILIARY = 0.3  # weight of auxiliary logits' loss (GoogLeNet, Szegedy et al. 2014)
-RESIDENT = 0.4  # share of a GPU's free memory that the pictures may take; else they travel batch by batch
+MAX_MEMORY_SHARE = 0.4  # share of a GPU's free memory that the pictures may take; else they travel batch by batch
 Batch = tuple[Tensor, Tensor]  # pictures (N, S, S, 3) uint8, classes (N,) int64
 
 
@@ -25,7 +25,7 @@ class Photos:
     def __init__(self, pixels: Decoded, classes: NDArray[np.int64], device: torch.device) -> None:
         self._pixels, self._device = pixels, device
         self._classes = torch.tensor(classes)
-        self._resident = self._upload() if self._fits() else None
+        self._on_device = self._upload() if self._fits() else None
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -33,10 +33,10 @@ class Photos:
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Those pictures and classes, on the device."""
         index = torch.from_numpy(positions)
-        if self._resident is not None:
-            pictures, classes = self._resident
-            there = index.to(self._device, non_blocking=True)
-            return pictures[there], classes[there]
+        if self._on_device is not None:
+            pictures, classes = self._on_device
+            device_index = index.to(self._device, non_blocking=True)
+            return pictures[device_index], classes[device_index]
         fetched = torch.from_numpy(self._pixels.take(positions)), self._classes[index]
         if self._device.type != "cuda":
             return fetched
@@ -49,7 +49,7 @@ class Photos:
         if self._device.type != "cuda" or not len(self):
             return False
         free, _ = torch.cuda.mem_get_info(self._device)
-        return len(self) * int(np.prod(self._pixels.shape)) < RESIDENT * free
+        return len(self) * int(np.prod(self._pixels.shape)) < MAX_MEMORY_SHARE * free
 
     def _upload(self) -> Batch:
         pictures = torch.empty((len(self), *self._pixels.shape), dtype=torch.uint8, device=self._device)
@@ -80,12 +80,12 @@ class ImageLearner:
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of an augmented, mixed-up batch, with smoothed labels."""
         pictures, classes = batch
-        inputs = self._prepared(pictures)
+        inputs = self._augmented(pictures)
         if not self._train.mixup:
             return self._loss(self.network(inputs), classes)
         share = float(torch.distributions.Beta(self._train.mixup, self._train.mixup).sample())
         other = torch.randperm(len(classes), device=classes.device)
-        outputs = self.network(mixed(inputs, other, share))
+        outputs = self.network(mixup(inputs, other, share))
         return share * self._loss(outputs, classes) + (1 - share) * self._loss(outputs, classes[other])
 
     def evaluate(self) -> dict[str, float]:
@@ -104,7 +104,7 @@ class ImageLearner:
         self.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return Normalised(self.network).eval()
 
-    def _prepared(self, pictures: Tensor) -> Tensor:
+    def _augmented(self, pictures: Tensor) -> Tensor:
         augment = self._train.augment
         batch = random_shift_flip(pictures, augment.crop, augment.horizontal_flip).permute(0, 3, 1, 2).float()
         batch = random_affine(batch, augment.scale, augment.rotate)
@@ -120,6 +120,6 @@ class ImageLearner:
         return self._loss(main, classes) + AUXILIARY * extra
 
 
-def mixed(inputs: Tensor, other: Tensor, share: float) -> Tensor:
+def mixup(inputs: Tensor, other: Tensor, share: float) -> Tensor:
     """`share` of each picture and the rest of another one (mixup, Zhang et al. 2018)."""
     return share * inputs + (1 - share) * inputs[other]

@@ -16,7 +16,7 @@ from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
 from models.common.image.small_cnn import SmallCNN
 from models.common.training.weights import load_matching_tensors, load_weights
-from models.image_classification.params import OWN_NETWORKS, ImageTrain
+from models.image_classification.params import BUILTIN_NETWORKS, ImageTrain
 
 SIZE_ARGUMENT = {"vit_": "image_size", "maxvit": "input_size"}  # families that are built for one picture size
 AUXILIARY = ("googlenet", "inception")  # families with further heads halfway, to train with
@@ -32,13 +32,13 @@ def build(name: str, classes: int, size: int, width: int, dropout: float = 0.0) 
     network = _untrained(name, classes, size, width)
     if dropout:
         for layer in head(name, network, size, width):
-            layer.register_forward_pre_hook(functools.partial(_drop, dropout))
+            layer.register_forward_pre_hook(functools.partial(_apply_dropout, dropout))
     return network
 
 
 def head(name: str, network: nn.Module, size: int, width: int) -> list[nn.Module]:
     """The layers whose shape depends on the number of classes: the last one, and those of auxiliary outputs."""
-    two, three = (_hollow(name, classes, size, width).state_dict() for classes in (2, 3))
+    two, three = (_meta_copy(name, classes, size, width).state_dict() for classes in (2, 3))
     owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
     return [network.get_submodule(owner) for owner in owners]
 
@@ -71,19 +71,19 @@ def imagenet_state(name: str, network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _apply_dropout(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(nn.functional.dropout(each, share, layer.training) for each in inputs)
 
 
 def _untrained(name: str, classes: int, size: int, width: int) -> nn.Module:
-    if name in OWN_NETWORKS:
-        return SmallCNN(classes, size, width, OWN_NETWORKS[name])
+    if name in BUILTIN_NETWORKS:
+        return SmallCNN(classes, size, width, BUILTIN_NETWORKS[name])
     from torchvision.models import get_model
 
     arguments: dict[str, Any] = {
         argument: size if argument == "image_size" else (size, size)
         for prefix, argument in SIZE_ARGUMENT.items()
-        if known(name).startswith(prefix)
+        if known_network(name).startswith(prefix)
     }
     if name.startswith(AUXILIARY):
         # transform_input as ImageNet's weights have it; the auxiliary heads need room
@@ -92,7 +92,7 @@ def _untrained(name: str, classes: int, size: int, width: int) -> nn.Module:
     return network
 
 
-def _hollow(name: str, classes: int, size: int, width: int) -> nn.Module:
+def _meta_copy(name: str, classes: int, size: int, width: int) -> nn.Module:
     """The network's shapes alone: no memory, no arithmetic."""
     try:
         with torch.device("meta"):
@@ -101,26 +101,26 @@ def _hollow(name: str, classes: int, size: int, width: int) -> nn.Module:
         return _untrained(name, classes, size, width).to("meta")
 
 
-def known(name: str) -> str:
+def known_network(name: str) -> str:
     """`name` itself where it is a network's; UserError with the names nearest to it where it is not."""
-    if name in OWN_NETWORKS:
+    if name in BUILTIN_NETWORKS:
         return name  # without the seconds that torchvision takes to import
     from torchvision import models
 
-    names = [*OWN_NETWORKS, *models.list_models(module=models)]
+    names = [*BUILTIN_NETWORKS, *models.list_models(module=models)]
     if name not in names:
         close = difflib.get_close_matches(name, names, n=4, cutoff=0.4)
-        near = f" Did you mean: {', '.join(close)}?" if close else ""
+        suggestion = f" Did you mean: {', '.join(close)}?" if close else ""
         raise UserError(
-            f"Unknown network '{name}'.{near} Known: {', '.join(OWN_NETWORKS)} and torchvision's classifiers"
+            f"Unknown network '{name}'.{suggestion} Known: {', '.join(BUILTIN_NETWORKS)} and torchvision's classifiers"
         )
     return name
 
 
 def _check_size(name: str, size: int, width: int) -> None:
-    known(name)
+    known_network(name)
     try:
-        _hollow(name, 2, size, width)(torch.empty(2, 3, size, size, device="meta"))
+        _meta_copy(name, 2, size, width)(torch.empty(2, 3, size, size, device="meta"))
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(

@@ -28,15 +28,15 @@ class Augment(Section):
     erase: float = Field(default=0.0, ge=0, le=1)  # share of pictures that lose a random rectangle
 
 
-OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
+BUILTIN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
 
 
 class ImageTrain(TrainParams):
     """The `train` section."""
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet",)
 
-    network: str = "small_cnn"  # one of OWN_NETWORKS, or any torchvision classification model by name
+    network: str = "small_cnn"  # small_cnn, resnet9, or any torchvision classifier by name
     width: int = Field(default=32, ge=4)  # channels of the stem of our own networks
     dropout: Dropout = 0.0  # before the head
     label_smoothing: LabelSmoothing = 0.0
@@ -48,7 +48,7 @@ class ImageTrain(TrainParams):
 
     @model_validator(mode="after")
     def _imagenet_needs_a_torchvision_network(self) -> Self:
-        if self.network in OWN_NETWORKS and self.weights == "imagenet":
+        if self.network in BUILTIN_NETWORKS and self.weights == "imagenet":
             raise ValueError(
                 f"network: {self.network} has no imagenet weights; name a torchvision network or set weights: none"
             )

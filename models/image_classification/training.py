@@ -15,7 +15,7 @@ from models.image_classification.dataset import pixels
 from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import ImageData, ImageTrain
 
-PROBES = 64  # validation pictures that network and program must agree on
+PARITY_EXAMPLES = 64  # validation pictures that network and program must agree on
 
 Job = TrainJob[ImageData, ImageTrain]
 
@@ -46,16 +46,16 @@ def export_program(job: Job, learner: ImageLearner) -> Exported:
         input={"size": data.image_size, "max_pixels": data.max_pixels},
         provenance=dict(job.provenance),
     )
-    network, probes = learner.exportable(), _probes(job)
-    export(network, torch.from_numpy(probes[:2]), spec, job.out / "program")
-    difference = parity(network, job.out / "program", probes)
-    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(probes)}
+    network, inputs = learner.exportable(), _parity_inputs(job)
+    export(network, torch.from_numpy(inputs[:2]), spec, job.out / "program")
+    difference = parity(network, job.out / "program", inputs)
+    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(inputs)}
     return Exported(learner.network, job.train.network, labels, agreement)
 
 
-def _probes(job: Job) -> NDArray[np.uint8]:
+def _parity_inputs(job: Job) -> NDArray[np.uint8]:
     """Real pictures, at least two: the tracing exporter would take a batch of one for a constant."""
-    rows = job.rows("val").head(PROBES)
+    rows = job.rows("val").head(PARITY_EXAMPLES)
     decoded = pixels(rows, job.batches, job.home, job.data.image_size, job.data.max_pixels)
     return decoded.take(np.arange(max(2, len(rows))) % len(rows))
 

@@ -27,5 +27,5 @@ def score(job: ScoreJob) -> pd.DataFrame:
 def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:
     """Average precision of masks, and how much of what the service answers is right and of what is there it finds."""
     right, answered, objects = total_detection_counts(table)
-    found = {"recall": right / objects if objects else 0.0, "precision": right / answered if answered else 0.0}
-    return mean_average_precisions(table) | found | ap50_of_classes(table, labels)
+    rates = {"recall": right / objects if objects else 0.0, "precision": right / answered if answered else 0.0}
+    return mean_average_precisions(table) | rates | ap50_of_classes(table, labels)

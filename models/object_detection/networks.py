@@ -32,9 +32,9 @@ from models.common.objects.detector import Detector
 from models.common.objects.weights import BACKGROUND, load_backbone_weights, load_detector_weights, load_weights_file
 from models.object_detection.params import DetectionData, DetectionTrain
 
-LEAST_SCORE = 0.02  # boxes below it are not even evaluated: they cost time and hardly any average precision
-CANDIDATES = 400  # of a level, before overlapping ones are dropped
-USUAL_ANCHOR = 32  # px; FCOS' own finest grid, 8 px, is for objects of about this size
+MIN_SCORE = 0.02  # boxes below it are not even evaluated: they cost time and hardly any average precision
+MAX_CANDIDATES = 400  # of a level, before overlapping ones are dropped
+DEFAULT_ANCHOR = 32  # px; FCOS' own finest grid, 8 px, is for objects of about this size
 RATIOS = (0.5, 1.0, 2.0)
 # In heads that all levels share: a BatchNorm would learn one level's statistics and apply them to the others'.
 LEVEL_NORM = functools.partial(nn.GroupNorm, 8)
@@ -44,12 +44,12 @@ def build(train: DetectionTrain, data: DetectionData, classes: int) -> nn.Module
     """An untrained detector, its answers limited as `data` says."""
     limits: dict[str, Any] = {"nms_thresh": data.nms_iou, "detections_per_img": data.max_boxes}
     if train.network == "fasterrcnn":
-        limits = {f"box_{name}": value for name, value in (limits | {"score_thresh": LEAST_SCORE}).items()}
+        limits = {f"box_{name}": value for name, value in (limits | {"score_thresh": MIN_SCORE}).items()}
     else:
-        limits |= {"score_thresh": LEAST_SCORE, "topk_candidates": CANDIDATES}
+        limits |= {"score_thresh": MIN_SCORE, "topk_candidates": MAX_CANDIDATES}
     network: nn.Module = BUILDERS[train.network](train, classes, limits)
     network.transform = backbones.NoTransform()
-    for layer in _answering(network):
+    for layer in _output_layers(network):
         layer.register_forward_hook(backbones.to_float32)
     if train.dropout:
         backbones.add_dropout(class_layers(train, network), train.dropout)
@@ -68,11 +68,11 @@ def class_layers(train: DetectionTrain, network: nn.Module) -> list[nn.Module]:
 
 def detector(network: nn.Module, train: DetectionTrain) -> Detector:
     """A network with its preprocessing."""
-    found = Detector(network, first_label(train))
+    result = Detector(network, first_label(train))
     if train.network == "ssdlite":  # torchvision trained it on -1..1
-        found.normalised.shift.fill_(-1.0)
-        found.normalised.factor.fill_(1 / 127.5)
-    return found
+        result.normalised.shift.fill_(-1.0)
+        result.normalised.factor.fill_(1 / 127.5)
+    return result
 
 
 def load_initial(network: nn.Module, train: DetectionTrain, labels: tuple[str, ...], initial: Path | None) -> None:
@@ -82,45 +82,47 @@ def load_initial(network: nn.Module, train: DetectionTrain, labels: tuple[str, .
     """
     background = first_label(train) == 1
     if train.weights == "imagenet" and train.network == "ssdlite":
-        _fill_ssdlite(network)
+        _load_ssdlite_backbone(network)
     elif train.weights == "imagenet":
         load_backbone_weights(network, train.backbone)
     elif train.weights == "coco":
-        state, rows = _coco(train)
-        ours = [BACKGROUND] * background + list(labels)
-        load_detector_weights(network, class_layers(train, network), state, rows, ours, "COCO's weights")
+        state, rows = _coco_weights(train)
+        class_rows = [BACKGROUND] * background + list(labels)
+        load_detector_weights(network, class_layers(train, network), state, rows, class_rows, "COCO's weights")
     elif initial:
         layers = class_layers(train, network)
         load_weights_file(network, layers, train.design, labels, initial, background=background)
 
 
-def _fill_ssdlite(network: nn.Module) -> None:
+def _load_ssdlite_backbone(network: nn.Module) -> None:
     """Those of ImageNet's weights that fit its backbone, whose layers have other names and whose last blocks are half
     as wide."""
     state, backbone = imagenet_weights("mobilenet_v3_large"), backbones.backbone_of(network)
-    own, given = backbone.state_dict(), [key for key in state if key.startswith("features.")]
+    current, feature_keys = backbone.state_dict(), [key for key in state if key.startswith("features.")]
     fitting = {
-        mine: state[theirs] for mine, theirs in zip(own, given, strict=False) if own[mine].shape == state[theirs].shape
+        target: state[source]
+        for target, source in zip(current, feature_keys, strict=False)
+        if current[target].shape == state[source].shape
     }
     backbone.load_state_dict(fitting, strict=False)
 
 
-def _coco(train: DetectionTrain) -> tuple[dict[str, Tensor], list[str]]:
+def _coco_weights(train: DetectionTrain) -> tuple[dict[str, Tensor], list[str]]:
     """A detector's weights and what the rows of its class layers stand for."""
     from torchvision.models import get_model, get_model_weights
 
     name = {"ssdlite": "ssdlite320_mobilenet_v3_large"}.get(train.network, f"{train.network}_{train.backbone}_fpn")
     weights = get_model_weights(name).DEFAULT
     file = weights.url.rpartition("/")[2]
-    place = f"{torch.hub.get_dir()}/checkpoints/{file}"
+    path = f"{torch.hub.get_dir()}/checkpoints/{file}"
     try:
         state = get_model(name, weights=weights, progress=False).state_dict()
     except OSError as error:  # URLError, timeouts and refused connections are OSErrors
         raise UserError(
-            f"COCO weights of {name} could not be downloaded ({error}); put {file} (from {weights.url}) at {place}"
+            f"COCO weights of {name} could not be downloaded ({error}); put {file} (from {weights.url}) at {path}"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{place} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
     return state, [BACKGROUND, *weights.meta["categories"][1:]]  # row 0 is nothing, also where there is no background
 
 
@@ -136,8 +138,8 @@ def _retinanet(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -
     sizes = [tuple(int(size * 2 ** (third / 3)) for third in range(3)) for size in _sizes(train, train.anchor)]
     anchors = AnchorGenerator(tuple(sizes), (RATIOS,) * len(sizes))
     norm = LEVEL_NORM if train.backbone == "small" else None
-    per_place = anchors.num_anchors_per_location()[0]
-    heads = RetinaNetHead(backbone.out_channels, per_place, classes, norm_layer=norm)
+    per_location = anchors.num_anchors_per_location()[0]
+    heads = RetinaNetHead(backbone.out_channels, per_location, classes, norm_layer=norm)
     return RetinaNet(backbone, classes, anchor_generator=anchors, head=heads, **limits)  # type: ignore[no-any-return]
 
 
@@ -150,7 +152,7 @@ def _fcos(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.
         parts: dict[str, Any] = {"num_convs": 2, "norm_layer": LEVEL_NORM}
         heads.classification_head = FCOSClassificationHead(backbone.out_channels, 1, classes, **parts)
         heads.regression_head = FCOSRegressionHead(backbone.out_channels, 1, **parts)
-    radius = 1.5 * USUAL_ANCHOR / train.anchor  # of the grid, whatever size its objects have
+    radius = 1.5 * DEFAULT_ANCHOR / train.anchor  # of the grid, whatever size its objects have
     return FCOS(  # type: ignore[no-any-return]
         backbone, classes, anchor_generator=anchors, head=heads, center_sampling_radius=radius, **limits
     )
@@ -191,7 +193,7 @@ def _sizes(train: DetectionTrain, finest: int) -> list[int]:
     return [finest * 2**level for level in range(4 if train.backbone == "small" else 5)]
 
 
-def _answering(network: nn.Module) -> list[nn.Module]:
+def _output_layers(network: nn.Module) -> list[nn.Module]:
     """The layers whose outputs losses and boxes are computed from."""
     names = ("head", "rpn.head", "roi_heads.box_predictor")
     return [module for name, module in network.named_modules() if name in names]

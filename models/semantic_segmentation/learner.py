@@ -15,9 +15,9 @@ from models.common.segmentation.class_maps import IGNORE_INDEX
 from models.common.training.freezing import LayerGroup
 from models.semantic_segmentation.params import Augment, SegmentationTrain
 
-RESIDENT = 0.4  # share of a GPU's free memory that the data may take; else they travel batch by batch
+MAX_MEMORY_SHARE = 0.4  # share of a GPU's free memory that the data may take; else they travel batch by batch
 AUXILIARY = 0.4  # weight of auxiliary logits' loss (PSPNet, Zhao et al. 2017)
-EVALUATED = 2**19  # pixels of validation pictures at a time
+EVALUATION_PIXELS = 2**19  # pixels of validation pictures at a time
 Batch = tuple[Tensor, Tensor]  # pictures (N, H, W, 3) and masks (N, H, W), uint8
 
 
@@ -39,7 +39,7 @@ class Scenes:
 
     def __init__(self, photos: Decoded, class_maps: Decoded, device: torch.device) -> None:
         self._sources, self._device = (photos, class_maps), device
-        self._resident = [self._upload(each) for each in self._sources] if self._fits() else None
+        self._on_device = [self._upload(each) for each in self._sources] if self._fits() else None
 
     def __len__(self) -> int:
         return len(self._sources[0])
@@ -47,9 +47,9 @@ class Scenes:
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Those pictures and masks, on the device; at least two, which BatchNorm over one value a channel needs."""
         positions = np.resize(positions, max(2, len(positions)))
-        if self._resident:
-            there = torch.from_numpy(positions).to(self._device, non_blocking=True)
-            return self._resident[0][there], self._resident[1][there]
+        if self._on_device:
+            index = torch.from_numpy(positions).to(self._device, non_blocking=True)
+            return self._on_device[0][index], self._on_device[1][index]
         photos, class_maps = (torch.from_numpy(each.take(positions)) for each in self._sources)
         if self._device.type != "cuda":
             return photos, class_maps
@@ -59,13 +59,13 @@ class Scenes:
         if self._device.type != "cuda" or not len(self):
             return False
         free, _ = torch.cuda.mem_get_info(self._device)
-        return len(self) * sum(int(np.prod(each.shape)) for each in self._sources) < RESIDENT * free
+        return len(self) * sum(int(np.prod(each.shape)) for each in self._sources) < MAX_MEMORY_SHARE * free
 
     def _upload(self, source: Decoded) -> Tensor:
-        whole = torch.empty((len(source), *source.shape), dtype=torch.uint8, device=self._device)
+        uploaded = torch.empty((len(source), *source.shape), dtype=torch.uint8, device=self._device)
         for part in np.array_split(np.arange(len(source)), -(-len(source) // 64)):
-            whole[part[0] : part[-1] + 1] = torch.from_numpy(source.take(part)).to(self._device)
-        return whole
+            uploaded[part[0] : part[-1] + 1] = torch.from_numpy(source.take(part)).to(self._device)
+        return uploaded
 
 
 class SegmentationLearner:
@@ -126,7 +126,7 @@ class SegmentationLearner:
 
     def _parts(self) -> int:
         height, width = self._val.fetch(np.zeros(1, np.int64))[1].shape[1:]
-        return -(-len(self._val) * height * width // EVALUATED) if len(self._val) else 1
+        return -(-len(self._val) * height * width // EVALUATION_PIXELS) if len(self._val) else 1
 
     def _loss(self, outputs: Any, classes: Tensor) -> Tensor:
         if not isinstance(outputs, Tensor):
@@ -168,26 +168,30 @@ def dice(logits: Tensor, classes: Tensor) -> Tensor:
     Of a whole batch, of the classes in it; void pixels are left out.
     """
     counted = classes != IGNORE_INDEX
-    number = logits.shape[1]
-    chances = torch.softmax(logits, 1) * counted[:, None]
+    class_count = logits.shape[1]
+    probabilities = torch.softmax(logits, 1) * counted[:, None]
     known = classes.masked_fill(~counted, 0)
-    of_truth = chances.gather(1, known[:, None])[:, 0]  # 0 where void
-    both = torch.zeros(number, device=logits.device).index_add(0, known.flatten(), of_truth.flatten())
-    size = torch.bincount(classes.flatten(), minlength=IGNORE_INDEX + 1)[:number]
-    scores = 2 * both / (chances.sum((0, 2, 3)) + size).clamp(min=1)
-    here = size > 0
-    return 1 - (scores * here).sum() / here.sum().clamp(min=1)
+    true_probabilities = probabilities.gather(1, known[:, None])[:, 0]  # 0 where void
+    intersection = torch.zeros(class_count, device=logits.device).index_add(
+        0, known.flatten(), true_probabilities.flatten()
+    )
+    size = torch.bincount(classes.flatten(), minlength=IGNORE_INDEX + 1)[:class_count]
+    scores = 2 * intersection / (probabilities.sum((0, 2, 3)) + size).clamp(min=1)
+    present = size > 0
+    return 1 - (scores * present).sum() / present.sum().clamp(min=1)
 
 
-def confusion_matrix(found: Tensor, classes: Tensor, number: int) -> Tensor:
+def confusion_matrix(predicted: Tensor, classes: Tensor, class_count: int) -> Tensor:
     """(number, number) pixels by true class (rows) and found class; void left out."""
     counted = classes != IGNORE_INDEX
-    return torch.bincount(classes[counted] * number + found[counted], minlength=number**2).view(number, number)
+    return torch.bincount(classes[counted] * class_count + predicted[counted], minlength=class_count**2).view(
+        class_count, class_count
+    )
 
 
 def mean_iou(matrix: Tensor) -> float:
     """Mean over the classes that occur of intersection over union."""
-    both = matrix.diagonal()
-    union = matrix.sum(0) + matrix.sum(1) - both
-    here = union > 0
-    return float((both[here] / union[here]).mean()) if here.any() else 0.0
+    intersection = matrix.diagonal()
+    union = matrix.sum(0) + matrix.sum(1) - intersection
+    present = union > 0
+    return float((intersection[present] / union[present]).mean()) if present.any() else 0.0

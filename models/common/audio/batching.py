@@ -41,7 +41,7 @@ def run_batched(program: "Program", sounds: "Ragged") -> dict[str, NDArray[np.fl
 
 
 def _batches_of_similar_length(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Every position, by rising length, cut so that no part has over SAMPLES_AT_ONCE with its padding."""
+    """Every position, by rising length, cut so that no part has over MAX_BATCH_SAMPLES with its padding."""
     order = np.argsort(lengths, kind="stable")
     start = 0
     for end in range(1, len(order) + 1):

@@ -79,7 +79,7 @@ def data_version(folder: Path) -> str:
 
 
 def iter_payloads(folder: Path, batch: str, column: str = "bytes") -> Iterator[bytes]:
-    """The bytes of each example of a batch, in row order, read ROW_GROUP rows at a time; or its targets ("target")."""
+    """Each example's bytes, in row order, read ROW_GROUP_SIZE rows at a time; or its targets ("target")."""
     path = folder / f"{batch}.parquet"
     if not path.exists():
         raise UserError(f"{path} is not here. Fetch it: dvc pull {path}.dvc")

@@ -71,7 +71,7 @@ def write_target(width: int, height: int, objects: Sequence[Object]) -> bytes:
 
 
 def parse_target(target: bytes) -> Annotation:
-    """What `write_target` wrote, with boxes clipped that leave the picture by up to OVERHANG px.
+    """What `write_target` wrote, with boxes clipped that leave the picture by up to MAX_OVERHANG px.
 
     BadExampleError where it is nothing of the kind.
     """
@@ -135,7 +135,7 @@ def parse_number(value: Any, name: str) -> float:
 
 
 def _clipped(boxes: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
-    """Edges that are outside by up to OVERHANG px, onto the edge of the picture; those further out stay."""
+    """Edges that are outside by up to MAX_OVERHANG px, onto the edge of the picture; those further out stay."""
     inside = np.clip(boxes, 0, [width, height, width, height])
     return np.where(np.abs(boxes - inside) <= MAX_OVERHANG, inside, boxes)
 

@@ -64,7 +64,7 @@ def player(samples: NDArray[np.float32]) -> str:
 
 
 def _power_spectrum(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(bins, columns) dB of the power spectrum, at most WIDEST columns."""
+    """(bins, columns) dB of the power spectrum, at most MAX_WIDTH columns."""
     padded = np.pad(samples.astype(np.float64), WINDOW // 2)
     hop = max(WINDOW // 8, -(-len(samples) // MAX_WIDTH))
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::hop]

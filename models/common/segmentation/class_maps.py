@@ -124,7 +124,7 @@ def decode_base64(text: str) -> ClassMap:
 
 
 def _end_of_class_names(payload: bytes) -> int:
-    """Where the chunk with the names ends; HEADER where there is none."""
+    """Where the chunk with the names ends; HEADER_SIZE where there is none."""
     present = payload[HEADER_SIZE + 4 : HEADER_SIZE + 8 + len(KEYWORD) + 1] == b"iTXt" + KEYWORD + b"\0"
     return HEADER_SIZE + 12 + int.from_bytes(payload[HEADER_SIZE : HEADER_SIZE + 4], "big") if present else HEADER_SIZE
 

@@ -194,7 +194,7 @@ def _collapse(path: NDArray[np.int64]) -> list[int]:
 
 
 def _greedy_margin(frames: Frames, best: NDArray[np.int64]) -> float:
-    """The least change of a frame's probabilities that would make another text of it; NEAR where it is larger."""
+    """The least change of a frame's probabilities that would make another text of it; TIE_MARGIN where it is larger."""
     probabilities, rows = np.exp(frames), np.arange(len(frames))
     first = probabilities[rows, best]
     probabilities[rows, best] = 0

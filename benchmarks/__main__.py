@@ -1,6 +1,6 @@
 """Every benchmark beside its peer: `make bench`, or `python -m benchmarks NAME…`. Writes benchmarks/results.md.
 
-STORIES are told on data that is not in the repository, each by a command of its own: python -m benchmarks.fsdd FOLDER.
+STORIES run on data that is not in the repository, each by a command of its own: python -m benchmarks.fsdd FOLDER.
 """
 
 import importlib

@@ -87,7 +87,7 @@ def _noisy_scan(scan: NDArray[np.float64], rng: np.random.Generator) -> bytes:
 
 
 def _accuracies(root: Path, source: Path, inputs: str, seed: int) -> dict[str, float]:
-    """A model of both halves, or one whose training data has only one of them, asked in every way that it can be."""
+    """A model of both halves, or of only one of them, scored with every input that it can take."""
     kind = load_kind("audio_visual")
     data = kind.Data(**DATA)
     batches = write_batches(root, kind, data, source)
@@ -99,7 +99,7 @@ def _accuracies(root: Path, source: Path, inputs: str, seed: int) -> dict[str, f
 
 
 def _without_part(training: TrainJob, inputs: str) -> TrainJob:
-    """The same, told that one half of (nearly) every example is missing; two rows keep it, which the kind asks for."""
+    """The same, marked as if one half of nearly every example is missing; two rows keep it, as the kind needs."""
     if inputs != "both":
         manifest: pd.DataFrame = training.manifest
         complete = manifest.groupby("split").cumcount() < 2
@@ -108,7 +108,7 @@ def _without_part(training: TrainJob, inputs: str) -> TrainJob:
 
 
 def _lines(accuracies: dict[str, dict[str, float]]) -> list[str]:
-    lines = ["| learnt from | asked with both | with the picture alone | with the sound alone |", "|---|---|---|---|"]
+    lines = ["| learnt from | given both | with the picture alone | with the sound alone |", "|---|---|---|---|"]
     for inputs, scores in accuracies.items():
         shown = METRIC_OF_INPUT if inputs == "both" else {inputs: METRIC_OF_INPUT[inputs]}
         cells = [f"{scores[METRIC_OF_INPUT[name]]:.4f}" if name in shown else "" for name in METRIC_OF_INPUT]

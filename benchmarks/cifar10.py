@@ -1,4 +1,4 @@
-"""CIFAR-10 arrives in five batches, one of them with wrong labels: the story of docs/cifar10.md, told for real.
+"""CIFAR-10 arrives in five batches, one of them with wrong labels: the story of docs/cifar10.md, run for real.
 
     python -m benchmarks.cifar10 ../shared/data/cifar10
 

@@ -1,7 +1,7 @@
-"""Spoken digits of five people (FSDD): the story and the numbers of docs/speech.md, told for real.
+"""Spoken digits of five people (FSDD): the story and the numbers of docs/speech.md, run for real.
 
     python -m benchmarks.fsdd ../shared/data/fsdd            three speakers, a fourth arrives, then the fifth
-    python -m benchmarks.fsdd ../shared/data/fsdd --leave    each speaker by a model that never heard them
+    python -m benchmarks.fsdd ../shared/data/fsdd --leave    each speaker by a model that was not trained on them
 
 The folder holds <speaker>.zip; takes 0 to 4 are the test, as delivered, and takes 5 to 9, of train, decide which epoch
 is kept. Works in a clone of its own under .demo/fsdd. Set OMP_NUM_THREADS=1 to measure one core.
@@ -21,11 +21,11 @@ from tests.story import CODE, Story
 
 MODEL = "spoken_digits"
 HEADER = ["data", "state", "accuracy", "gain", "by speaker: candidate (champion)", "training", "whole run"]
-LEFT_OUT_HEADER = ["never heard", "accuracy on all their recordings", "training"]
+LEFT_OUT_HEADER = ["left out", "accuracy on all their recordings", "training"]
 
 
 def main() -> None:
-    """Tells the story, or leaves one speaker out after the other; prints a table."""
+    """Runs the story, or leaves one speaker out after the other; prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--leave", action="store_true")
@@ -44,7 +44,7 @@ def _story(zips: list[Path]) -> list[list[str]]:
 
 
 def _step(story: Story, what: str, sources: list[Path]) -> list[str]:
-    """Adds speakers, retrains, and tells what came of it."""
+    """Adds speakers, retrains, and reports what came of it."""
     for source in sources:
         story.ratchet("add", MODEL, str(with_validation(source, story.folder / source.name)))
     answer = story.ratchet("retrain", MODEL)

@@ -114,8 +114,8 @@ def test_damaged_bytes_never_raise_anything_else(format: str) -> None:
     rng, whole = np.random.default_rng(0), wav(TONE[:4000], format=format)
     for _ in range(60):
         payload = bytearray(whole)
-        for place in rng.integers(0, min(len(payload), rng.choice([60, 4000])), rng.integers(1, 20)):
-            payload[place] = rng.integers(256)
+        for index in rng.integers(0, min(len(payload), rng.choice([60, 4000])), rng.integers(1, 20)):
+            payload[index] = rng.integers(256)
         with contextlib.suppress(BadExampleError):
             assert read_sound(bytes(payload), RATE, 5).dtype == np.int16
 

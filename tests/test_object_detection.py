@@ -123,7 +123,7 @@ def test_map_is_what_pycocotools_says_of_the_same_boxes(table, trained) -> None:
 
 def coco_of(truths: list[Any], table: pd.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The truth and the table's boxes as COCO JSON."""
-    names = {label: place for place, label in enumerate(("four", "one", "zero"), 1)}
+    names = {label: index for index, label in enumerate(("four", "one", "zero"), 1)}
     boxes: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     for number, (truth, row) in enumerate(zip(truths, table.to_dict("records"), strict=True), 1):
@@ -190,9 +190,9 @@ def test_every_box_stays_on_its_object_through_augmentation() -> None:
     count, height, width = 40, 96, 128
     pictures = torch.zeros(count, height, width, 3, dtype=torch.uint8)
     boxes = torch.zeros(count, 2, 4)
-    for place, (x, y) in enumerate(torch.randint(20, 50, (count, 2)).tolist()):
-        pictures[place, y : y + 30, x : x + 40] = 255
-        boxes[place, 0] = torch.tensor([x, y, x + 40, y + 30])
+    for index, (x, y) in enumerate(torch.randint(20, 50, (count, 2)).tolist()):
+        pictures[index, y : y + 30, x : x + 40] = 255
+        boxes[index, 0] = torch.tensor([x, y, x + 40, y + 30])
     classes = torch.tensor([[0, -1]] * count)
     look = BoxAugment(vertical_flip=True, scale=0.4, shift=0.2, brightness=0, contrast=0)
     changed, moved, kept = augment_boxes(pictures, boxes, classes, look, torch.zeros(3))

@@ -212,10 +212,10 @@ def test_the_program_answers_a_batch_as_it_answers_one_by_one(
     outputs = run_batched(program, heard)
     logits, embeddings = outputs["logits"], outputs["embedding"]
     assert len(set(heard.lengths)) > 5
-    for place in range(0, len(heard), 5):
-        alone = program.run(**program_inputs([heard[place]]))
-        assert alone["logits"][0] == pytest.approx(logits[place], abs=1e-3)
-        assert alone["embedding"][0] == pytest.approx(embeddings[place], abs=1e-4)
+    for index in range(0, len(heard), 5):
+        alone = program.run(**program_inputs([heard[index]]))
+        assert alone["logits"][0] == pytest.approx(logits[index], abs=1e-3)
+        assert alone["embedding"][0] == pytest.approx(embeddings[index], abs=1e-4)
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(len(heard)), abs=1e-5)
 
 

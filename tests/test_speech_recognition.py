@@ -248,8 +248,8 @@ def test_a_new_letter_leaves_what_was_learnt_of_the_others(trained: TrainJob) ->
     weights = trained.out / "training" / "weights.pt"
     load_weights(model.network, [model.network.head], trained.train.network, ("", *new), weights)
     saved = torch.load(weights, weights_only=True)["state"]["head.weight"]
-    for place, letter in enumerate(("", *old)):
-        torch.testing.assert_close(model.network.head.weight[("", *new).index(letter)], saved[place])
+    for index, letter in enumerate(("", *old)):
+        torch.testing.assert_close(model.network.head.weight[("", *new).index(letter)], saved[index])
 
 
 def test_transcripts_longer_than_their_recordings_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ class AudioVisualLearner:
         return self._network.eval()
 
     def _mixed_loss(self, answers: Answers, batch: Batch, smoothing: float) -> Tensor:
-        """(N,) mean loss of each example over what it may be asked with."""
+        """(N,) mean loss of each example over the inputs that it may come with."""
         both, image, audio = (
             F.cross_entropy(logits.float(), batch.classes, label_smoothing=smoothing, reduction="none")
             for logits in answers

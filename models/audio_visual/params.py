@@ -11,7 +11,7 @@ BUILTIN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures
 
 
 class AudioVisualData(AudioData):
-    """The `data` section: everything that is asked of photos and of recordings, and how often one may be missing."""
+    """The `data` section: what photos and recordings must be like, and how often one may be missing."""
 
     image_size: int = Field(default=64, ge=8, le=2048)  # px, square: what the program takes
     max_pixels: int = Field(default=50_000_000, ge=64)  # of one picture as delivered; more is quarantined

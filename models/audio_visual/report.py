@@ -76,7 +76,7 @@ def _accuracy_by_part(job: ReportJob) -> str:
                 f'<td class="n"><b>{candidate[name]:.3f}</b></td>{champion_cell}<td class="n">{counts[name]:,}</td>'
             )
             rows.append(f"<tr><td>{inputs}</td>{numbers}</tr>")
-    head = "<th>accuracy, asked with</th><th class=n>candidate</th>"
+    head = "<th>accuracy, given</th><th class=n>candidate</th>"
     head += ("<th class=n>champion</th>" if champion else "") + "<th class=n>test examples</th>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

@@ -56,7 +56,7 @@ def _check_both(job: Job) -> None:
 
 
 def export_program(job: Job, learner: AudioVisualLearner) -> Exported:
-    """Writes the program, and proves on real examples that it answers as the network does."""
+    """Writes the program, and checks on real examples that it answers as the network does."""
     labels, folder = class_labels(job.manifest, job.data), job.out / "program"
     network, inputs = learner.exportable(), vars(_parity_inputs(job))
     spec = ProgramSpec("audio_visual", labels, vars(_sizes(job.data)), dict(job.provenance))

@@ -34,7 +34,7 @@ T_co = TypeVar("T_co", bound=params.TrainParams, covariant=True)
 class Example:
     """One example as delivered: its bytes, what is to be learnt of them, and what came beside them.
 
-    payload: what the program will be asked with; several files are packed into one (common/data/packed_files.py).
+    payload: what the program takes; several files are packed into one (common/data/packed_files.py).
     label: the class or the text (a transcript), where the kind's TRUTH says so.
     target: what no label can say, as bytes of the kind's own format (boxes as JSON, a mask as PNG).
     """
@@ -245,7 +245,7 @@ class Kind:
 
     @property
     def SERVICE(self) -> "Service":  # noqa: N802
-        """What the service is asked and must answer."""
+        """What the service takes and must answer."""
         value: Service = self._member("SERVICE")
         return value
 
@@ -253,7 +253,7 @@ class Kind:
         file, _ = MEMBERS[name]
         module = f"models.{self.name}" + ("" if file == "__init__" else f".{file}")
         member = getattr(importlib.import_module(module), name, default)
-        assert member is not None, name  # load_kind has seen it there
+        assert member is not None, name  # load_kind has checked that it is there
         return member
 
 

@@ -38,7 +38,7 @@ def build(job: Job, device: torch.device) -> ImageLearner:
 
 
 def export_program(job: Job, learner: ImageLearner) -> Exported:
-    """Writes the program, and proves on real pictures that it answers as the network does."""
+    """Writes the program, and checks on real pictures that it answers as the network does."""
     data, labels = job.data, class_labels(job.manifest, job.data)
     spec = ProgramSpec(
         kind="image_classification",

@@ -24,6 +24,6 @@ def mask_targets(masks: Tensor, classes: Tensor) -> list[Target]:
     boxes = boxes_around(masks)
     present = (classes >= 0) & ((boxes[..., 2:] - boxes[..., :2]) >= MIN_SIDE).all(-1)
     return [
-        {"boxes": box[mine], "labels": numbers[mine], "masks": planes[mine]}
-        for box, numbers, planes, mine in zip(boxes, classes, masks, present, strict=True)
+        {"boxes": box[is_present], "labels": numbers[is_present], "masks": planes[is_present]}
+        for box, numbers, planes, is_present in zip(boxes, classes, masks, present, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Training of a segmenter: its learner from a job, its program from the learner, and the proof that both agree."""
+"""Training of a segmenter: its learner from a job, its program from the learner, and the check that both agree."""
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ def build(job: Job, device: torch.device) -> SegmentationLearner:
 
 
 def export_program(job: Job, learner: SegmentationLearner) -> Exported:
-    """Writes the program, and proves on real pictures that it answers as the network does."""
+    """Writes the program, and checks on real pictures that it answers as the network does."""
     data, labels = job.data, mask_labels(job.manifest, job.data)
     width, height = data.size
     spec = ProgramSpec(

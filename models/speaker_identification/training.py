@@ -47,7 +47,7 @@ def build(job: Job, device: torch.device) -> SpeakerLearner:
 
 
 def export_program(job: Job, learner: SpeakerLearner) -> Exported:
-    """Writes the program, proves on real recordings that it answers as the network does, and sets its threshold."""
+    """Writes the program, checks on real recordings that it answers as the network does, and sets its threshold."""
     labels, folder, network = class_labels(job.manifest, job.data), job.out / "program", learner.network.to("cpu")
     val = recordings(job, "val", labels)
     # At least two: tracing would take a batch of one for a constant.

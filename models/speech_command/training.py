@@ -41,7 +41,7 @@ def build(job: Job, device: torch.device) -> CommandLearner:
 
 
 def export_program(job: Job, learner: CommandLearner) -> Exported:
-    """Writes the program, and proves on real recordings that it answers as the network does."""
+    """Writes the program, and checks on real recordings that it answers as the network does."""
     data, labels = job.data, class_labels(job.manifest, job.data)
     spec = ProgramSpec(
         kind="speech_command",

@@ -20,7 +20,7 @@ class SpeechData(AudioData):
     max_letters_per_second: float = Field(default=40.0, gt=0)  # more is warned of: sound and transcript do not match
 
     @model_validator(mode="after")
-    def _alphabet_can_be_met(self) -> Self:
+    def _check_alphabet(self) -> Self:
         for letter in self.alphabet or "":
             if letter in self.ignored or letter.isspace() or (self.lower_case and letter != letter.lower()):
                 raise ValueError(f"alphabet has {letter!r}, which no transcript keeps; see lower_case and ignored")

@@ -60,7 +60,7 @@ def frame_seconds(train: SpeechTrain) -> float:
 
 
 def _check_transcript_lengths(job: Job, training: Utterances) -> None:
-    """Tells how many transcripts nothing is learnt of; UserError where they are most."""
+    """Reports how many transcripts nothing is learnt of; UserError where they are most."""
     count, too_long = len(training), _count_too_long(job, training)
     if too_long > count / 2:
         raise UserError(
@@ -82,7 +82,7 @@ def _count_too_long(job: Job, training: Utterances) -> int:
 
 
 def export_program(job: Job, learner: SpeechLearner) -> Exported:
-    """Writes the program, and proves on real recordings that it answers as the network does."""
+    """Writes the program, and checks on real recordings that it answers as the network does."""
     model, alphabet = learner.exportable(), alphabet_of(job.manifest, job.data)
     program = write_program(model, job, alphabet)
     val = learner.val.sounds

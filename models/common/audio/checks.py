@@ -130,7 +130,7 @@ def _speakers(data: AudioData) -> Expectation:
 
 
 def _speaker_in_training(manifest: "pd.DataFrame", speaker: str) -> "NDArray[np.bool_]":
-    """Per row, whether it is kept from training though its speaker is not. False where no speaker is told."""
+    """Per row, whether it is kept from training though its speaker is not. False where no speaker is given."""
     if speaker not in manifest or speaker == "label":
         return np.zeros(len(manifest), bool)
     training = manifest["split"] == "train"

@@ -26,7 +26,9 @@ MIN_SECONDS = 0.01  # one frame of the features
 MAX_PEAK = 4.0  # of full scale: floats above it are integers that nobody scaled
 # Bytes, in libsndfile's log.
 TRUNCATED = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-UNKNOWN_SIZE = 0x7FFF0000  # bytes that a header states, or more, of who wrote to a pipe and could not go back
+UNKNOWN_SIZE = (
+    0x7FFF0000  # bytes that a header states, or more, where it was written to a pipe, which cannot be rewound
+)
 MAX_MP3_PADDING = 4_608  # samples that an MP3 may have less than its header says: encoder delay and padding
 
 
@@ -129,7 +131,7 @@ def _checked_samples(samples: NDArray[np.float32], rate: int, max_seconds: float
 
 
 def _check_not_truncated(log: str) -> None:
-    """libsndfile reads a WAV, AIFF or AU file that breaks off as if it were a shorter one, and tells its log alone."""
+    """libsndfile reads a WAV, AIFF or AU file that breaks off as if it were a shorter one; only its log says so."""
     truncated = TRUNCATED.search(log)
     if truncated and int(truncated[1]) < UNKNOWN_SIZE and int(truncated[2]) < int(truncated[1]):
         raise BadExampleError(

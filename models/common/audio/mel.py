@@ -1,7 +1,7 @@
 """From samples to log-mel spectrograms inside the network, so that program and training share them.
 
 Exported as one strided convolution with windowed sines and cosines: `torch.stft` has no ONNX form, a convolution runs
-everywhere and takes any length. Training takes the FFT, in less than half the time; parity is proven at every export.
+everywhere and takes any length. Training takes the FFT, in less than half the time; parity is checked at every export.
 """
 
 import math

@@ -30,7 +30,7 @@ class Archive(Protocol):
         """Every file, in the order in which `stream` gives them."""
 
     def stream(self, selected: Collection[str], reject: Reject) -> Iterator[tuple[str, bytes]]:
-        """The wanted files, one after another; what cannot be read goes to `reject` with the reason."""
+        """The selected files, one after another; what cannot be read goes to `reject` with the reason."""
 
 
 def open_archive(path: Path, reject: Reject) -> Archive:

@@ -23,7 +23,7 @@ PRIMITIVES = (str, bytes, bool, int, float, complex, type(None), type(...), Path
 def conversion_digest(convert: Callable[..., Any], *settings: object) -> str:
     """Of the function, be it a partial, a bound method, a closure or a callable object, and of further settings.
 
-    Raises TypeError where a value that it is bound to cannot be told from another one of its class.
+    Raises TypeError where a value that it is bound to cannot be distinguished from another one of its class.
     """
     digest = hashlib.sha256()
     for part in _ValueWalker().parts((convert, *settings)):

@@ -41,7 +41,7 @@ class _Row:
 
 
 class Source:
-    """A folder, zip or tar. What a layout finds wrong or worth telling is gathered here while it is read.
+    """A folder, zip or tar. What a layout finds wrong or worth reporting is collected here while it is read.
 
     rejected: (file, reason) of every file that is no example; notes: lines for the person who adds the source;
     columns: further columns of the metadata; total: how many examples will be read, once that is known.
@@ -64,7 +64,7 @@ class Source:
         self.rejected.append((path, reason))
 
     def stream(self, selected: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """(path, bytes) of the wanted files in the source's own order, one at a time."""
+        """(path, bytes) of the selected files in the source's own order, one at a time."""
         return self._archive.stream(selected, self.reject)
 
     @property

@@ -1,4 +1,4 @@
-"""Photos as networks take them, with torchvision's own mean and deviation, inside the network that is exported."""
+"""Photos as networks take them, with torchvision's mean and standard deviation, inside the exported network."""
 
 from typing import Any
 

@@ -129,7 +129,7 @@ def _filter_scaled(filter_proposals: Callable[..., Any], proposals: Tensor, obje
 
 
 def class_layers(network: nn.Module, build: Callable[[int], nn.Module]) -> list[nn.Module]:
-    """The layers of a network whose shape depends on the number of classes, told by two others that `build` makes."""
+    """The layers whose shape depends on the number of classes, found by comparing two networks that `build` makes."""
     with torch.device("meta"):  # shapes alone: no memory, no arithmetic
         two, three = (build(classes).state_dict() for classes in (2, 3))
     owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
@@ -160,7 +160,7 @@ def losses_in_evaluation(network: nn.Module) -> Iterator[None]:
 
 
 def set_memory_format(network: nn.Module, *, channels_last: bool, compiled: bool) -> torch.memory_format:
-    """Lays the weights out as asked, which is what inputs must be laid out in, too, and compiles the backbone."""
+    """Gives the weights their memory format, which inputs must have, too, and compiles the backbone where asked to."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     network.to(memory_format=memory_format)
     if compiled:

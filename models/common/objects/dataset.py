@@ -1,4 +1,4 @@
-"""Annotated pictures of a manifest, as detectors learn from them and are judged by them: canvases, truth, classes."""
+"""Annotated pictures of a manifest, for training and scoring detectors: canvases, truth, classes."""
 
 from collections import Counter
 from pathlib import Path

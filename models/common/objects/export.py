@@ -1,4 +1,4 @@
-"""From a trained detector to its program, with proof that both find the same in real pictures."""
+"""From a trained detector to its program, checked to find the same in real pictures."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -43,7 +43,7 @@ def export_detector(job: AnyTrainJob, network: SinglePicture, kind: str, labels:
 
 def write_detector(network: SinglePicture, picture: NDArray[np.uint8], spec: ProgramSpec, folder: Path) -> None:
     """program.onnx and program.json in `folder`; picture: (1, H, W, 3)."""
-    dynamic = {name: {0: "found"} for name in network.outputs}
+    dynamic = {name: {0: "detections"} for name in network.outputs}
     with torch.inference_mode():
         export_graph(network, {"images": torch.from_numpy(picture)}, network.outputs, dynamic, spec, folder)
 

@@ -1,4 +1,4 @@
-"""Whether a service finds what the evaluation found. Travels in every Bento, which asks itself on every start.
+"""Whether a service finds what the evaluation found. Travels in every Bento, which checks itself on every start.
 
 Objects are label, score, box and, where the program gives them, mask.
 """

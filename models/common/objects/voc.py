@@ -119,7 +119,7 @@ def _object(element: ElementTree.Element, index: int) -> Object:
         parse_number(element.findtext(f"bndbox/{edge}"), f"{edge} of object {index} ('{label}')")
         for edge in ("xmin", "ymin", "xmax", "ymax")
     )
-    # One pixel wide is a slip of the mouse, not an object: it stays without area, and is told.
+    # One pixel wide is a slip of the mouse, not an object: it stays without area, and is reported.
     box = (left - (right > left), top - (bottom > top), right, bottom)
     return Object(label, box, difficult=(element.findtext("difficult") or "").strip() in ("1", "true"))
 

@@ -1,4 +1,4 @@
-"""Whether a service answers what the evaluation says. Travels in every Bento, which asks itself on every start."""
+"""Whether a service answers what the evaluation says. Travels in every Bento, which checks itself on every start."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

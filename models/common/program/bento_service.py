@@ -13,7 +13,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # before bentoml reads it: a service of ours tells nobody
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # before bentoml reads it: a service of ours sends no telemetry
 
 import bentoml
 from bentoml import IODescriptor

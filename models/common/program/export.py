@@ -1,4 +1,4 @@
-"""From a trained network to the program that is shipped, with proof that both say the same."""
+"""From a trained network to the program that is shipped, checked to give the same outputs."""
 
 import io
 import logging

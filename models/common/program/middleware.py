@@ -1,4 +1,4 @@
-"""What stands before every service: the start page, the limit on bodies, refusals as one line of JSON."""
+"""ASGI middleware of every service: the start page, the limit on bodies, refusals as one line of JSON."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Proof that a program with any inputs and outputs gives what its network gives, on real examples."""
+"""Whether a program with any inputs and outputs gives what its network gives, on real examples."""
 
 from collections.abc import Mapping
 from pathlib import Path

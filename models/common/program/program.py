@@ -80,7 +80,7 @@ class Program:
         return dict(zip(names, self._session.run(names, inputs), strict=True))
 
     def example_inputs(self) -> dict[str, NDArray[Any]]:
-        """Zeros in the shape of one example, to time the graph with; dimensions that nothing tells are 1."""
+        """Zeros in the shape of one example, to time the graph with; dimensions that are nowhere given are 1."""
         return {
             node.name: np.zeros(
                 self.spec.example.get(node.name) or [size if isinstance(size, int) else 1 for size in node.shape],

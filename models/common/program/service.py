@@ -1,4 +1,4 @@
-"""What a kind's service is asked and must answer. Travels in every Bento and needs no torch."""
+"""What a kind's service takes and must answer. Travels in every Bento and needs no torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Service:
 
     predictor: the class of which every worker makes one.
     form: example -> the form that asks about it: field -> file.
-    expected: row of the score table, labels -> what must be answered, as far as it can be told.
+    expected: row of the score table, labels -> what must be answered, as far as it is determined.
     differs: how an answer differs from what was expected, in a few words; "" where it agrees.
     extra_endpoints: methods of the predictor, served under their own names -> the fields of their forms.
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.common.kind import ReportJob
 from models.common.reporting import svg
 
-MAX_MATRIX_CLASSES = 100  # classes; more are told by their commonest confusions alone
+MAX_MATRIX_CLASSES = 100  # classes; of more only the commonest confusions are listed
 MAX_NUMBERED_CLASSES = 20  # classes of which each cell of the matrix shows its count
 SHOWN_CONFUSIONS = 12
 

@@ -64,7 +64,7 @@ def greedy(frames: Frames) -> Hypothesis:
 
 
 def beam_search(frames: Frames, width: int, min_probability: float = MIN_PROBABILITY) -> Hypothesis:
-    """The most probable letters over all ways to say them, `width` beginnings kept (Hannun et al., 2014).
+    """The most probable letters over all alignments, `width` beginnings kept (Hannun et al., 2014).
 
     With a width that nothing is cut at and `min_probability` 0 it is exact.
     """
@@ -74,7 +74,7 @@ def beam_search(frames: Frames, width: int, min_probability: float = MIN_PROBABI
         letters = [letter for letter in np.flatnonzero(likely).tolist() if letter != BLANK]
         extended = _extend(beams, row, letters)
         kept = heapq.nsmallest(width, extended.items(), key=_rank)
-        total = sum(kept[0][1]) or 1.0  # of the best: the others are told relative to it, so nothing underflows
+        total = sum(kept[0][1]) or 1.0  # of the best: the others are kept relative to it, so nothing underflows
         beams = {text: (blank / total, other / total) for text, (blank, other) in kept}
     (first, best), *others = sorted(beams.items(), key=_rank)
     return Hypothesis(first, 1.0 - sum(others[0][1]) / sum(best) if others else 1.0)
@@ -99,7 +99,7 @@ def _extend(beams: Beams, row: list[float], likely: list[int]) -> Beams:
 
 
 def log_probability(frames: Frames, letters: Sequence[int]) -> float:
-    """Log probability of exactly these letters, over all ways to say them (the CTC forward algorithm)."""
+    """Log probability of exactly these letters, over all alignments (the CTC forward algorithm)."""
     if not len(frames):
         return 0.0 if not letters else -math.inf
     states, jumps = _states(letters)
@@ -114,7 +114,7 @@ def log_probability(frames: Frames, letters: Sequence[int]) -> float:
 
 
 def forced_alignment(frames: Frames, letters: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last frame of each letter on the most probable path that says these letters (Viterbi).
+    """First and last frame of each letter on the most probable path that emits these letters (Viterbi).
 
     The letters must fit into the frames, as those that were decoded from them do.
     """
@@ -175,7 +175,7 @@ def confidence(frames: Frames, hypothesis: Hypothesis, words: int) -> float:
 
 
 def fits(letters: NDArray[np.int64], frames: int) -> bool:
-    """Whether CTC can say these letters in so many frames: one each, and a blank between two that are the same."""
+    """Whether CTC can emit these letters in so many frames: one each, and a blank between two that are the same."""
     return len(letters) + int((letters[1:] == letters[:-1]).sum()) <= frames
 
 

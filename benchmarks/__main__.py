@@ -1,6 +1,6 @@
 """Every benchmark beside its peer: `make bench`, or `python -m benchmarks NAME…`. Writes benchmarks/results.md.
 
-STORIES are told on data that is not in the repository, each by a command of its own: python -m benchmarks.fsdd FOLDER.
+STORIES run on data that is not in the repository, each by a command of its own: python -m benchmarks.fsdd FOLDER.
 """
 
 import importlib
@@ -17,7 +17,7 @@ import benchmarks
 
 STORIES = ("audio_visual", "bccd", "camvid", "cifar10", "connected_digits", "fsdd", "speakers")
 RESULTS = Path(__file__).parent / "results.md"
-HEAD = """# Benchmarks
+HEADER = """# Benchmarks
 
 Made by `make bench`; each ratio is one run of ours and its peer side by side on one machine, medians.
 
@@ -26,7 +26,7 @@ Made by `make bench`; each ratio is one run of ours and its peer side by side on
 
 def main(names: list[str]) -> None:
     """Runs the named benchmarks, or all of them, and rewrites their sections of the results."""
-    known = sorted({found.name for found in pkgutil.iter_modules(benchmarks.__path__)} - {"__main__", *STORIES})
+    known = sorted({module.name for module in pkgutil.iter_modules(benchmarks.__path__)} - {"__main__", *STORIES})
     unknown = [name for name in names if name not in known]
     if unknown:
         sys.exit(f"error: no benchmark '{unknown[0]}'. There are: {', '.join(known)}")
@@ -35,7 +35,7 @@ def main(names: list[str]) -> None:
         print(f"{name} …", flush=True)
         sections[name] = _section(name, importlib.import_module(f"benchmarks.{name}").run())
         print(sections[name], flush=True)
-        RESULTS.write_text(HEAD + "\n".join(sections[key] for key in sorted(sections)))
+        RESULTS.write_text(HEADER + "\n".join(sections[key] for key in sorted(sections)))
 
 
 def _read() -> dict[str, str]:

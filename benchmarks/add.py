@@ -21,7 +21,7 @@ from tasks.project.repository import environment
 
 CODE = Path(__file__).resolve().parent.parent
 PHOTOS = 10_000
-MANY = int(os.environ.get("RATCHET_BENCH_PHOTOS", "100000"))
+MANY_PHOTOS = int(os.environ.get("RATCHET_BENCH_PHOTOS", "100000"))
 ROUNDS = 3
 CLASSES = 10
 ADD = """
@@ -53,13 +53,13 @@ def _same_folder(work: Path) -> list[dict[str, Any]]:
     source = _photos(work / "photos", PHOTOS, seed=0)
     ours, peers = [], []
     for round in range(ROUNDS):  # taken in turns, so that what else the machine does hits both
-        mine, peer = _project(work / f"ours-{round}"), _project(work / f"peer-{round}")
-        ours.append(_seconds(mine, sys.executable, "-c", ADD, str(source)))
-        shutil.copytree(source, peer / "photos")
-        peers.append(_seconds(peer, sys.executable, "-m", "dvc", "add", "--quiet", "photos"))
-    batch = next((mine / "data/digits").glob("*.parquet"))
-    again = _checkout(mine, batch)
-    theirs = _checkout(peer, peer / "photos")
+        our_project, peer_project = _project(work / f"ours-{round}"), _project(work / f"peer-{round}")
+        ours.append(_seconds(our_project, sys.executable, "-c", ADD, str(source)))
+        shutil.copytree(source, peer_project / "photos")
+        peers.append(_seconds(peer_project, sys.executable, "-m", "dvc", "add", "--quiet", "photos"))
+    batch = next((our_project / "data/digits").glob("*.parquet"))
+    our_checkout = _checkout(our_project, batch)
+    peer_checkout = _checkout(peer_project, peer_project / "photos")
     kind = f"{PHOTOS:,} JPEGs of 32 px"
     return [
         _row(
@@ -69,7 +69,13 @@ def _same_folder(work: Path) -> list[dict[str, Any]]:
             "at most 2",
             f"whole processes; ours decodes, checks, compares and commits; peer: dvc add FOLDER; median of {ROUNDS}",
         ),
-        _row(f"check out {kind}", again, theirs, "at most 0.1", "inside DVC, without its start of 1.5 s or more"),
+        _row(
+            f"check out {kind}",
+            our_checkout,
+            peer_checkout,
+            "at most 0.1",
+            "inside DVC, without its start of 1.5 s or more",
+        ),
     ]
 
 
@@ -79,7 +85,7 @@ def _many(work: Path) -> list[dict[str, Any]]:
         _seconds(_project(work / f"empty-{round}"), sys.executable, "-c", ADD, str(few)) for round in range(ROUNDS)
     ]
     full = _project(work / "full")
-    first = json.loads(_call(full, sys.executable, "-c", ADD, str(_photos(work / "many", MANY, seed=2))))
+    first = json.loads(_call(full, sys.executable, "-c", ADD, str(_photos(work / "many", MANY_PHOTOS, seed=2))))
     _forget_bytes(full)
     on_top = []
     for round in range(ROUNDS):
@@ -87,14 +93,14 @@ def _many(work: Path) -> list[dict[str, Any]]:
         on_top.append(_seconds(copy, sys.executable, "-c", ADD, str(few)))
     return [
         _row(
-            f"add 1,000 more on top of {MANY:,}, whose bytes are not here",
+            f"add 1,000 more on top of {MANY_PHOTOS:,}, whose bytes are not here",
             statistics.median(on_top),
             statistics.median(empty),
             "about 1",
             f"peer: the same 1,000 into an empty project; median of {ROUNDS}",
         ),
         {
-            "benchmark": f"peak memory of adding {MANY:,}",
+            "benchmark": f"peak memory of adding {MANY_PHOTOS:,}",
             "ours": f"{first['peak_mb']:.0f} MiB",
             "peer": "-",
             "ratio": "-",
@@ -144,10 +150,10 @@ def _seconds(cwd: Path, *command: str) -> float:
 
 
 def _call(cwd: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{command[0]} {command[1]} failed: {done.stderr[-500:]}")
-    return done.stdout
+    process = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise RuntimeError(f"{command[0]} {command[1]} failed: {process.stderr[-500:]}")
+    return process.stdout
 
 
 def _row(benchmark: str, ours: float, peer: float, target: str, note: str) -> dict[str, Any]:

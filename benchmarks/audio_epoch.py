@@ -34,9 +34,9 @@ from models.speech_command.params import CommandData, CommandTrain
 from tests import delivered
 
 CLIPS, BATCH, MELS = 1024, 64, 40
-DELIVERED, RATE = 44_100, 16_000  # Hz: of the files, of what is learnt
+DELIVERED_RATE, RATE = 44_100, 16_000  # Hz: of the files, of what is learnt
 WORKERS = 2
-LATER = 3  # epochs after the first, of which the median counts
+LATER_EPOCHS = 3  # epochs after the first, of which the median counts
 AUGMENT = AudioAugment(shift=0, speed=0, gain_db=0, noise=0)  # SpecAugment alone, as the peer has it
 RUNS = 200
 
@@ -48,11 +48,11 @@ def run() -> list[dict[str, Any]]:
         _write_clips(root / "delivery")
         theirs = _median(_their_epoch, root / "delivery")
         keep_freed_memory()  # as training does; after the peer, whose processes are not to have it
-        clips = _opened(root)
-        ours, varied_too = (_median(_our_epoch, clips, augment) for augment in (AUGMENT, AudioAugment()))
+        clips = _open_clips(root)
+        ours, all_augmentation = (_median(_our_epoch, clips, augment) for augment in (AUGMENT, AudioAugment()))
         return [
             _row("SpecAugment", ours, theirs),
-            _row("SpecAugment, and of ours shift, speed, gain, noise", varied_too, theirs),
+            _row("SpecAugment, and of ours shift, speed, gain, noise", all_augmentation, theirs),
             *(_latency(network, root) for network in ("mel_resnet", "bc_resnet", "crnn")),
         ]
 
@@ -64,14 +64,14 @@ def _row(what: str, ours: float, theirs: float) -> dict[str, Any]:
         "peer": f"{CLIPS / theirs:.0f} clips/s (DataLoader, {WORKERS} workers)",
         "ratio": f"{theirs / ours:.1f}",
         "target": "≥ 5",
-        "note": f"{CLIPS} WAV files of 1 s, {DELIVERED} Hz, to log-mel at {RATE} Hz; both on every core",
+        "note": f"{CLIPS} WAV files of 1 s, {DELIVERED_RATE} Hz, to log-mel at {RATE} Hz; both on every core",
     }
 
 
 def _median(epoch: Callable[..., Iterator[torch.Tensor]], *arguments: Any) -> float:
     """Seconds of a later epoch."""
     times = []
-    for _ in range(1 + LATER):
+    for _ in range(1 + LATER_EPOCHS):
         start = time.perf_counter()
         for batch in epoch(*arguments):
             assert batch.shape == (BATCH, MELS, RATE // 160)
@@ -79,7 +79,7 @@ def _median(epoch: Callable[..., Iterator[torch.Tensor]], *arguments: Any) -> fl
     return statistics.median(times[1:])
 
 
-def _opened(root: Path) -> Clips:
+def _open_clips(root: Path) -> Clips:
     data = CommandData()
     batches = delivered.write_batches(root, load_kind("speech_command"), data, root / "delivery")
     manifest = read_manifest(batches)
@@ -99,7 +99,7 @@ class _Items(torch.utils.data.Dataset[torch.Tensor]):
 
     def __init__(self, folder: Path) -> None:
         self._files = sorted(folder.rglob("*.wav"))
-        self._resample = torchaudio.transforms.Resample(DELIVERED, RATE)
+        self._resample = torchaudio.transforms.Resample(DELIVERED_RATE, RATE)
         self._mel = torchaudio.transforms.MelSpectrogram(RATE, 512, 400, 160, n_mels=MELS, center=False, pad=216)
         self._masks = torch.nn.Sequential(
             torchaudio.transforms.TimeMasking(15), torchaudio.transforms.FrequencyMasking(6)
@@ -108,8 +108,8 @@ class _Items(torch.utils.data.Dataset[torch.Tensor]):
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, place: int) -> torch.Tensor:
-        samples, _ = soundfile.read(io.BytesIO(self._files[place].read_bytes()), dtype="float32")
+    def __getitem__(self, index: int) -> torch.Tensor:
+        samples, _ = soundfile.read(io.BytesIO(self._files[index].read_bytes()), dtype="float32")
         logarithm = (self._mel(self._resample(torch.from_numpy(samples))) + 1e-6).log()[:, :100]
         masked: torch.Tensor = self._masks(logarithm - logarithm.mean())
         return masked
@@ -123,9 +123,9 @@ def _latency(network: str, root: Path) -> dict[str, Any]:
     """A one-second clip on one thread: the program beside the same network in torch, eager."""
     model = build(10, RATE, CommandTrain(network=network)).eval()
     clips = torch.randint(-3000, 3000, (2, RATE), dtype=torch.int16)
-    open_dimensions = {"clips": {0: "batch"}, "logits": {0: "batch"}}
+    dynamic_axes = {"clips": {0: "batch"}, "logits": {0: "batch"}}
     spec = ProgramSpec("speech_command", tuple("0123456789"), {}, {}, {"clips": [1, RATE]})
-    export_graph(model, {"clips": clips}, ("logits",), open_dimensions, spec, root / network)
+    export_graph(model, {"clips": clips}, ("logits",), dynamic_axes, spec, root / network)
     program, one = Program(root / network, threads=1), clips[:1].numpy()
     torch.set_num_threads(1)
     with torch.inference_mode():
@@ -154,8 +154,8 @@ def _write_clips(folder: Path) -> None:
     rng = np.random.default_rng(0)
     (folder / "train" / "noise").mkdir(parents=True)
     for number in range(CLIPS):
-        samples = (0.1 * rng.standard_normal(DELIVERED)).astype(np.float32)
-        soundfile.write(folder / "train" / "noise" / f"{number}.wav", samples, DELIVERED)
+        samples = (0.1 * rng.standard_normal(DELIVERED_RATE)).astype(np.float32)
+        soundfile.write(folder / "train" / "noise" / f"{number}.wav", samples, DELIVERED_RATE)
 
 
 if __name__ == "__main__":

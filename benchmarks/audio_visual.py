@@ -37,8 +37,8 @@ DATA: dict[str, Any] = {
     "clip_seconds": 0.7,
 }
 TRAIN = {"epochs": 12, "batch_size": 64, "learning_rate": 0.003, "audio_network": "crnn", "early_stopping": 0}
-LEARNT = ("both", "pictures", "sounds")
-ASKED = {"both": "accuracy_both", "pictures": "accuracy_image_only", "sounds": "accuracy_audio_only"}
+INPUTS = ("both", "pictures", "sounds")
+METRIC_OF_INPUT = {"both": "accuracy_both", "pictures": "accuracy_image_only", "sounds": "accuracy_audio_only"}
 
 
 def main() -> None:
@@ -50,9 +50,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = write_pairs(arguments.data.resolve(), Path(folder) / "pairs")
         for seed in range(arguments.seeds):
-            found = {learnt: _accuracies(Path(folder) / f"{learnt}{seed}", source, learnt, seed) for learnt in LEARNT}
+            accuracies = {
+                inputs: _accuracies(Path(folder) / f"{inputs}{seed}", source, inputs, seed) for inputs in INPUTS
+            }
             print(f"seed {seed}", flush=True)
-            print("\n".join(_lines(found)), flush=True)
+            print("\n".join(_lines(accuracies)), flush=True)
 
 
 def write_pairs(data: Path, folder: Path) -> Path:
@@ -66,8 +68,8 @@ def write_pairs(data: Path, folder: Path) -> Path:
         if split:
             name = f"{digit}-{speaker}-{take:02d}"
             write_wav(folder / f"{name}.wav", noisy(samples, SOUND_NOISE_DB, take), RATE)
-            mine = scans[split][digit]
-            (folder / f"{name}.png").write_bytes(_noisy_scan(mine[rng.integers(len(mine))], rng))
+            candidates = scans[split][digit]
+            (folder / f"{name}.png").write_bytes(_noisy_scan(candidates[rng.integers(len(candidates))], rng))
             rows.append([f"{name}.png", f"{name}.wav", NAMES[digit], split, speaker])
     with (folder / "metadata.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["image", "audio", "label", "split", "speaker"], *rows])
@@ -79,8 +81,8 @@ def _scans(rng: np.random.Generator) -> dict[str, dict[int, NDArray[np.float64]]
     digits = load_digits()
     parts = dict(zip(("test", "val", "train"), np.split(rng.permutation(len(digits.target)), [400, 600]), strict=True))
     return {
-        split: {digit: digits.images[places[digits.target[places] == digit]] for digit in range(10)}
-        for split, places in parts.items()
+        split: {digit: digits.images[positions[digits.target[positions] == digit]] for digit in range(10)}
+        for split, positions in parts.items()
     }
 
 
@@ -91,33 +93,33 @@ def _noisy_scan(scan: NDArray[np.float64], rng: np.random.Generator) -> bytes:
     return out.getvalue()
 
 
-def _accuracies(root: Path, source: Path, learnt: str, seed: int) -> dict[str, float]:
-    """A model of both halves, or one whose training data has only one of them, asked in every way that it can be."""
+def _accuracies(root: Path, source: Path, inputs: str, seed: int) -> dict[str, float]:
+    """A model of both halves, or of only one of them, scored with every input that it can take."""
     kind = load_kind("audio_visual")
     data = kind.Data(**DATA)
     batches = write_batches(root, kind, data, source)
     training = job(root, batches, kind, data, **TRAIN, seed=seed)
     test = training.manifest[training.manifest["split"] == "test"].reset_index(drop=True)
-    kind.train(_without(training, learnt))
+    kind.train(_without_part(training, inputs))
     table = kind.score(ScoreJob(training.out / "program", test, batches, training.home))
     return kind.summary(table, ())
 
 
-def _without(training: AnyTrainJob, learnt: str) -> AnyTrainJob:
-    """The same, told that one half of (nearly) every example is missing; two rows keep it, which the kind asks for."""
-    if learnt != "both":
+def _without_part(training: AnyTrainJob, inputs: str) -> AnyTrainJob:
+    """The same, marked as if one half of nearly every example is missing; two rows keep it, as the kind needs."""
+    if inputs != "both":
         manifest: pd.DataFrame = training.manifest
-        kept = manifest.groupby("split").cumcount() < 2
-        manifest["parts"] = manifest["parts"].where(kept, "image" if learnt == "pictures" else "audio")
+        complete = manifest.groupby("split").cumcount() < 2
+        manifest["parts"] = manifest["parts"].where(complete, "image" if inputs == "pictures" else "audio")
     return training
 
 
-def _lines(found: dict[str, dict[str, float]]) -> list[str]:
-    lines = ["| learnt from | asked with both | with the picture alone | with the sound alone |", "|---|---|---|---|"]
-    for learnt, scores in found.items():
-        asked = ASKED if learnt == "both" else {learnt: ASKED[learnt]}
-        cells = [f"{scores[ASKED[name]]:.4f}" if name in asked else "" for name in ASKED]
-        lines.append(f"| {learnt} | {' | '.join(cells)} |")
+def _lines(accuracies: dict[str, dict[str, float]]) -> list[str]:
+    lines = ["| learnt from | given both | with the picture alone | with the sound alone |", "|---|---|---|---|"]
+    for inputs, scores in accuracies.items():
+        shown = METRIC_OF_INPUT if inputs == "both" else {inputs: METRIC_OF_INPUT[inputs]}
+        cells = [f"{scores[METRIC_OF_INPUT[name]]:.4f}" if name in shown else "" for name in METRIC_OF_INPUT]
+        lines.append(f"| {inputs} | {' | '.join(cells)} |")
     return lines
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.story import CODE, Story
 
 MODEL = "blood_cells"
-HEAD = ["photos", "state", "mAP50", "mAP", "recall", "precision", "training", "whole run", "program", "latency"]
+HEADER = ["photos", "state", "mAP50", "mAP", "recall", "precision", "training", "whole run", "program", "latency"]
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     row += [f"{metrics[name]:.3f}" for name in ("map50", "map", "recall", "precision")]
     row += [f"{training['seconds']:.0f} s", f"{answer['seconds']:.0f} s"]
     row += [f"{metrics['size_mb']:.1f} MB", f"{metrics['latency_ms']:.1f} ms"]
-    print("\n".join(f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD), row)))
+    print("\n".join(f"| {' | '.join(cells)} |" for cells in (HEADER, ["---"] * len(HEADER), row)))
     classes = {name.removeprefix("ap50_"): value for name, value in metrics.items() if name.startswith("ap50_")}
     print("\n| class | AP50 |\n| --- | --- |")
     print("\n".join(f"| {label} | {value:.3f} |" for label, value in classes.items()))

@@ -1,4 +1,4 @@
-"""CIFAR-10 arrives in five batches, one of them with wrong labels: the story of docs/cifar10.md, told for real.
+"""CIFAR-10 arrives in five batches, one of them with wrong labels: the story of docs/cifar10.md, run for real.
 
     python -m benchmarks.cifar10 ../shared/data/cifar10
 
@@ -17,7 +17,7 @@ from typing import Any
 from tests.story import CODE, Story
 
 MODEL = "cifar10"
-HEAD = ["data", "photos", "state", "accuracy", "gain", "per step", "peak memory", "whole run"]
+HEADER = ["data", "photos", "state", "accuracy", "gain", "per step", "peak memory", "whole run"]
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     rows.append(_row(story, "+ train-4, 40 % of its labels shuffled"))
     story.ratchet("remove", MODEL, added["batch"])
     rows.append(_row(story, "without that batch, + the true train-4", data / "train-4.zip"))
-    lines = [f"| {' | '.join(row)} |" for row in (HEAD, ["---"] * len(HEAD), *rows)]
+    lines = [f"| {' | '.join(row)} |" for row in (HEADER, ["---"] * len(HEADER), *rows)]
     print("\n".join(lines))
 
 
@@ -53,14 +53,14 @@ def _row(story: Story, what: str, *sources: Path) -> list[str]:
         what,
         f"{next(row['rows'] for row in rows if row['model'] == MODEL):,}",
         answer["state"],
-        *_judged(json.loads((run / "verdict.json").read_text())),
+        *_accuracy_and_gain(json.loads((run / "verdict.json").read_text())),
         f"{training['seconds_per_step']:.3f} s",
         f"{training['peak_memory_mb']:,.0f} MiB",
         f"{answer['seconds']:.0f} s",
     ]
 
 
-def _judged(verdict: dict[str, Any]) -> tuple[str, str]:
+def _accuracy_and_gain(verdict: dict[str, Any]) -> tuple[str, str]:
     """Accuracy, and the gain over the champion with its one-sided 95 % bounds."""
     check = next(check for check in verdict["checks"] if check["about"] in {"primary", "baseline"})
     if check["about"] == "baseline":

@@ -29,7 +29,7 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 RATE = 8000  # Hz, of every recording
 STRINGS = {"train": 3000, "val": 250, "test": 500}
 TAKES = {"train": range(10, 50), "val": range(5, 10), "test": range(5)}
-LONGEST = 7  # digits in a string
+MAX_DIGITS = 7  # digits in a string
 PAUSE = (0.0, 0.4)  # seconds between two digits; the recordings themselves are cut close
 EDGE = (0.05, 0.3)  # before the first and after the last
 GAIN_DB = 4.0  # each digit louder or softer by up to this
@@ -95,7 +95,7 @@ def joined(clips: Clips, split: str, rng: np.random.Generator) -> tuple[str, lis
     """Speaker, digits and sound of one string."""
     speakers = sorted({speaker for speaker, _, _ in clips})
     speaker = speakers[rng.integers(len(speakers))]
-    digits = [int(digit) for digit in rng.integers(10, size=rng.integers(1, LONGEST + 1))]
+    digits = [int(digit) for digit in rng.integers(10, size=rng.integers(1, MAX_DIGITS + 1))]
     parts: list[NDArray[np.floating]] = [_silence(EDGE, rng)]
     for digit in digits:
         take = int(rng.choice(list(TAKES[split])))

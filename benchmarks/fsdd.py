@@ -1,7 +1,7 @@
-"""Spoken digits of five people (FSDD): the story and the numbers of docs/speech.md, told for real.
+"""Spoken digits of five people (FSDD): the story and the numbers of docs/speech.md, run for real.
 
     python -m benchmarks.fsdd ../shared/data/fsdd            three speakers, a fourth arrives, then the fifth
-    python -m benchmarks.fsdd ../shared/data/fsdd --leave    each speaker by a model that never heard them
+    python -m benchmarks.fsdd ../shared/data/fsdd --leave    each speaker by a model that was not trained on them
 
 The folder holds <speaker>.zip; takes 0 to 4 are the test, as delivered, and takes 5 to 9, of train, decide which epoch
 is kept. Works in a clone of its own under .demo/fsdd. Set OMP_NUM_THREADS=1 to measure one core.
@@ -20,18 +20,18 @@ from tests import delivered
 from tests.story import CODE, Story
 
 MODEL = "spoken_digits"
-HEAD = ["data", "state", "accuracy", "gain", "by speaker: candidate (champion)", "training", "whole run"]
-LEFT_OUT = ["never heard", "accuracy on all their recordings", "training"]
+HEADER = ["data", "state", "accuracy", "gain", "by speaker: candidate (champion)", "training", "whole run"]
+LEFT_OUT_HEADER = ["left out", "accuracy on all their recordings", "training"]
 
 
 def main() -> None:
-    """Tells the story, or leaves one speaker out after the other; prints a table."""
+    """Runs the story, or leaves one speaker out after the other; prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--leave", action="store_true")
     arguments = parser.parse_args()
     zips = sorted(arguments.data.resolve().glob("*.zip"))
-    rows = [LEFT_OUT, *_left_out(zips)] if arguments.leave else [HEAD, *_story(zips)]
+    rows = [LEFT_OUT_HEADER, *_left_out(zips)] if arguments.leave else [HEADER, *_story(zips)]
     print("\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])))
 
 
@@ -44,7 +44,7 @@ def _story(zips: list[Path]) -> list[list[str]]:
 
 
 def _step(story: Story, what: str, sources: list[Path]) -> list[str]:
-    """Adds speakers, retrains, and tells what came of it."""
+    """Adds speakers, retrains, and reports what came of it."""
     for source in sources:
         story.ratchet("add", MODEL, str(with_validation(source, story.folder / source.name)))
     answer = story.ratchet("retrain", MODEL)
@@ -56,12 +56,12 @@ def _step(story: Story, what: str, sources: list[Path]) -> list[str]:
         gain = f"{primary['gain']:+.4f} ({primary['lower']:+.4f} to {primary['upper']:+.4f})"
     slices = [check for check in checks if check["about"] == "slice"]
     training = json.loads((run / "summary.json").read_text())
-    told = ", ".join(
+    slice_texts = ", ".join(
         f"{check['name'].partition('=')[2]} {_number(check['candidate'])} ({_number(check['champion'])})"
         for check in slices
     )
     seconds = [f"{training['seconds']:.0f} s", f"{answer['seconds']:.0f} s"]
-    return [what, answer["state"], _number(primary["candidate"]), gain, told, *seconds]
+    return [what, answer["state"], _number(primary["candidate"]), gain, slice_texts, *seconds]
 
 
 def _number(value: float | None) -> str:
@@ -73,17 +73,17 @@ def _left_out(zips: list[Path]) -> list[list[str]]:
     params, kind = load_model(CODE, MODEL), load_kind("speech_command")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        marked = [with_validation(path, root / path.name) for path in zips]
-        batches = delivered.write_batches(root, kind, params.data, *marked)
+        with_val = [with_validation(path, root / path.name) for path in zips]
+        batches = delivered.write_batches(root, kind, params.data, *with_val)
         whole = delivered.job(root, batches, kind, params.data, **params.train.model_dump())
         rows = []
         for path in zips:
             others = whole.manifest[whole.manifest["speaker"] != path.stem]
             kind.train(dataclasses.replace(whole, manifest=others.reset_index(drop=True)))
-            own = whole.manifest[whole.manifest["speaker"] == path.stem].reset_index(drop=True)
-            table = kind.score(ScoreJob(whole.out / "program", own, batches, whole.home))
+            left_out = whole.manifest[whole.manifest["speaker"] == path.stem].reset_index(drop=True)
+            table = kind.score(ScoreJob(whole.out / "program", left_out, batches, whole.home))
             seconds = json.loads((whole.out / "training" / "summary.json").read_text())["seconds"]
-            rows.append([path.stem, f"{table['correct'].mean():.4f} of {len(own)}", f"{seconds:.0f} s"])
+            rows.append([path.stem, f"{table['correct'].mean():.4f} of {len(left_out)}", f"{seconds:.0f} s"])
             print(rows[-1], flush=True)
     return rows
 

@@ -30,9 +30,9 @@ def pairs(gain: float, differing: float, examples: int, trials: int = TRIALS) ->
     examples on which the two models differ are these."""
     rng = np.random.default_rng([SEED, examples, int(1e4 * differing), int(1e4 * (gain + 1))])
     shares = [(differing + gain) / 2, (differing - gain) / 2, 1 - differing]
-    found, times = np.unique(rng.multinomial(examples, shares, size=trials)[:, :2], axis=0, return_counts=True)
+    counts_of_wins, times = np.unique(rng.multinomial(examples, shares, size=trials)[:, :2], axis=0, return_counts=True)
     counts = {"promoted": 0, "rejected": 0, "higher": 0}
-    for (wins, losses), seen in zip(found.tolist(), times.tolist(), strict=True):
+    for (wins, losses), seen in zip(counts_of_wins.tolist(), times.tolist(), strict=True):
         pair = BinaryComparison(wins, losses, examples)
         counts["promoted"] += seen * (pair.p_above(0) < 1 - CONFIDENCE)
         counts["rejected"] += seen * (pair.p_below(0) < 1 - CONFIDENCE)
@@ -53,9 +53,9 @@ def transcribers(speakers: int, better: float, trials: int = 2000) -> tuple[floa
             rng.binomial(words.astype(int), np.clip(rate + voice + rng.normal(0, 0.03, speakers)[groups], 0, 1))
             for rate in (0.2 - better, 0.2)
         ]
-        found = compare((edits[0], words), (edits[1], words), groups, higher_is_better=False, resamples=1000)
-        promoted += found.lower(CONFIDENCE) > 0
-        higher += found.gain > 0
+        comparison = compare((edits[0], words), (edits[1], words), groups, higher_is_better=False, resamples=1000)
+        promoted += comparison.lower(CONFIDENCE) > 0
+        higher += comparison.gain > 0
     return promoted / trials, higher / trials
 
 
@@ -186,14 +186,14 @@ def _words() -> str:
 def _classes() -> str:
     rows = []
     for drop in (0.0, 0.02, 0.05, 0.10, 0.20):
-        found = [classes(drop, examples, trials=2000)[0] for examples in (30, 100, 300, 1000)]
-        rows.append([f"{-100 * drop:+g} points" if drop else "none", *map(_share, found)])
+        shares = [classes(drop, examples, trials=2000)[0] for examples in (30, 100, 300, 1000)]
+        rows.append([f"{-100 * drop:+g} points" if drop else "none", *map(_share, shares)])
     return _table(["one class of ten drops by", "30 examples a class", "100", "300", "1,000"], rows)
 
 
 def _whole() -> str:
-    found = whole_gate()
-    return _table(list(found), [[_share(share) for share in found.values()]])
+    shares = whole_gate()
+    return _table(list(shares), [[_share(share) for share in shares.values()]])
 
 
 def _share(value: float) -> str:
@@ -214,8 +214,8 @@ def main() -> None:
     text = DOCS.read_text()
     for name, table in tables().items():
         print(f"{name}\n{table}\n", flush=True)
-        place = re.compile(rf"(<!-- measured: {name} -->).*?(<!-- end -->)", re.DOTALL)
-        text = place.sub(_between(table), text)
+        section = re.compile(rf"(<!-- measured: {name} -->).*?(<!-- end -->)", re.DOTALL)
+        text = section.sub(_between(table), text)
     DOCS.write_text(text)
 
 

@@ -29,15 +29,15 @@ from models.image_classification.learner import Photos
 
 PHOTOS, SIZE, BATCH = 384, 224, 64
 SIZES = ((640, 480), (1600, 1200))  # px as delivered: a webcam's, a small phone photo
-LATER = 5  # epochs after the first, of which the median counts
+LATER_EPOCHS = 5  # epochs after the first, of which the median counts
 
 
 def run() -> list[dict[str, Any]]:
     """Photos per second in the first epoch and after, for photos of two sizes."""
-    return [row for width, height in SIZES for row in _measured(width, height)]
+    return [row for width, height in SIZES for row in _rows_of_size(width, height)]
 
 
-def _measured(width: int, height: int) -> list[dict[str, Any]]:
+def _rows_of_size(width: int, height: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _write_photos(root, width, height)
@@ -66,16 +66,16 @@ def _our_epochs(root: Path) -> list[float]:
     manifest = read_manifest(root / "data")
     decoded = pixels(manifest, root / "data", root, SIZE, 50_000_000)
     photos = Photos(decoded, np.zeros(len(manifest), np.int64), torch.device("cpu"))
-    opened = time.perf_counter() - start
-    first, *later = (_timed(_our_batches(photos, epoch)) for epoch in range(1 + LATER))
-    return [opened + first, *later]
+    open_seconds = time.perf_counter() - start
+    first, *later = (_timed(_our_batches(photos, epoch)) for epoch in range(1 + LATER_EPOCHS))
+    return [open_seconds + first, *later]
 
 
 def _our_batches(photos: Photos, epoch: int) -> Iterator[torch.Tensor]:
-    scale = Normalised(torch.nn.Identity()).scaled
+    normalise = Normalised(torch.nn.Identity()).normalise
     order = np.random.default_rng(epoch).permutation(PHOTOS)
     for pictures, _ in prefetched(photos.fetch, np.array_split(order, PHOTOS // BATCH)):
-        yield scale(pictures.float())
+        yield normalise(pictures.float())
 
 
 def _their_epochs(root: Path) -> list[float]:

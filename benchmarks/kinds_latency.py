@@ -62,14 +62,14 @@ def _row(root: Path, name: str) -> dict[str, Any]:
     shapes = ", ".join("x".join(map(str, array.shape)) for array in arrays.values() if array.ndim > 1)
     rate = program.spec.input.get("sample_rate")
     sounds = [array for array in arrays.values() if array.dtype == np.int16]
-    heard = f"; real-time factor {ours / 1000 / (sounds[0].shape[-1] / rate):.4f}" if rate and sounds else ""
+    real_time = f"; real-time factor {ours / 1000 / (sounds[0].shape[-1] / rate):.4f}" if rate and sounds else ""
     return {
         "benchmark": name,
         "ours": f"{ours:.2f} ms",
         "peer": f"{peer:.2f} ms",
         "ratio": f"{peer / ours:.2f}",
         "target": f">= {TARGET}",
-        "note": f"one example of {shapes}, against torch eager{heard}",
+        "note": f"one example of {shapes}, against torch eager{real_time}",
     }
 
 
@@ -78,40 +78,40 @@ def _trained(root: Path, name: str) -> tuple[nn.Module, dict[str, torch.Tensor],
     kind, sample, case = load_kind(name), importlib.import_module(f"tests.samples.{name}"), CASES.get(name, {})
     data = kind.Data(**{**sample.SECTION["data"], **case.get("data", {})})
     batches = write_batches(root, kind, data, sample.tiny(root / "delivery"))
-    once = {"epochs": 1, "warmup_epochs": 0, "batch_size": 16}
-    training = job(root, batches, kind, data, **{**sample.SECTION["train"], **case.get("train", {}), **once})
-    with _exported() as taken:
+    one_epoch = {"epochs": 1, "warmup_epochs": 0, "batch_size": 16}
+    training = job(root, batches, kind, data, **{**sample.SECTION["train"], **case.get("train", {}), **one_epoch})
+    with _watch_export() as exported:
         kind.train(training)
-    network, names, tensors = taken[-1]
+    network, names, tensors = exported[-1]
     program = Program(training.out / "program", threads=1)
-    wanted = program.one_example()
-    one = {
-        key: tensor[:1] if wanted[key].ndim and wanted[key].shape[0] == 1 else tensor
+    dummy = program.example_inputs()
+    inputs = {
+        key: tensor[:1] if dummy[key].ndim and dummy[key].shape[0] == 1 else tensor
         for key, tensor in zip(names, tensors, strict=True)
     }
-    return network.eval(), one, program
+    return network.eval(), inputs, program
 
 
 @contextmanager
-def _exported() -> Iterator[list[tuple[nn.Module, list[str], tuple[torch.Tensor, ...]]]]:
+def _watch_export() -> Iterator[list[tuple[nn.Module, list[str], tuple[torch.Tensor, ...]]]]:
     """What is given to torch.onnx.export meanwhile: network, names of its inputs, inputs."""
-    taken: list[tuple[nn.Module, list[str], tuple[torch.Tensor, ...]]] = []
+    exported: list[tuple[nn.Module, list[str], tuple[torch.Tensor, ...]]] = []
     export = torch.onnx.export
 
     def watched(network: nn.Module, inputs: tuple[torch.Tensor, ...], *rest: Any, **options: Any) -> Any:
-        taken.append((copy.deepcopy(network), options["input_names"], inputs))
+        exported.append((copy.deepcopy(network), options["input_names"], inputs))
         return export(network, inputs, *rest, **options)
 
     with mock.patch("torch.onnx.export", watched):
-        yield taken
+        yield exported
 
 
 def _medians(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[float, float]:
     """Medians of both, ms, taking turns, so that a busy moment hits both alike."""
-    taken: tuple[list[float], list[float]] = ([], [])
+    times_of: tuple[list[float], list[float]] = ([], [])
     for _ in range(WARM_UP + RUNS):
-        for step, times in zip((ours, peer), taken, strict=True):
+        for step, times in zip((ours, peer), times_of, strict=True):
             start = time.perf_counter()
             step()
             times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(taken[0][WARM_UP:]), statistics.median(taken[1][WARM_UP:])
+    return statistics.median(times_of[0][WARM_UP:]), statistics.median(times_of[1][WARM_UP:])

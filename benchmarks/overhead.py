@@ -20,7 +20,7 @@ from tests.world import prefect_server
 
 REPEATS = 5
 LIMIT = 40.0  # s: all of a retrain but training and evaluating
-NOT_OURS = ("train", "evaluate")
+NOT_OVERHEAD = ("train", "evaluate")
 
 
 def run() -> list[dict[str, Any]]:
@@ -42,15 +42,15 @@ def run() -> list[dict[str, Any]]:
 
 def _nothing_new(story: Story, candidate: str) -> dict[str, Any]:
     ours = _median([sys.executable, "-m", "flows.cli", "retrain", "digits"], story.project, story)
-    done = story.folder / "done"  # the candidate's commit with its outputs: DVC has nothing to do there
+    finished = story.folder / "done"  # the candidate's commit with its outputs: DVC has nothing to do there
     subprocess.run(
-        ["git", "worktree", "add", "--quiet", "--detach", str(done), candidate], cwd=story.project, check=True
+        ["git", "worktree", "add", "--quiet", "--detach", str(finished), candidate], cwd=story.project, check=True
     )
-    (done / ".dvc/config.local").write_text(f"[cache]\n    dir = {story.project / '.dvc/cache'}\n")
+    (finished / ".dvc/config.local").write_text(f"[cache]\n    dir = {story.project / '.dvc/cache'}\n")
     stages = [f"{stage}@digits" for stage in ("validate", "train", "evaluate")]
-    environment = story.environment | {"PYTHONPATH": str(done)}
-    subprocess.run(["dvc", "checkout", "--quiet"], cwd=done, env=environment, check=False)
-    peer = _median([sys.executable, "-m", "dvc", "repro", *stages], done, story)
+    environment = story.environment | {"PYTHONPATH": str(finished)}
+    subprocess.run(["dvc", "checkout", "--quiet"], cwd=finished, env=environment, check=False)
+    peer = _median([sys.executable, "-m", "dvc", "repro", *stages], finished, story)
     return {
         "benchmark": "`ratchet retrain` with nothing new, whole process",
         "ours": f"{ours:.2f} s",
@@ -76,7 +76,7 @@ def _steps(url: str, answer: dict[str, Any]) -> list[dict[str, Any]]:
     steps = [(run["name"].rsplit("-", 1)[0], float(run["total_run_time"])) for run in reversed(runs)]
     whole = float(answer["seconds"])
     outside = whole - sum(seconds for _, seconds in steps)
-    ours = whole - sum(seconds for name, seconds in steps if name in NOT_OURS)
+    ours = whole - sum(seconds for name, seconds in steps if name in NOT_OVERHEAD)
     state = f"{answer['state']} in {whole:.1f} s"
     rows = [_row("a full retrain's overhead (all but train and evaluate)", ours, f"≤ {LIMIT:.0f} s", state)]
     notes = {"train": f"not overhead; the epochs took {_epochs(answer):.1f} s of it", "evaluate": "not overhead"}

@@ -87,11 +87,13 @@ def _served(root: Path, name: str, size: int) -> list[dict[str, Any]]:
         running(unpack(report.bento, root / "bentos"), "127.0.0.1", port, log=root / "log"),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
     ):
-        asked = partial(client.post, "/predict", files={"image": ("photo.jpg", photo)})
-        ours, peer = _medians(asked, lambda: _eager(network, _pixels(photo, size)))
-        bare, _ = _medians(partial(client.get, "/livez"), lambda: None)
+        request = partial(client.post, "/predict", files={"image": ("photo.jpg", photo)})
+        ours, peer = _medians(request, lambda: _eager(network, _pixels(photo, size)))
+        http_only, _ = _medians(partial(client.get, "/livez"), lambda: None)
     note = "HTTP request to answer, with form, JPEG decoding and log, against decoding and torch eager in process"
-    overhead = f"of it HTTP alone {bare:.1f} ms; Bento {report.size_mb:.1f} MB, ready in {report.start_seconds:.1f} s"
+    overhead = (
+        f"of it HTTP alone {http_only:.1f} ms; Bento {report.size_mb:.1f} MB, ready in {report.start_seconds:.1f} s"
+    )
     return [_row(f"served, {name}, {size} px", ours, peer, ">= 1", f"{note}; {overhead}")]
 
 
@@ -113,13 +115,13 @@ def _eager(network: nn.Module, pixels: NDArray[np.uint8]) -> object:
 
 def _medians(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[float, float]:
     """Medians of both, ms, taking turns, so that a busy moment hits both alike."""
-    taken: tuple[list[float], list[float]] = ([], [])
+    times_of: tuple[list[float], list[float]] = ([], [])
     for _ in range(RUNS):
-        for step, times in zip((ours, peer), taken, strict=True):
+        for step, times in zip((ours, peer), times_of, strict=True):
             start = time.perf_counter()
             step()
             times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(taken[0][5:]), statistics.median(taken[1][5:])
+    return statistics.median(times_of[0][5:]), statistics.median(times_of[1][5:])
 
 
 def _row(benchmark: str, ours: float, peer: float, target: str, note: str) -> dict[str, Any]:

@@ -50,11 +50,11 @@ def with_validation(source: Path, target: Path) -> Path:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             content = old.read(name)
-            new.writestr(name, _marked(content) if name.endswith("metadata.csv") else content)
+            new.writestr(name, _with_validation_takes(content) if name.endswith("metadata.csv") else content)
     return target
 
 
-def _marked(content: bytes) -> bytes:
+def _with_validation_takes(content: bytes) -> bytes:
     rows = list(csv.DictReader(io.StringIO(content.decode())))
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]))

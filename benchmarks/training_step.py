@@ -41,11 +41,11 @@ Step = Callable[[int], float]  # number of the batch -> loss
 
 def run() -> list[dict[str, Any]]:
     """Median seconds of a step, and how far the loss curves part."""
-    losses, seconds = _alternately()
+    losses, seconds = _run_alternately()
     ours, theirs = (statistics.median(each[WARMUP:]) for each in seconds)
-    apart = max(abs(mine - other) for mine, other in zip(*losses, strict=True)) / losses[1][0]
-    number = precision(TRAIN, _device())
-    curve = f"loss {losses[1][0]:.2f} → {losses[1][-1]:.2f} in {STEPS} steps, curves apart by at most {apart:.1%}"
+    deviation = max(abs(mine - other) for mine, other in zip(*losses, strict=True)) / losses[1][0]
+    precision_name = precision(TRAIN, _device())
+    curve = f"loss {losses[1][0]:.2f} → {losses[1][-1]:.2f} in {STEPS} steps, curves apart by at most {deviation:.1%}"
     return [
         {
             "benchmark": f"training step, ResNet-18, {SIZE} px, batch {BATCH}, {_device().type}",
@@ -53,27 +53,27 @@ def run() -> list[dict[str, Any]]:
             "peer": f"{theirs * 1e3:.0f} ms (torchvision's reference loop)",
             "ratio": f"{theirs / ours:.2f}",
             "target": "≥ 1.3",
-            "note": f"{number}, channels last; {curve} of the first loss",
+            "note": f"{precision_name}, channels last; {curve} of the first loss",
         }
     ]
 
 
-def _alternately() -> tuple[list[list[float]], list[list[float]]]:
+def _run_alternately() -> tuple[list[list[float]], list[list[float]]]:
     context = torch.multiprocessing.get_context("spawn")
     pipes, processes = [], []
     for make in (_ours, _plain):
-        here, there = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(make, there), daemon=True))
+        parent, child = context.Pipe()
+        processes.append(context.Process(target=_serve, args=(make, child), daemon=True))
         processes[-1].start()
-        pipes.append(here)
+        pipes.append(parent)
     losses: list[list[float]] = [[], []]
     seconds: list[list[float]] = [[], []]
     for number in range(STEPS):
-        for place, pipe in enumerate(pipes):
+        for index, pipe in enumerate(pipes):
             pipe.send(number)
-            loss, took = pipe.recv()
-            losses[place].append(loss)
-            seconds[place].append(took)
+            loss, elapsed = pipe.recv()
+            losses[index].append(loss)
+            seconds[index].append(elapsed)
     for process in processes:
         process.terminate()
     return losses, seconds
@@ -83,11 +83,11 @@ def _serve(make: Callable[[nn.Module, Photos], Step], pipe: Connection) -> None:
     torch.manual_seed(0)
     network = networks.build("resnet18", 10, SIZE, 8).to(_device())
     photos = Photos(cast(Decoded, _Coloured(BATCH * BATCHES)), np.arange(BATCH * BATCHES) % 10, _device())
-    one = make(network, photos)
+    step_on = make(network, photos)
     while True:
         number = pipe.recv()
         start = time.perf_counter()
-        loss = one(number)
+        loss = step_on(number)
         pipe.send((loss, time.perf_counter() - start))
 
 
@@ -112,43 +112,43 @@ def _ours(network: nn.Module, photos: Photos) -> Step:
     keep_freed_memory()
     groups = layer_groups(network, networks.head("resnet18", network, SIZE, 8))
     learner = ImageLearner(network, groups, photos, photos, TRAIN)
-    chosen = build_optimizer(groups, TRAIN)
+    optimizer = build_optimizer(groups, TRAIN)
     parameters = list(network.parameters())
     bf16 = precision(TRAIN, _device()) == "bf16"
     network.train()
 
-    def one(number: int) -> float:
+    def step_on(number: int) -> float:
         batch = learner.fetch(_positions(number))
         with torch.autocast(_device().type, torch.bfloat16, enabled=bf16):
             loss = learner.loss(batch)
-        step(loss, parameters, chosen, TRAIN.max_grad_norm)
+        step(loss, parameters, optimizer, TRAIN.max_grad_norm)
         return loss.item()
 
-    return one
+    return step_on
 
 
 def _plain(network: nn.Module, photos: Photos) -> Step:
     decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim < 2]
     groups = [{"params": decayed, "weight_decay": TRAIN.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    chosen = torch.optim.SGD(groups, lr=TRAIN.learning_rate, momentum=TRAIN.momentum, nesterov=True)
+    optimizer = torch.optim.SGD(groups, lr=TRAIN.learning_rate, momentum=TRAIN.momentum, nesterov=True)
     criterion = nn.CrossEntropyLoss()
-    scaled = Normalised(nn.Identity()).to(_device()).scaled
+    normalise = Normalised(nn.Identity()).to(_device()).normalise
     fetched = [photos.fetch(_positions(number)) for number in range(BATCHES)]
-    batches = [(scaled(pictures.float()).contiguous(), classes) for pictures, classes in fetched]
+    batches = [(normalise(pictures.float()).contiguous(), classes) for pictures, classes in fetched]
     network.train()
 
-    def one(number: int) -> float:
+    def step_on(number: int) -> float:
         image, target = batches[number % BATCHES]
         output = network(image)
         loss = criterion(output, target)
-        chosen.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        chosen.step()
+        optimizer.step()
         (output.topk(5, 1).indices.t() == target).float().sum()  # the accuracy that its logger shows
         return float(loss.item())
 
-    return one
+    return step_on
 
 
 def _positions(number: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -33,13 +33,13 @@ def _provide_weights(root: Path, model: Model, into: Path) -> str:
     weights = model.train.weights
     if weights == "none":
         return "nothing"
-    if weights in model.train.OWN_WEIGHTS:
+    if weights in model.train.WEIGHT_SOURCES:
         return weights  # the kind fetches them itself
     if weights == "champion":
         return "the champion" if _copy_champion(root, model.name, into) else "nothing"
     path = root / weights
     if not path.is_file():
-        allowed = ", ".join(["none", *model.train.OWN_WEIGHTS, "champion"])
+        allowed = ", ".join(["none", *model.train.WEIGHT_SOURCES, "champion"])
         raise UserError(
             f"params.yaml: models.{model.name}.train.weights is '{weights}', and there is no file {path}."
             f" Allowed: {allowed}, or the path of a weights.pt"

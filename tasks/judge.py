@@ -63,7 +63,7 @@ def _why_unloadable(folder: Path, params: Model) -> Unloadable | None:
     """Why the champion cannot be scored, or None."""
     try:
         program = Program(folder / "program")
-        program.run(**program.one_example())
+        program.run(**program.example_inputs())
         _read(folder / "training/trained_on.parquet")
     except Exception as error:  # ONNX Runtime's errors share no public base, and a damaged file may raise anything
         return Unloadable(" ".join(str(error).split()))

@@ -8,7 +8,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from models.common.audio.batching import padded
+from models.common.audio.batching import pad_batch
 from models.speech_recognition.params import SpeechData
 
 DATA = SpeechData(sample_rate=8000, max_seconds=10)
@@ -32,5 +32,5 @@ def voices() -> list[NDArray[np.int16]]:
 
 def tensors(sounds: list[NDArray[np.int16]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Sounds padded to one length, and their lengths: what a network is given."""
-    samples, lengths = padded(sounds)
+    samples, lengths = pad_batch(sounds)
     return torch.from_numpy(samples), torch.from_numpy(lengths)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from models.common.data.batches import batch_names, data_version, payloads, read_manifest, read_payloads
+from models.common.data.batches import batch_names, data_version, iter_payloads, read_manifest, read_payloads
 from models.common.errors import DataBlockedError, PublishError, UserError
 from tasks.add import add
 from tasks.project.repository import dvc
@@ -76,7 +76,7 @@ def test_a_folder_becomes_one_committed_batch_with_its_bytes_as_delivered(projec
     ]
     assert git(project, "status", "--short").split("\n") == ["A  staged.txt", "?? mine.txt"]
     manifest = read_manifest(project / "data/digits")
-    stored = list(payloads(project / "data/digits", str(report.batch)))
+    stored = list(iter_payloads(project / "data/digits", str(report.batch)))
     assert stored == [(digits / name).read_bytes() for name in manifest["file_name"]]
     assert read_payloads(project / "data/digits", manifest.iloc[[7, 3]]) == [stored[7], stored[3]]
     assert set(manifest["split"]) == {"train", "val", "test"}
@@ -157,7 +157,9 @@ def test_bad_rows_are_quarantined_with_reasons_and_the_rest_comes_in(project: Pa
     rows = read_manifest(project / "data/digits").query("batch == @report.batch")
     assert "cat/50.png" not in set(rows["file_name"])
     folder = project / "data/digits"
-    assert list(payloads(folder, str(report.batch))) == [(source / name).read_bytes() for name in rows["file_name"]]
+    assert list(iter_payloads(folder, str(report.batch))) == [
+        (source / name).read_bytes() for name in rows["file_name"]
+    ]
 
 
 def test_a_source_with_too_many_bad_rows_is_refused_and_leaves_nothing(project: Path, tmp_path: Path) -> None:
@@ -323,7 +325,7 @@ def test_two_clones_that_add_at_once_both_succeed(project: Path, tmp_path: Path,
     assert len(read_manifest(third / "data/digits")) == examples
     folder = third / "data/digits"
     dvc(third, "pull", "--quiet", *map(str, folder.glob("*.dvc")))
-    assert sum(1 for name in batch_names(folder) for _ in payloads(folder, name)) == examples
+    assert sum(1 for name in batch_names(folder) for _ in iter_payloads(folder, name)) == examples
 
 
 def test_a_refused_push_keeps_the_commit_and_says_how_to_publish(project: Path, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from models.common.audio.augmentation import (
     spec_augment,
 )
 from models.common.audio.checks import audio_expectations, inspect_sound
-from models.common.audio.decoding import as_int16, fitted, read_sound
-from models.common.audio.mel import FLOOR, LogMel
+from models.common.audio.decoding import as_int16, pad_or_trim, read_sound
+from models.common.audio.mel import MIN_POWER, LogMel
 from models.common.audio.params import AUDIO_COLUMNS, AudioAugment, AudioData
 from models.common.errors import BadExampleError
 from models.common.reporting.audio import sound_card
@@ -116,20 +116,20 @@ def test_damaged_bytes_never_raise_anything_else(format: str) -> None:
     rng, whole = np.random.default_rng(0), wav(TONE[:4000], format=format)
     for _ in range(60):
         payload = bytearray(whole)
-        for place in rng.integers(0, min(len(payload), rng.choice([60, 4000])), rng.integers(1, 20)):
-            payload[place] = rng.integers(256)
+        for index in rng.integers(0, min(len(payload), rng.choice([60, 4000])), rng.integers(1, 20)):
+            payload[index] = rng.integers(256)
         with contextlib.suppress(BadExampleError):
             assert read_sound(bytes(payload), RATE, 5).dtype == np.int16
 
 
 def test_a_clip_is_padded_on_both_sides_or_cut_around_the_most_energy() -> None:
     short = np.arange(1, 4, dtype=np.int16)
-    assert fitted(short, 6).tolist() == [0, 1, 2, 3, 0, 0]
+    assert pad_or_trim(short, 6).tolist() == [0, 1, 2, 3, 0, 0]
     long = np.zeros(100, np.int16)
     long[60:65] = -30_000
-    assert (fitted(long, 10) != 0).sum() == 5
-    assert fitted(long, 100) is not None
-    assert len(fitted(long, 100)) == 100
+    assert (pad_or_trim(long, 10) != 0).sum() == 5
+    assert pad_or_trim(long, 100) is not None
+    assert len(pad_or_trim(long, 100)) == 100
 
 
 def test_what_is_recorded_of_a_sound() -> None:
@@ -177,7 +177,7 @@ def test_log_mel_is_what_torchaudio_computes(rate: int) -> None:
     sounds = 0.1 * torch.randn(3, rate, generator=torch.Generator().manual_seed(0))
     left = (mel.window - mel.hop) // 2 + (size - mel.window) // 2
     expected = theirs(torch.nn.functional.pad(sounds, (left, size)))[..., : rate // mel.hop]
-    torch.testing.assert_close(mel.spectrogram(sounds), expected.clamp(min=FLOOR).log(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mel.spectrogram(sounds), expected.clamp(min=MIN_POWER).log(), atol=1e-4, rtol=1e-4)
 
 
 def test_log_mel_ignores_padding_and_loudness() -> None:

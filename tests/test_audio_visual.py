@@ -272,11 +272,11 @@ def test_the_program_answers_one_by_one_as_in_a_batch_and_as_its_predictor(train
     predictor = Predictor(trained.program)
     picked = test.groupby("parts").head(2)
     assert len(picked) == 6
-    for place, payload in zip(picked.index, read_payloads(trained.training.batches, picked), strict=True):
+    for index, payload in zip(picked.index, read_payloads(trained.training.batches, picked), strict=True):
         answer = predictor.predict(**KIND.SERVICE.form(payload))
-        expected = KIND.SERVICE.expected(table.iloc[place].to_dict(), predictor.labels)
+        expected = KIND.SERVICE.expected(table.iloc[index].to_dict(), predictor.labels)
         assert KIND.SERVICE.differs(expected, answer, 1e-4) == ""
-        assert answer["used"] == test["parts"][place].split("+")
+        assert answer["used"] == test["parts"][index].split("+")
     with pytest.raises(BadExampleError, match="neither a picture nor a sound"):
         predictor.predict()
 

@@ -36,7 +36,7 @@ def scene(random: np.random.Generator, ties: bool, crowds: bool) -> tuple[Ground
     boxes = np.hstack([corner := random.integers(0, 40, (count, 2)), corner + random.integers(4, 24, (count, 2))])
     labels = random.choice(CLASSES, count)
     crowd = random.random(count) < (0.25 if crowds else 0)
-    again = [place for place in range(count) for _ in range(random.integers(0, 3))]
+    again = [index for index in range(count) for _ in range(random.integers(0, 3))]
     found = boxes[again] + random.integers(-2, 3, (len(again), 4))
     noise = int(random.integers(0, 5))
     stray = np.hstack([corner := random.integers(0, 40, (noise, 2)), corner + random.integers(4, 24, (noise, 2))])
@@ -97,11 +97,11 @@ def value(metric: Any, rows: pd.DataFrame) -> float:
 @pytest.mark.parametrize(("ties", "crowds"), [(False, False), (True, False), (False, True), (True, True)])
 def test_boxes_are_counted_as_pycocotools_counts_them(seed: int, ties: bool, crowds: bool) -> None:
     found = scenes(40, seed, ties, crowds)
-    rows, wanted = table(found), reference(found, "bbox", as_box)
-    assert value(MAP, rows) == pytest.approx(mean(wanted), abs=1e-9)
-    assert value(MAP50, rows) == pytest.approx(mean(wanted[:1]), abs=1e-9)
-    for place, name in enumerate(CLASSES):
-        assert value(MAP.of_classes((name,)), rows) == pytest.approx(mean(wanted[:, :, place]), abs=1e-9)  # type: ignore[misc]
+    rows, expected = table(found), reference(found, "bbox", as_box)
+    assert value(MAP, rows) == pytest.approx(mean(expected), abs=1e-9)
+    assert value(MAP50, rows) == pytest.approx(mean(expected[:1]), abs=1e-9)
+    for index, name in enumerate(CLASSES):
+        assert value(MAP.of_classes((name,)), rows) == pytest.approx(mean(expected[:, :, index]), abs=1e-9)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("crowds", [False, True])
@@ -118,8 +118,10 @@ def test_masks_are_counted_as_pycocotools_counts_them(crowds: bool) -> None:
         )
         for truth, seen in scenes(30, 7, crowds=crowds)
     ]
-    wanted = reference(found, "segm", lambda mask: {"segmentation": mask.coco, "area": mask.area, "bbox": [0, 0, 1, 1]})
-    assert value(MAP, table(found, mask_iou)) == pytest.approx(mean(wanted), abs=1e-9)
+    expected = reference(
+        found, "segm", lambda mask: {"segmentation": mask.coco, "area": mask.area, "bbox": [0, 0, 1, 1]}
+    )
+    assert value(MAP, table(found, mask_iou)) == pytest.approx(mean(expected), abs=1e-9)
 
 
 def test_only_the_surest_hundred_of_a_class_count() -> None:
@@ -184,8 +186,8 @@ def test_precision_and_recall_of_one_class() -> None:
     assert (np.diff(curve.score) <= 0).all()
     assert (np.diff(curve.recall) >= 0).all()
     peak = [curve.precision[curve.recall >= recall].max(initial=0) for recall in np.linspace(0, 1, 101)]
-    wanted = reference(found, "bbox", as_box)[COCO.index(0.75), :, CLASSES.index("dog")]
-    assert peak == pytest.approx(wanted.tolist(), abs=1e-9)
+    expected = reference(found, "bbox", as_box)[COCO.index(0.75), :, CLASSES.index("dog")]
+    assert peak == pytest.approx(expected.tolist(), abs=1e-9)
     assert not len(precision_recall(rows, "unheard of").score)
 
 

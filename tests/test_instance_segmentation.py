@@ -23,7 +23,7 @@ from models.common.kind import Example, ReportJob, ScoreJob, TrainJob, load_kind
 from models.common.objects import backbones, weights
 from models.common.objects.annotations import Object, parse_target, write_target
 from models.common.objects.dataset import canvas_of, canvases
-from models.common.objects.detections import described, read_detections
+from models.common.objects.detections import describe_detections, read_detections
 from models.common.objects.export import parity
 from models.common.objects.masks import Rle, encode, from_crop
 from models.common.program.program import Program
@@ -120,7 +120,7 @@ def test_what_is_checked_over_all_stands_in_the_manifest() -> None:
     }
     manifest = pd.DataFrame(rows)
     checks = {one.name: one for one in kind.expectations(InstanceData(), manifest)}
-    assert manifest["lacks_no_class"].tolist() == [True, True, False, True]
+    assert manifest["has_known_classes"].tolist() == [True, True, False, True]
     assert checks["test and val hold classes that are learnt"].severity == "block"
     assert checks["no more objects than are answered"].kwargs["max_value"] == 100
     assert np.isfinite(manifest["object_drift"]).all()
@@ -291,7 +291,7 @@ def test_boxes_and_masks_are_in_px_of_the_photo() -> None:
     }
     seen = read_detections(outputs, canvas, 128, 64)  # on the canvas 64 x 32: the second one is in the grey edge
     assert seen.boxes.tolist() == [[32, 16, 64, 48]]
-    (answer,) = described(seen, ("cat", "dog"), 0.5)
+    (answer,) = describe_detections(seen, ("cat", "dog"), 0.5)
     assert (answer["label"], answer["score"]) == ("dog", 0.5)
     assert answer["polygons"] == [[32, 16, 64, 16, 64, 48, 32, 48]]
     assert seen.rle(0) == block(32, 16, 64, 48, 128, 64)
@@ -323,16 +323,16 @@ def test_weights_of_a_class_that_was_known_go_on(trained: Job, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large"])
-def test_a_classifiers_weights_fill_the_whole_trunk(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_classifiers_weights_fill_the_whole_backbone(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given = get_model(backbone, weights=None).state_dict()
     monkeypatch.setattr(weights, "imagenet_weights", lambda name: given if name == backbone else {})
     train = InstanceTrain(backbone=backbone, weights="imagenet")
     network = networks.build(train, DATA, 2)
     networks.load_initial(network, train, DATA, ("cat", "dog"), None)
     prefix = "features." if backbone.startswith("mobilenet") else ""
-    for key, value in backbones.trunk_of(network).state_dict().items():
+    for key, value in backbones.backbone_of(network).state_dict().items():
         assert torch.equal(value, given[prefix + key]), key
-    parts = [*backbones.head(network), backbones.trunk_of(network)]
+    parts = [*backbones.head(network), backbones.backbone_of(network)]
     assert sum(len(list(part.parameters())) for part in parts) == len(list(network.parameters()))
 
 
@@ -344,7 +344,7 @@ def test_every_backbone_learns_and_answers(backbone: Any) -> None:
     masks = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
     masks[..., 10:30, 10:30] = 1
     pictures = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8)
-    loss = detector.losses(detector.scaled(pictures.float()), mask_targets(masks, torch.tensor([[1]])))
+    loss = detector.losses(detector.normalise(pictures.float()), mask_targets(masks, torch.tensor([[1]])))
     loss.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss)
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]

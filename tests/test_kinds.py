@@ -23,7 +23,7 @@ TOY = CODE / "tests/toy/text_language"
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the toy kind, in a folder where kinds are looked for, too."""
     monkeypatch.setattr(models, "__path__", [str(tmp_path)])
-    contract._check.cache_clear()
+    contract._check_members.cache_clear()
     return Path(shutil.copytree(TOY, tmp_path / "text_language"))
 
 

@@ -123,7 +123,7 @@ def test_map_is_what_pycocotools_says_of_the_same_boxes(table: pd.DataFrame, tra
 
 def coco_of(truths: list[Any], table: pd.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The truth and the table's boxes as COCO JSON."""
-    names = {label: place for place, label in enumerate(("four", "one", "zero"), 1)}
+    names = {label: index for index, label in enumerate(("four", "one", "zero"), 1)}
     boxes: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     for number, (truth, row) in enumerate(zip(truths, table.to_dict("records"), strict=True), 1):
@@ -191,9 +191,9 @@ def test_every_box_stays_on_its_object_through_augmentation() -> None:
     count, height, width = 40, 96, 128
     pictures = torch.zeros(count, height, width, 3, dtype=torch.uint8)
     boxes = torch.zeros(count, 2, 4)
-    for place, (x, y) in enumerate(torch.randint(20, 50, (count, 2)).tolist()):
-        pictures[place, y : y + 30, x : x + 40] = 255
-        boxes[place, 0] = torch.tensor([x, y, x + 40, y + 30])
+    for index, (x, y) in enumerate(torch.randint(20, 50, (count, 2)).tolist()):
+        pictures[index, y : y + 30, x : x + 40] = 255
+        boxes[index, 0] = torch.tensor([x, y, x + 40, y + 30])
     classes = torch.tensor([[0, -1]] * count)
     look = BoxAugment(vertical_flip=True, scale=0.4, shift=0.2, brightness=0, contrast=0)
     changed, moved, kept = augment_boxes(pictures, boxes, classes, look, torch.zeros(3))
@@ -231,7 +231,7 @@ def test_a_canvas_keeps_the_aspect_or_stretches_and_boxes_come_back() -> None:
     for keep, inner in ((True, (64, 32)), (False, (64, 64))):
         canvas = Canvas(64, 64, keep, 10**6)
         pixels, size = canvas.letterbox(out.getvalue())
-        assert (size, canvas.inner(*size)) == ((200, 100), inner)
+        assert (size, canvas.resized_size(*size)) == ((200, 100), inner)
         assert (pixels[: inner[1]] == 255).all()
         assert (pixels[inner[1] :] == (124, 116, 104)).all()
         box = np.array([[20.0, 10.0, 100.0, 90.0]], np.float32)
@@ -310,7 +310,7 @@ def test_expectations_see_a_class_that_is_tested_but_never_learnt_and_boxes_of_a
         width=64, height=48, boxes=1, phash=np.arange(len(rows), dtype=np.uint64) << np.uint64(20)
     )
     assert all(each.remedy for each in kind.expectations(DATA, manifest))
-    assert list(manifest["lacks_no_class"]) == [split == "train" for split, *_ in rows]
+    assert list(manifest["has_known_classes"]) == [split == "train" for split, *_ in rows]
     assert manifest["box_drift"].max() > DATA.max_drift
 
 
@@ -417,8 +417,8 @@ def test_a_champions_classes_keep_their_rows_when_a_class_is_added(
     assert torch.equal(new[:, first + 1 :], old[:, first:])
     assert torch.equal(new[:, first], own[:, first])
     assert torch.equal(new[:, :first], old[:, :first])
-    trunk = "backbone.body.stem.0.weight"
-    assert torch.equal(network.state_dict()[trunk], before[trunk])
+    stem = "backbone.body.stem.0.weight"
+    assert torch.equal(network.state_dict()[stem], before[stem])
 
 
 def test_weights_of_another_design_are_refused(tmp_path: Path) -> None:
@@ -487,8 +487,8 @@ def kind_annotation(*objects: Object) -> Any:
 
 def test_weights_of_coco_are_known_to_the_stage_that_trains() -> None:
     train = DetectionTrain(network="ssdlite", weights="coco")
-    assert train.weights in train.OWN_WEIGHTS
-    assert "pretrained" not in train.OWN_WEIGHTS  # a source that this kind would silently ignore
+    assert train.weights in train.WEIGHT_SOURCES
+    assert "pretrained" not in train.WEIGHT_SOURCES  # a source that this kind would silently ignore
 
 
 def test_the_report_shows_curves_tables_and_the_worst_pictures(trained: Job, table: pd.DataFrame) -> None:

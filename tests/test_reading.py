@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from models.common.data.near_duplicates import find_near_duplicates, has_earlier_near_duplicate
 from models.common.errors import BadExampleError
 from models.common.image.checks import inspect_image
-from models.common.image.decoding import decode, decode_whole, open_image, shown_size
+from models.common.image.decoding import decode, decode_resized, open_image, upright_size
 from models.common.image.letterbox import Canvas
 from models.common.reporting.image import thumbnail
 from models.image_classification.params import ImageData
@@ -59,7 +59,7 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
 def test_sixteen_bits_are_scaled_by_what_they_can_hold_not_by_what_a_picture_holds(kind: str) -> None:
     for values in ([0, 255], [255, 256], [256, 65535], [0, 128 * 257]):
         payload = saved(Image.fromarray(np.repeat(np.array([values], np.uint16), 20, axis=0).repeat(20, axis=1)), kind)
-        pixels = decode_whole(open_image(payload, DATA.max_pixels), 40, 20)
+        pixels = decode_resized(open_image(payload, DATA.max_pixels), 40, 20)
         assert pixels[10, [5, 35], 0].tolist() == [round(value / 257) for value in values]
         encoded = thumbnail(payload, 112).split("base64,")[1].split('"')[0]
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
@@ -69,7 +69,7 @@ def test_sixteen_bits_are_scaled_by_what_they_can_hold_not_by_what_a_picture_hol
 @pytest.mark.parametrize(("kind", "full"), [(np.int32, 65535), (np.float32, 255)])
 def test_grey_of_32_bits_is_read_as_documented(kind: type[Any], full: int) -> None:
     values = np.array([[0, full * 0.4, full, full * 2]] * 4, kind)
-    pixels = decode_whole(open_image(saved(Image.fromarray(values), "TIFF"), DATA.max_pixels), 4, 4)
+    pixels = decode_resized(open_image(saved(Image.fromarray(values), "TIFF"), DATA.max_pixels), 4, 4)
     assert pixels[0, :, 0].tolist() == [0, 102, 255, 255]
 
 
@@ -138,9 +138,9 @@ def test_no_hashes_are_like_none() -> None:
 def test_a_png_that_breaks_off_is_refused_wherever_its_size_is_asked_for() -> None:
     whole = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48, 3), np.uint8)).save(whole, "PNG")
-    assert shown_size(open_image(whole.getvalue(), 10_000)) == (48, 64)
+    assert upright_size(open_image(whole.getvalue(), 10_000)) == (48, 64)
     with pytest.raises(BadExampleError, match="cannot be decoded"):
-        shown_size(open_image(whole.getvalue()[:2000], 10_000))
+        upright_size(open_image(whole.getvalue()[:2000], 10_000))
     with pytest.raises(BadExampleError, match="cannot be decoded"):
         Canvas(32, 32, True, 10_000).letterbox(whole.getvalue()[:2000])
 

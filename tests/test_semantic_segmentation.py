@@ -402,8 +402,8 @@ def test_resampled_mean_iou_is_that_of_the_pictures_drawn(
     drawn = rng.integers(0, 12, (5, 12))
     weights = np.stack([np.bincount(row, minlength=12) for row in drawn]).astype(float)
     for classes in (None, ("b",), ("b", "d")):
-        wanted = [estimated(table.iloc[row], classes, np.ones((1, 12)))[0] for row in drawn]
-        assert estimated(table, classes, weights) == pytest.approx(wanted)
+        expected = [estimated(table.iloc[row], classes, np.ones((1, 12)))[0] for row in drawn]
+        assert estimated(table, classes, weights) == pytest.approx(expected)
     assert np.isnan(estimated(table, ("nowhere",), weights)).all()
 
 
@@ -492,9 +492,9 @@ def test_the_service_answers_as_the_evaluation_and_a_shifted_mask_is_noticed(tra
     predictor = Predictor(job.out / "program")
     labels = predictor.labels
     numbers = [int(name.split("/")[-1].split(".")[0]) for name in files(job, table)]
-    for place in (0, 1):
-        row = {str(name): value for name, value in table.iloc[place].items()}
-        asked = sample.write_scenes(tmp_path, numbers[place], numbers[place] + 1) / f"images/{numbers[place]:04d}.png"
+    for index in (0, 1):
+        row = {str(name): value for name, value in table.iloc[index].items()}
+        asked = sample.write_scenes(tmp_path, numbers[index], numbers[index] + 1) / f"images/{numbers[index]:04d}.png"
         answer = predictor.predict(asked.read_bytes())
         expected = kind.SERVICE.expected(row, labels)
         assert kind.SERVICE.differs(expected, answer, 1e-4) == ""

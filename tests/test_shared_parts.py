@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.common.data.arrow_columns import empty
-from models.common.data.batches import payloads, read_manifest, read_payloads
+from models.common.data.batches import iter_payloads, read_manifest, read_payloads
 from models.common.data.class_counts import read_counts, write_counts
 from models.common.data.decoded_cache import decoded, ragged
 from models.common.data.hashing import unit_interval
@@ -148,7 +148,7 @@ def test_what_cannot_be_converted_names_its_batch_and_leaves_nothing_half_made(b
 
 
 def test_targets_are_read_like_bytes(batches: Path, tmp_path: Path) -> None:
-    assert [list(numbers(target)) for target in payloads(batches, "a", "target")] == [[-1, -2, -3], [-4], [-5, -6]]
+    assert [list(numbers(target)) for target in iter_payloads(batches, "a", "target")] == [[-1, -2, -3], [-4], [-5, -6]]
     rows = read_manifest(batches).iloc[[3, 1]]
     assert [list(numbers(target)) for target in read_payloads(batches, rows, "target")] == [[-7], [-4]]
     one = read_manifest(batches).iloc[[1]]

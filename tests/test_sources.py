@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from models.common.data.archives import FREE
+from models.common.data.archives import BASE_BUDGET
 from models.common.data.sources import Source, labelled_files
 from models.common.errors import UserError
 from models.common.kind import Example
@@ -152,7 +152,7 @@ def test_links_and_pipes_in_a_folder_are_rejected_one_by_one(tmp_path: Path) -> 
 def test_a_zip_bomb_is_stopped_by_what_it_unpacks_to(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(3):
-            archive.writestr(f"cat/{number}.jpg", bytes(FREE // 2))
+            archive.writestr(f"cat/{number}.jpg", bytes(BASE_BUDGET // 2))
     source = Source(tmp_path / "bomb.zip")
     with pytest.raises(UserError, match="zip bomb"):
         list(labelled_files(source, KINDS))
@@ -160,7 +160,7 @@ def test_a_zip_bomb_is_stopped_by_what_it_unpacks_to(tmp_path: Path) -> None:
 
 def test_a_packed_tar_is_stopped_while_it_is_listed(tmp_path: Path) -> None:
     member = tarfile.TarInfo("cat/1.jpg")
-    member.size = FREE + 36 * 2**20
+    member.size = BASE_BUDGET + 36 * 2**20
     with tarfile.open(tmp_path / "bomb.tar.gz", "w:gz") as archive:
         archive.addfile(member, io.BytesIO(bytes(member.size)))
         archive.addfile(tarfile.TarInfo("cat/2.jpg"))

@@ -134,7 +134,7 @@ def test_without_a_pair_of_one_speaker_or_of_two_there_is_no_error_rate() -> Non
 
 def test_many_pairs_are_drawn_evenly_and_always_the_same() -> None:
     labels = voices(400, 5, seed=3)["label"].to_numpy(object)
-    chosen, again = verification.pairs(labels, most=2_000), verification.pairs(labels, most=2_000)
+    chosen, again = verification.draw_pairs(labels, max_pairs=2_000), verification.draw_pairs(labels, max_pairs=2_000)
     assert np.array_equal(chosen.first, again.first)
     assert len(set(zip(chosen.first.tolist(), chosen.second.tolist(), strict=True))) == 4_000
     assert np.array_equal(chosen.same, labels[chosen.first] == labels[chosen.second])
@@ -165,7 +165,7 @@ def test_a_sample_of_the_pairs_has_about_the_rate_of_all() -> None:
     table = voices(300, 5, seed=4)
     everyone = np.ones((1, 300))
     whole = verification.equal_error_rate(table)(everyone)[0]
-    chosen = verification.pairs(table["label"].to_numpy(object), most=4_000)
+    chosen = verification.draw_pairs(table["label"].to_numpy(object), max_pairs=4_000)
     _, rejected, accepted = verification.error_curve(
         chosen.similarities(np.stack(table["embedding"].to_list())), chosen.same
     )
@@ -178,7 +178,7 @@ def test_the_threshold_is_where_both_errors_are_as_frequent() -> None:
     labels, embeddings = table["label"].to_numpy(object), np.stack(table["embedding"].to_list())
     threshold = verification.best_threshold(labels, embeddings)
     assert threshold is not None
-    chosen = verification.pairs(labels)
+    chosen = verification.draw_pairs(labels)
     over = chosen.similarities(embeddings) >= threshold
     false, missed = over[~chosen.same].mean(), (~over[chosen.same]).mean()
     rate = verification.equal_error_rate(table)(np.ones((1, 80)))[0]
@@ -211,16 +211,16 @@ def test_an_answer_does_not_depend_on_padding(
 def test_the_program_answers_a_batch_as_it_answers_one_by_one(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "SAMPLES_AT_ONCE", 40_000)  # several batches, of a few recordings each
+    monkeypatch.setattr(batching, "MAX_BATCH_SAMPLES", 40_000)  # several batches, of a few recordings each
     program = Program(trained.program)
     heard = sounds(trained.test(), trained.batches, trained.root / ".ratchet", 8000, 30.0)
     outputs = run_batched(program, heard)
     logits, embeddings = outputs["logits"], outputs["embedding"]
     assert len(set(heard.lengths)) > 5
-    for place in range(0, len(heard), 5):
-        alone = program.run(**program_inputs([heard[place]]))
-        assert alone["logits"][0] == pytest.approx(logits[place], abs=1e-3)
-        assert alone["embedding"][0] == pytest.approx(embeddings[place], abs=1e-4)
+    for index in range(0, len(heard), 5):
+        alone = program.run(**program_inputs([heard[index]]))
+        assert alone["logits"][0] == pytest.approx(logits[index], abs=1e-3)
+        assert alone["embedding"][0] == pytest.approx(embeddings[index], abs=1e-4)
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(len(heard)), abs=1e-5)
 
 

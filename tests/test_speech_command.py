@@ -125,7 +125,7 @@ def test_a_bundle_is_fine_tuned_from_its_weights_with_its_body_frozen(
 def test_bundles_are_asked_for_by_name_and_rate() -> None:
     with pytest.raises(UserError, match="Did you mean: hubert_base"):
         build(3, 16_000, CommandTrain(network="huberd_base"))
-    with pytest.raises(UserError, match="wav2vec2_base hears 16000 Hz, not 8000"):
+    with pytest.raises(UserError, match="wav2vec2_base takes sound of 16000 Hz, not 8000"):
         build(3, 8000, CommandTrain(network="wav2vec2_base"))
 
 

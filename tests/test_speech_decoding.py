@@ -36,7 +36,7 @@ def all_paths(frames: ctc_decoding.Frames) -> dict[tuple[int, ...], list[tuple[f
     said = defaultdict(list)
     for path in itertools.product(range(frames.shape[1]), repeat=len(frames)):
         letters = tuple(letter for letter, _ in itertools.groupby(path) if letter)
-        said[letters].append((math.exp(sum(frames[place, letter] for place, letter in enumerate(path))), path))
+        said[letters].append((math.exp(sum(frames[index, letter] for index, letter in enumerate(path))), path))
     return said
 
 
@@ -46,7 +46,7 @@ def test_a_beam_that_nothing_is_cut_from_finds_the_most_probable_text(seed: int)
     said = all_paths(frames)
     chances = sorted((sum(chance for chance, _ in paths) for paths in said.values()), reverse=True)
     best = max(said, key=lambda letters: sum(chance for chance, _ in said[letters]))
-    found = ctc_decoding.beam_search(frames, 10_000, least=0.0)
+    found = ctc_decoding.beam_search(frames, 10_000, min_probability=0.0)
     assert found.letters == best
     assert found.margin == pytest.approx(1 - chances[1] / chances[0], abs=1e-5)
     assert math.exp(ctc_decoding.log_probability(frames, best)) == pytest.approx(chances[0], rel=1e-5)
@@ -64,8 +64,8 @@ def test_the_alignment_is_on_the_most_probable_path(seed: int) -> None:
     frames = random_frames(seed, 6, 3)
     for letters, paths in all_paths(frames).items():
         _, best = max(paths)
-        starts = [place for place in range(6) if best[place] and (not place or best[place] != best[place - 1])]
-        ends = [place for place in range(6) if best[place] and (place == 5 or best[place] != best[place + 1])]
+        starts = [index for index in range(6) if best[index] and (not index or best[index] != best[index - 1])]
+        ends = [index for index in range(6) if best[index] and (index == 5 or best[index] != best[index + 1])]
         assert ctc_decoding.forced_alignment(frames, letters) == list(zip(starts, ends, strict=True))
 
 
@@ -118,7 +118,7 @@ def test_the_margin_is_small_only_where_another_text_is_as_good() -> None:
     assert ctc_decoding.greedy(np.concatenate([certain(3, 0), tie])).margin < 1e-3
     assert ctc_decoding.beam_search(tie, 4).margin < 1e-3
     assert (
-        ctc_decoding.greedy(harmless).margin == ctc_decoding.NEAR
+        ctc_decoding.greedy(harmless).margin == ctc_decoding.TIE_MARGIN
     )  # a or a blank after an a: the text is "a" in any case
 
 
@@ -135,7 +135,7 @@ def test_errors_are_counted_as_jiwer_counts_them(seed: int) -> None:
     substitutions, deletions, insertions = edit_counts(pairs)
     assert substitutions + deletions + insertions == theirs.substitutions + theirs.deletions + theirs.insertions
     assert insertions - deletions == theirs.insertions - theirs.deletions
-    assert [wanted for wanted, _ in pairs if wanted is not None] == reference.split()
+    assert [expected for expected, _ in pairs if expected is not None] == reference.split()
     assert [said for _, said in pairs if said is not None] == hypothesis.split()
     letters = jiwer.process_characters(reference, hypothesis)
     assert edit_distance(reference, hypothesis) == letters.substitutions + letters.deletions + letters.insertions

@@ -28,7 +28,8 @@ from models.speech_recognition.learner import delayed
 from models.speech_recognition.networks import build
 from models.speech_recognition.params import SpeechData, SpeechTrain
 from models.speech_recognition.predictor import Predictor
-from models.speech_recognition.report import marked
+from models.speech_recognition.preprocessing import ProgramInput
+from models.speech_recognition.report import mark_edits
 from tasks.evaluate import evaluate
 from tasks.package import package
 from tasks.serve import free_port, running, unpack
@@ -69,6 +70,12 @@ def test_probabilities_are_fp32_also_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         answer, _ = model(*tensors(voices()))
     assert answer.dtype == torch.float32
+
+
+def test_a_program_of_before_that_calls_its_batch_size_together_is_still_read(tmp_path: Path) -> None:
+    settings = vars(ProgramInput(8000, 20.0, 0.02, 16, "greedy", 8, True, "."))
+    before = {"together" if name == "batch_size" else name: value for name, value in settings.items()}
+    assert ProgramInput.of(before, tmp_path) == ProgramInput.of(settings, tmp_path) == ProgramInput(**settings)
 
 
 def test_silence_before_a_sound_cuts_nothing_off() -> None:
@@ -231,7 +238,7 @@ def test_the_report_marks_what_went_wrong(trained: Job) -> None:
     assert "<del>" in worst or "<ins>" in worst
     assert "<span class=tag>new</span>" in worst
     assert "<th class=n>champion</th>" in sections["Errors by length"]
-    assert marked("one <two> three", "one too three four") == (
+    assert mark_edits("one <two> three", "one too three four") == (
         "one <del>&lt;two&gt;</del> <ins>too</ins> three <ins>four</ins>"
     )
 
@@ -243,8 +250,8 @@ def test_a_new_letter_leaves_what_was_learnt_of_the_others(trained: Job) -> None
     weights = trained.out / "training" / "weights.pt"
     load_weights(model.network, [model.network.head], trained.train.network, ("", *new), weights)
     saved = torch.load(weights, weights_only=True)["state"]["head.weight"]
-    for place, letter in enumerate(("", *old)):
-        torch.testing.assert_close(model.network.head.weight[("", *new).index(letter)], saved[place])
+    for index, letter in enumerate(("", *old)):
+        torch.testing.assert_close(model.network.head.weight[("", *new).index(letter)], saved[index])
 
 
 def test_transcripts_longer_than_their_recordings_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

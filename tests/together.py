@@ -15,8 +15,10 @@ def meet(folder: Path) -> None:
     frozen = torch.nn.Parameter(torch.zeros(2), requires_grad=False)
     weight.grad = torch.tensor([1.0, 10.0]) * (1 + distributed.rank())
     distributed.average_gradients([weight, frozen])
-    row = distributed.agreed({"val_loss": float(distributed.rank())}, torch.device("cpu"))
-    (folder / f"{distributed.rank()}.json").write_text(json.dumps([weight.grad.tolist(), row, distributed.world()]))
+    row = distributed.broadcast_row({"val_loss": float(distributed.rank())}, torch.device("cpu"))
+    (folder / f"{distributed.rank()}.json").write_text(
+        json.dumps([weight.grad.tolist(), row, distributed.world_size()])
+    )
 
 
 def fail() -> None:

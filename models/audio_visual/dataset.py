@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.audio_visual.preprocessing import PARTS, Sizes, picture, sound
-from models.common.audio.decoding import fitted
+from models.common.audio.decoding import pad_or_trim
 from models.common.data.decoded_cache import decoded, ragged
 from models.common.data.packed_files import unpack
 
@@ -43,7 +43,7 @@ class Media:
 
     def take(self, positions: NDArray[np.int64]) -> Inputs:
         """Those rows of the manifest."""
-        clips = [fitted(samples, self._samples) for samples in self._sounds.take(positions)]
+        clips = [pad_or_trim(samples, self._samples) for samples in self._sounds.take(positions)]
         return Inputs(
             self._pictures.take(positions), np.stack(clips), self.has_image[positions], self.has_audio[positions]
         )

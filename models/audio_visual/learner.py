@@ -54,7 +54,7 @@ class AudioVisualLearner:
 
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Training examples, as they were decoded, and their classes."""
-        return self._fetched(0, positions)
+        return self._batch(0, positions)
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of the answers from what there is and from either half alone, with smoothed labels.
@@ -62,16 +62,16 @@ class AudioVisualLearner:
         What dropping halves at random would come to on average, without the dice: the branches, which take all the
         time, run once, and the head that joins them three times. (Neverova et al., ModDrop, 2016.)
         """
-        seen = self._seen(batch.images, batch.has_image)
-        heard = self._heard(batch.samples, batch.has_audio)
-        answers = self._network.answers(seen, heard, batch.has_image, batch.has_audio)
-        return self._mixture(answers, batch, self._train.label_smoothing).mean()
+        image_features = self._image_branch(batch.images, batch.has_image)
+        audio_features = self._audio_branch(batch.samples, batch.has_audio)
+        answers = self._network.answers(image_features, audio_features, batch.has_image, batch.has_audio)
+        return self._mixed_loss(answers, batch, self._train.label_smoothing).mean()
 
     def evaluate(self) -> dict[str, float]:
         """Over the validation split: the loss as in training but unsmoothed, and the share that is right."""
         count = len(self._media[1])
         parts = np.array_split(np.arange(count), -(-count // self._train.batch_size))
-        return loss_and_accuracy(self._validated(self._fetched(1, part)) for part in parts)
+        return loss_and_accuracy(self._validated(self._batch(1, part)) for part in parts)
 
     def exportable(self) -> AudioVisual:
         """The network behind its own preprocessing, on the CPU."""
@@ -80,46 +80,46 @@ class AudioVisualLearner:
 
     def _validated(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         answers = self._network(batch.images, batch.samples, batch.has_image, batch.has_audio)
-        return self._mixture(answers, batch, 0.0).sum(), answers.logits, batch.classes
+        return self._mixed_loss(answers, batch, 0.0).sum(), answers.logits, batch.classes
 
-    def _mixture(self, answers: Answers, batch: Batch, smoothing: float) -> Tensor:
-        """(N,) mean loss of each example over what it may be asked with."""
-        whole, image, audio = (
+    def _mixed_loss(self, answers: Answers, batch: Batch, smoothing: float) -> Tensor:
+        """(N,) mean loss of each example over the inputs that it may come with."""
+        both, image, audio = (
             F.cross_entropy(logits.float(), batch.classes, label_smoothing=smoothing, reduction="none")
             for logits in answers
         )
-        alone = (image * batch.has_image + audio * batch.has_audio) / (batch.has_image + batch.has_audio)
+        single = (image * batch.has_image + audio * batch.has_audio) / (batch.has_image + batch.has_audio)
         share = self._train.modality_dropout
-        return (1 - share) * whole + share * alone
+        return (1 - share) * both + share * single
 
-    def _seen(self, images: Tensor, has: Tensor) -> Tensor:
+    def _image_branch(self, images: Tensor, has: Tensor) -> Tensor:
         """(N, fusion); pictures that are missing take no part in the branch's statistics."""
         rows = has.nonzero()[:, 0]
         if not len(rows):
-            return self._nothing(has)
-        batch = augment_pictures(images[rows], self._train.augment_image, self._network.image.scaled)
+            return self._zeros(has)
+        batch = augment_pictures(images[rows], self._train.augment_image, self._network.image.normalise)
         features = self._network.image.network(batch.contiguous(memory_format=self._format))
-        return _placed(self._network.bring_image(features), rows, len(has))
+        return _scatter_rows(self._network.bring_image(features), rows, len(has))
 
-    def _heard(self, samples: Tensor, has: Tensor) -> Tensor:
+    def _audio_branch(self, samples: Tensor, has: Tensor) -> Tensor:
         rows = has.nonzero()[:, 0]
         if not len(rows):
-            return self._nothing(has)
+            return self._zeros(has)
         augment = self._train.augment_audio
         spectrograms = self._network.mel(augment_waveform(samples[rows], augment, self._sample_rate))
         features = self._network.audio(spec_augment(spectrograms, augment))
-        return _placed(self._network.bring_audio(features), rows, len(has))
+        return _scatter_rows(self._network.bring_audio(features), rows, len(has))
 
-    def _nothing(self, has: Tensor) -> Tensor:
+    def _zeros(self, has: Tensor) -> Tensor:
         return torch.zeros(len(has), self._train.fusion, device=has.device)
 
-    def _fetched(self, split: int, positions: NDArray[np.int64]) -> Batch:
-        taken = self._media[split].take(positions)
-        arrays = (taken.images, taken.samples, taken.has_image, taken.has_audio, self._classes[split][positions])
+    def _batch(self, split: int, positions: NDArray[np.int64]) -> Batch:
+        inputs = self._media[split].take(positions)
+        arrays = (inputs.images, inputs.samples, inputs.has_image, inputs.has_audio, self._classes[split][positions])
         return Batch(*(torch.from_numpy(array).to(self._device, non_blocking=True) for array in arrays))
 
 
-def _placed(values: Tensor, rows: Tensor, count: int) -> Tensor:
+def _scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
     """(count, D) with `values` in those rows and zeros in the others."""
     if len(rows) == count:
         return values

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from models.audio_visual.params import AudioVisualData, AudioVisualTrain
-from models.common.audio.backbones import Statistics, backbone
+from models.common.audio.backbones import StatisticsPooling, backbone
 from models.common.audio.mel import LogMel
 from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
 from models.common.image.normalisation import Normalised
-from models.common.image.params import OWN_NETWORKS
+from models.common.image.params import BUILTIN_NETWORKS
 from models.common.image.small_cnn import SmallCNN
 from models.common.training.weights import load_matching_tensors
 
@@ -39,43 +39,51 @@ class AudioVisual(nn.Module):
         self.image = Normalised(_image_branch(train, data.image_size))
         self.mel = LogMel(data.sample_rate, train.mels)
         self.audio = _AudioBranch(train)
-        self.bring_image = _Brought(_width(self.image.network, data.image_size), train.fusion)
-        self.bring_audio = _Brought(self.audio.dim, train.fusion)
+        self.bring_image = _Projection(_feature_size(self.image.network, data.image_size), train.fusion)
+        self.bring_audio = _Projection(self.audio.dim, train.fusion)
         self.join = nn.Sequential(nn.Linear(2 * train.fusion, train.fusion), nn.ReLU(), nn.Dropout(train.dropout))
         self.classifier = nn.Linear(train.fusion, classes)
 
     def forward(self, images: Tensor, samples: Tensor, has_image: Tensor, has_audio: Tensor) -> Answers:
-        seen = self.bring_image(self.image(images))
-        heard = self.bring_audio(self.audio(self.mel(samples)))
-        return self.answers(seen, heard, has_image, has_audio)
+        image_features = self.bring_image(self.image(images))
+        audio_features = self.bring_audio(self.audio(self.mel(samples)))
+        return self.answers(image_features, audio_features, has_image, has_audio)
 
-    def answers(self, seen: Tensor, heard: Tensor, has_image: Tensor, has_audio: Tensor) -> Answers:
+    def answers(self, image_features: Tensor, audio_features: Tensor, has_image: Tensor, has_audio: Tensor) -> Answers:
         """Of both branches' numbers (N, fusion), whatever stands in the rows that have none."""
-        seen = torch.where(has_image[:, None] > 0, seen, self.bring_image.absent.to(seen.dtype))
-        heard = torch.where(has_audio[:, None] > 0, heard, self.bring_audio.absent.to(heard.dtype))
-        no_picture, no_sound = (
-            brought.absent.to(like.dtype).expand_as(like)
-            for brought, like in ((self.bring_image, seen), (self.bring_audio, heard))
+        image_features = torch.where(
+            has_image[:, None] > 0, image_features, self.bring_image.absent.to(image_features.dtype)
         )
-        return Answers(self._joined(seen, heard), self._joined(seen, no_sound), self._joined(no_picture, heard))
+        audio_features = torch.where(
+            has_audio[:, None] > 0, audio_features, self.bring_audio.absent.to(audio_features.dtype)
+        )
+        absent_image, absent_audio = (
+            projection.absent.to(like.dtype).expand_as(like)
+            for projection, like in ((self.bring_image, image_features), (self.bring_audio, audio_features))
+        )
+        return Answers(
+            self._classify(image_features, audio_features),
+            self._classify(image_features, absent_audio),
+            self._classify(absent_image, audio_features),
+        )
 
-    def _joined(self, seen: Tensor, heard: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.join(torch.cat([seen, heard], dim=1)))
+    def _classify(self, image_features: Tensor, audio_features: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.join(torch.cat([image_features, audio_features], dim=1)))
         return logits
 
 
-class _Brought(nn.Module):
+class _Projection(nn.Module):
     """(N, inward) -> (N, fusion); `absent`: what stands for an example that has none."""
 
-    def __init__(self, inward: int, fusion: int) -> None:
+    def __init__(self, in_features: int, fusion: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(inward, fusion)
+        self.linear = nn.Linear(in_features, fusion)
         self.norm = nn.LayerNorm(fusion)
         self.absent = nn.Parameter(torch.zeros(fusion))
 
     def forward(self, features: Tensor) -> Tensor:
-        brought: Tensor = self.norm(self.linear(features))
-        return brought
+        projected: Tensor = self.norm(self.linear(features))
+        return projected
 
 
 class _AudioBranch(nn.Module):
@@ -84,7 +92,7 @@ class _AudioBranch(nn.Module):
     def __init__(self, train: AudioVisualTrain) -> None:
         super().__init__()
         self.backbone = backbone(train.audio_network, train.mels, train.audio_width)
-        self.pool = Statistics(self.backbone.channels, attentive=False)
+        self.pool = StatisticsPooling(self.backbone.channels, attentive=False)
         self.dim = 2 * self.backbone.channels
 
     def forward(self, spectrograms: Tensor) -> Tensor:
@@ -95,8 +103,8 @@ class _AudioBranch(nn.Module):
 def _image_branch(train: AudioVisualTrain, size: int) -> nn.Module:
     """(N, 3, size, size) -> (N, D). UserError where ImageNet's weights are asked for and cannot be had."""
     name = train.image_network
-    if name in OWN_NETWORKS:
-        network = SmallCNN(2, size, train.image_width, OWN_NETWORKS[name])
+    if name in BUILTIN_NETWORKS:
+        network = SmallCNN(2, size, train.image_width, BUILTIN_NETWORKS[name])
         network.classifier = nn.Identity()  # type: ignore[assignment]  # what comes before it is wanted
         return network
     from torchvision.models import get_model
@@ -109,15 +117,15 @@ def _image_branch(train: AudioVisualTrain, size: int) -> nn.Module:
     return branch
 
 
-def _width(network: nn.Module, size: int) -> int:
+def _feature_size(network: nn.Module, size: int) -> int:
     """Numbers that the branch gives. UserError for pictures that are too small for it."""
     network.eval()
     try:
         with torch.inference_mode():
-            found = network(torch.zeros(1, 3, size, size))
+            features = network(torch.zeros(1, 3, size, size))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"pictures of {size} px cannot be taken; change data.image_size ({reason})") from None
     finally:
         network.train()
-    return int(found.shape[1])
+    return int(features.shape[1])

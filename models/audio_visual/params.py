@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from models.common.audio.params import AudioAugment, AudioData
-from models.common.image.params import OWN_NETWORKS, ImageAugment, PhotoData
+from models.common.image.params import BUILTIN_NETWORKS, ImageAugment, PhotoData
 from models.common.params import Dropout, LabelSmoothing, Share, TrainParams
 
 
@@ -26,7 +26,7 @@ class AudioVisualData(AudioData, PhotoData):
 class AudioVisualTrain(TrainParams):
     """The `train` section."""
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)  # of the image network; the rest starts from nothing
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet",)  # of the image network; the rest starts from nothing
 
     image_network: Literal["small_cnn", "resnet9", "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0"] = (
         "small_cnn"
@@ -47,7 +47,7 @@ class AudioVisualTrain(TrainParams):
 
     @model_validator(mode="after")
     def _imagenet_needs_a_torchvision_network(self) -> Self:
-        if self.image_network in OWN_NETWORKS and self.weights == "imagenet":
+        if self.image_network in BUILTIN_NETWORKS and self.weights == "imagenet":
             raise ValueError(
                 f"image_network: {self.image_network} has no imagenet weights; name resnet18 or another of"
                 " torchvision's, or set weights: none"

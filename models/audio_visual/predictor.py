@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.audio_visual.preprocessing import Sizes, naming_part, picture, sound
-from models.common.audio.decoding import ACCEPT, fitted
+from models.common.audio.decoding import ACCEPT, pad_or_trim
 from models.common.classification.answers import class_answer
 from models.common.data.packed_files import unpack
 from models.common.errors import BadExampleError
@@ -42,7 +42,7 @@ class Predictor:
             samples = sound(audio, self._sizes.sample_rate, self._sizes.max_seconds)
         inputs: dict[str, NDArray[Any]] = {
             "images": pixels[None],
-            "samples": fitted(samples, self._sizes.samples)[None],
+            "samples": pad_or_trim(samples, self._sizes.samples)[None],
             "has_image": np.array([image is not None], np.uint8),
             "has_audio": np.array([audio is not None], np.uint8),
         }
@@ -56,5 +56,5 @@ def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
 
 
 SERVICE = Service(
-    Predictor, {"image": "image/*", "audio": ACCEPT}, form=unpack, expected=expected, may_be_left_out=True
+    Predictor, {"image": "image/*", "audio": ACCEPT}, form=unpack, expected=expected, fields_optional=True
 )

@@ -26,11 +26,11 @@ class Sizes:
     samples: int  # of a clip
 
     @staticmethod
-    def of(given: Mapping[str, Any]) -> "Sizes":
+    def of(settings: Mapping[str, Any]) -> "Sizes":
         """UserError where a program's description lacks one of them."""
         try:
             names = ("image_size", "max_pixels", "sample_rate", "samples")
-            return Sizes(max_seconds=float(given["max_seconds"]), **{name: int(given[name]) for name in names})
+            return Sizes(max_seconds=float(settings["max_seconds"]), **{name: int(settings[name]) for name in names})
         except KeyError as error:
             raise UserError(f"program.json: input has no {error}, so it is no program of pictures with sound") from None
 

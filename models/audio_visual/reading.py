@@ -13,9 +13,9 @@ from models.audio_visual.params import AudioVisualData
 from models.audio_visual.preprocessing import naming_part
 from models.common.audio import decoding as audio
 from models.common.audio.checks import audio_expectations, inspect_sound
-from models.common.data.metadata import NAMES, read_metadata
+from models.common.data.metadata import METADATA_FILES, read_metadata
 from models.common.data.packed_files import pack, unpack
-from models.common.data.sources import SPLIT_NAMES, USED, Source
+from models.common.data.sources import SPLIT_NAMES, STANDARD_COLUMNS, Source
 from models.common.errors import BadExampleError, UserError
 from models.common.image import decoding as images
 from models.common.image.checks import inspect_image, photo_expectations
@@ -25,90 +25,92 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = {"image": images.EXTENSIONS, "audio": audio.EXTENSIONS}
-AT_ONCE = 512  # rows whose files are held until both are there: a tar is read once for each so many rows
-OWN = USED | set(PARTS)
+ROWS_PER_READ = 512  # rows whose files are held until both are there: a tar is read once for each so many rows
+USED_COLUMNS = STANDARD_COLUMNS | set(PARTS)
 
 
 @dataclass(frozen=True)
 class _Row:
     """One row of a metadata file: part -> path in the source, and what stands beside them."""
 
-    where: str
+    location: str
     files: dict[str, str]
-    given: dict[str, str]
+    fields: dict[str, str]
     split: str | None
 
 
 def examples(source: Source, data: AudioVisualData) -> Iterator[Example]:
     """Every row of the metadata whose files are there; the others go to `source.reject`. UserError without metadata."""
-    metadata = [path for path in source.paths if path.rpartition("/")[2] in NAMES]
+    metadata = [path for path in source.paths if path.rpartition("/")[2] in METADATA_FILES]
     if not metadata:
         raise UserError(
-            f"{source.path} has no {' or '.join(NAMES)}; it says which picture and which sound belong together:"
-            " image,audio,label[,split][,group]"
+            f"{source.path} has no {' or '.join(METADATA_FILES)}; it says which picture and which sound belong"
+            " together: image,audio,label[,split][,group]"
         )
     rows = list(_rows(source, metadata, data))
     source.total = len(rows)
-    _tell_unnamed(source, rows)
-    for start in range(0, len(rows), AT_ONCE):
-        yield from _read(source, rows[start : start + AT_ONCE])
+    _note_unnamed_files(source, rows)
+    for start in range(0, len(rows), ROWS_PER_READ):
+        yield from _read(source, rows[start : start + ROWS_PER_READ])
 
 
 def _rows(source: Source, metadata: list[str], data: AudioVisualData) -> Iterator[_Row]:
-    named = {**data.columns, **{part: data.columns.get(part, part) for part in PARTS}}
-    here, seen = set(source.paths), set[str]()
+    column_names = {**data.columns, **{part: data.columns.get(part, part) for part in PARTS}}
+    paths, known_rows = set(source.paths), set[str]()
     for path, payload in source.stream(set(metadata)):
-        content = read_metadata(path, payload, named | {"file_name": named["image"]})
-        source.rejected += content.broken
-        source.columns = tuple(dict.fromkeys([*source.columns, *(name for name in content.columns if name not in OWN)]))
-        for number, given in enumerate(content.rows, 1):
-            row = _row(path, number, given)
-            told = repr((row.files, row.given))
-            if told not in seen and _is_complete(source, row, here):
-                seen.add(told)
+        content = read_metadata(path, payload, column_names | {"file_name": column_names["image"]})
+        source.rejected += content.invalid_lines
+        source.columns = tuple(
+            dict.fromkeys([*source.columns, *(name for name in content.columns if name not in USED_COLUMNS)])
+        )
+        for number, fields in enumerate(content.rows, 1):
+            row = _row(path, number, fields)
+            key = repr((row.files, row.fields))
+            if key not in known_rows and _is_complete(source, row, paths):
+                known_rows.add(key)
                 yield row
 
 
-def _row(metadata: str, number: int, given: dict[str, str]) -> _Row:
+def _row(metadata: str, number: int, fields: dict[str, str]) -> _Row:
     folder = metadata.rpartition("/")[0]
     files = {
         part: f"{folder}/{name}" if folder else name
         for part in PARTS
-        if (name := given[part].replace("\\", "/").removeprefix("./"))
+        if (name := fields[part].replace("\\", "/").removeprefix("./"))
     }
-    split = given.get("split") or SPLIT_NAMES.get(folder.rpartition("/")[2].lower(), "")
-    return _Row(f"{metadata} row {number}", files, given, SPLIT_NAMES.get(split.lower(), split) or None)
+    split = fields.get("split") or SPLIT_NAMES.get(folder.rpartition("/")[2].lower(), "")
+    return _Row(f"{metadata} row {number}", files, fields, SPLIT_NAMES.get(split.lower(), split) or None)
 
 
-def _is_complete(source: Source, row: _Row, here: set[str]) -> bool:
+def _is_complete(source: Source, row: _Row, paths: set[str]) -> bool:
     """Whether every file that the row names can be one; else it is rejected with the reason."""
     if not row.files:
-        source.reject(row.where, "neither a picture nor a sound: image and audio are both empty")
+        source.reject(row.location, "neither a picture nor a sound: image and audio are both empty")
         return False
     for part, path in row.files.items():
-        if path not in here:
-            source.reject(row.where, f"its {part} {path} is not there")
+        if path not in paths:
+            source.reject(row.location, f"its {part} {path} is not there")
             return False
         if not path.lower().endswith(tuple(PARTS[part])):
-            source.reject(row.where, f"its {part} {path} is not of a type that is read ({_list(PARTS[part])})")
+            source.reject(row.location, f"its {part} {path} is not of a type that is read ({_join(PARTS[part])})")
             return False
     return True
 
 
 def _read(source: Source, rows: list[_Row]) -> Iterator[Example]:
     """A row whose file could not be read has been rejected by name already."""
-    wanted = {path for row in rows for path in row.files.values()}
-    files = dict(source.stream(wanted))
+    paths = {path for row in rows for path in row.files.values()}
+    files = dict(source.stream(paths))
     for row in rows:
         if all(path in files for path in row.files.values()):
             payload = pack({part: files[path] for part, path in row.files.items()})
-            given = row.given
-            extra = {name: value for name, value in given.items() if name not in OWN}
+            fields = row.fields
+            extra = {name: value for name, value in fields.items() if name not in USED_COLUMNS}
             name = " + ".join(row.files.values())
-            yield Example(name, payload, given["label"], row.split, given.get("group") or None, extra)
+            yield Example(name, payload, fields["label"], row.split, fields.get("group") or None, extra)
 
 
-def _tell_unnamed(source: Source, rows: list[_Row]) -> None:
+def _note_unnamed_files(source: Source, rows: list[_Row]) -> None:
     named = {path for row in rows for path in row.files.values()}
     usable = tuple(ending for endings in PARTS.values() for ending in endings)
     unnamed = [path for path in source.paths if path not in named and path.lower().endswith(usable)]
@@ -137,7 +139,7 @@ def inspect(example: Example, data: AudioVisualData) -> dict[str, Any]:
 
 def expectations(data: AudioVisualData, manifest: "pd.DataFrame") -> list[Expectation]:
     """How often a half is missing, and all checks of photos and of recordings on those that have one."""
-    checks = [_there(part, word, data) for part, word in (("image", "picture"), ("audio", "sound"))]
+    checks = [_completeness(part, word, data) for part, word in (("image", "picture"), ("audio", "sound"))]
     for part, make in (("image", photo_expectations), ("audio", audio_expectations)):
         rows = manifest[manifest["parts"].str.contains(part)].copy()
         if len(rows):
@@ -147,7 +149,7 @@ def expectations(data: AudioVisualData, manifest: "pd.DataFrame") -> list[Expect
     return checks
 
 
-def _there(part: str, word: str, data: AudioVisualData) -> Expectation:
+def _completeness(part: str, word: str, data: AudioVisualData) -> Expectation:
     return Expectation(
         name=f"few examples lack their {word}",
         expectation="ExpectColumnValuesToMatchRegex",
@@ -158,5 +160,5 @@ def _there(part: str, word: str, data: AudioVisualData) -> Expectation:
     )
 
 
-def _list(endings: frozenset[str]) -> str:
+def _join(endings: frozenset[str]) -> str:
     return ", ".join(sorted(endings))

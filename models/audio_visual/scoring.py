@@ -11,8 +11,8 @@ from models.common.classification.metrics import class_table
 from models.common.kind import ScoreJob
 from models.common.program.program import Program, softmax
 
-AT_ONCE = 2**22  # pixels and samples of all examples that one call of the graph takes
-MOST_AT_ONCE = 128
+MAX_BATCH_VALUES = 2**22  # pixels and samples of all examples that one call of the graph takes
+MAX_BATCH_SIZE = 128
 
 
 def score(job: ScoreJob) -> pd.DataFrame:
@@ -26,7 +26,7 @@ def score(job: ScoreJob) -> pd.DataFrame:
     loaded, manifest = Program(job.program), job.manifest
     sizes = Sizes.of(loaded.spec.input)
     media = Media(manifest, job.batches, job.home, sizes)
-    step = max(1, min(MOST_AT_ONCE, AT_ONCE // (sizes.image_size**2 + sizes.samples)))
+    step = max(1, min(MAX_BATCH_SIZE, MAX_BATCH_VALUES // (sizes.image_size**2 + sizes.samples)))
     parts = [
         loaded.run(**vars(media.take(np.arange(start, min(start + step, len(manifest))))))
         for start in range(0, len(manifest), step)
@@ -53,13 +53,13 @@ def _table(
 
 def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:  # noqa: ARG001  # the contract
     """Metrics of a score table. One about a half that no example has, or both where none has both, is left out."""
-    found = {"accuracy": float(table["correct"].mean())}
+    metrics = {"accuracy": float(table["correct"].mean())}
     both = table[(table["has_image"] == 1) & (table["has_audio"] == 1)]
     if len(both):
-        found["accuracy_both"] = float(both["correct"].mean())
+        metrics["accuracy_both"] = float(both["correct"].mean())
     for part in PARTS:
-        having = table[table[f"has_{part}"] == 1]
-        if len(having):
-            found[f"accuracy_{part}_only"] = float(having[f"correct_{part}"].mean())
-    found["balanced_accuracy"] = float(table.groupby("label")["correct"].mean().mean())
-    return found | {"log_loss": float(table["loss"].mean())}
+        rows = table[table[f"has_{part}"] == 1]
+        if len(rows):
+            metrics[f"accuracy_{part}_only"] = float(rows[f"correct_{part}"].mean())
+    metrics["balanced_accuracy"] = float(table.groupby("label")["correct"].mean().mean())
+    return metrics | {"log_loss": float(table["loss"].mean())}

@@ -9,18 +9,18 @@ from models.audio_visual.learner import AudioVisualLearner
 from models.audio_visual.networks import Answers, AudioVisual
 from models.audio_visual.params import AudioVisualData, AudioVisualTrain
 from models.audio_visual.preprocessing import Sizes
-from models.common.classification.labels import class_labels, class_numbers
+from models.common.classification.labels import class_indices, class_labels
 from models.common.errors import UserError
 from models.common.kind import TrainJob
 from models.common.program.export import export_graph
-from models.common.program.parity import parity_of
+from models.common.program.parity import check_parity
 from models.common.program.program import ProgramSpec
 from models.common.training.freezing import layer_groups
 from models.common.training.run import Exported, run_training
 from models.common.training.weights import load_weights
 
-PROBES = 64  # validation examples that network and program must agree on
-OPEN = ("images", "samples", "has_image", "has_audio", *Answers._fields)  # their first dimension is the batch
+PARITY_EXAMPLES = 64  # validation examples that network and program must agree on
+BATCH_AXES = ("images", "samples", "has_image", "has_audio", *Answers._fields)  # their first dimension is the batch
 
 Job = TrainJob[AudioVisualData, AudioVisualTrain]
 
@@ -43,7 +43,7 @@ def build(job: Job, device: torch.device) -> AudioVisualLearner:
     if job.initial:
         load_weights(network, head, _name(train), labels, job.initial)
     network.to(device)
-    classes = class_numbers(job.rows("train"), labels), class_numbers(job.rows("val"), labels)
+    classes = class_indices(job.rows("train"), labels), class_indices(job.rows("val"), labels)
     media = _media(job, "train"), _media(job, "val")
     return AudioVisualLearner(network, layer_groups(network, head), media, classes, data.sample_rate, train)
 
@@ -56,21 +56,21 @@ def _check_both(job: Job) -> None:
 
 
 def export_program(job: Job, learner: AudioVisualLearner) -> Exported:
-    """Writes the program, and proves on real examples that it answers as the network does."""
+    """Writes the program, and checks on real examples that it answers as the network does."""
     labels, folder = class_labels(job.manifest, job.data), job.out / "program"
-    network, probes = learner.exportable(), vars(_probes(job))
+    network, inputs = learner.exportable(), vars(_parity_inputs(job))
     spec = ProgramSpec("audio_visual", labels, vars(_sizes(job.data)), dict(job.provenance))
-    examples = {name: torch.from_numpy(values[:2]) for name, values in probes.items()}
-    export_graph(network, examples, Answers._fields, {name: {0: "batch"} for name in OPEN}, spec, folder)
-    difference = parity_of(network, folder, probes)
-    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(probes["has_image"])}
+    examples = {name: torch.from_numpy(values[:2]) for name, values in inputs.items()}
+    export_graph(network, examples, Answers._fields, {name: {0: "batch"} for name in BATCH_AXES}, spec, folder)
+    difference = check_parity(network, folder, inputs)
+    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(inputs["has_image"])}
     return Exported(network, _name(job.train), labels, agreement)
 
 
-def _probes(job: Job) -> Inputs:
+def _parity_inputs(job: Job) -> Inputs:
     """Real examples, at least two: the tracing exporter would take a batch of one for a constant."""
     media = _media(job, "val")
-    return media.take(np.arange(max(2, min(PROBES, len(media)))) % len(media))
+    return media.take(np.arange(max(2, min(PARITY_EXAMPLES, len(media)))) % len(media))
 
 
 def _media(job: Job, split: str) -> Media:

@@ -34,7 +34,7 @@ T_co = TypeVar("T_co", bound=params.TrainParams, covariant=True)
 class Example:
     """One example as delivered: its bytes, what is to be learnt of them, and what came beside them.
 
-    payload: what the program will be asked with; several files are packed into one (common/data/packed_files.py).
+    payload: what the program takes; several files are packed into one (common/data/packed_files.py).
     label: the class or the text (a transcript), where the kind's TRUTH says so.
     target: what no label can say, as bytes of the kind's own format (boxes as JSON, a mask as PNG).
     """
@@ -176,47 +176,47 @@ class Kind:
     @property
     def TRUTH(self) -> Truth:  # noqa: N802
         """What is learnt: one of a set of classes (label), free text (label), or what `target` holds."""
-        found: Truth = self._member("TRUTH")
-        return found
+        value: Truth = self._member("TRUTH")
+        return value
 
     @property
     def COLUMNS(self) -> Mapping[str, str]:  # noqa: N802
         """Column of a batch beyond the common ones -> pyarrow type name; where TRUTH is "target", `classes` is one."""
-        found: Mapping[str, str] = self._member("COLUMNS")
-        return found
+        value: Mapping[str, str] = self._member("COLUMNS")
+        return value
 
     @property
     def METRICS(self) -> tuple[Metric, ...]:  # noqa: N802
         """The first is the default; the gate can decide on any of them."""
-        found: tuple[Metric, ...] = self._member("METRICS")
-        return found
+        value: tuple[Metric, ...] = self._member("METRICS")
+        return value
 
     @property
     def Data(self) -> type[params.DataParams]:  # noqa: N802
         """The `data` section of params.yaml."""
-        found: type[params.DataParams] = self._member("Data")
-        return found
+        value: type[params.DataParams] = self._member("Data")
+        return value
 
     @property
     def Train(self) -> type[params.TrainParams]:  # noqa: N802
         """The `train` section of params.yaml: what the kind really uses, so that all else is refused as unknown."""
-        found: type[params.TrainParams] = self._member("Train")
-        return found
+        value: type[params.TrainParams] = self._member("Train")
+        return value
 
     def examples(self, source: "Source", data: params.DataParams) -> Iterator[Example]:
         """Examples in a source (models/common/data/sources.py), in any layout that this kind's people use."""
-        found: Iterator[Example] = self._member("examples")(source, data)
-        return found
+        result: Iterator[Example] = self._member("examples")(source, data)
+        return result
 
     def inspect(self, example: Example, data: params.DataParams) -> dict[str, Any]:
         """COLUMNS of one example, decoding it whole, its target too. Raises BadExampleError with the reason."""
-        found: dict[str, Any] = self._member("inspect")(example, data)
-        return found
+        result: dict[str, Any] = self._member("inspect")(example, data)
+        return result
 
     def expectations(self, data: params.DataParams, manifest: "pd.DataFrame") -> list[Expectation]:
         """Checks on the manifest beyond those that hold for every kind; none where the kind offers none."""
-        found: list[Expectation] = self._member("expectations", lambda *_: [])(data, manifest)
-        return found
+        result: list[Expectation] = self._member("expectations", lambda *_: [])(data, manifest)
+        return result
 
     def train(self, job: AnyTrainJob) -> None:
         """Trains, and writes job.out/program and job.out/training."""
@@ -224,43 +224,43 @@ class Kind:
 
     def score(self, job: ScoreJob) -> "pd.DataFrame":
         """Per-example score table of a program over the manifest's rows, in their order."""
-        found: pd.DataFrame = self._member("score")(job)
-        return found
+        result: pd.DataFrame = self._member("score")(job)
+        return result
 
     def summary(self, table: "pd.DataFrame", labels: tuple[str, ...]) -> dict[str, float]:
         """Every number of a score table worth showing: METRICS, where the kind does not say which and what beside them.
 
         One that such a table cannot have (an error rate of pairs where there are none) is left out by the kind.
         """
-        found: dict[str, float] = self._member("summary", self._metrics)(table, labels)
-        return found
+        result: dict[str, float] = self._member("summary", self._metrics)(table, labels)
+        return result
 
     def _metrics(self, table: "pd.DataFrame", _: tuple[str, ...]) -> dict[str, float]:
         return {metric.name: metric.value(table) for metric in self.METRICS}
 
     def report(self, job: ReportJob) -> list[ReportSection]:
         """The kind's own sections of the report."""
-        found: list[ReportSection] = self._member("report")(job)
-        return found
+        result: list[ReportSection] = self._member("report")(job)
+        return result
 
     @property
     def SERVICE(self) -> "Service":  # noqa: N802
-        """What the service is asked and must answer."""
-        found: Service = self._member("SERVICE")
-        return found
+        """What the service takes and must answer."""
+        value: Service = self._member("SERVICE")
+        return value
 
     def _member(self, name: str, default: Any = None) -> Any:
         file, _ = MEMBERS[name]
         module = f"models.{self.name}" + ("" if file == "__init__" else f".{file}")
-        found = getattr(importlib.import_module(module), name, default)
-        assert found is not None, name  # load_kind has seen it there
-        return found
+        member = getattr(importlib.import_module(module), name, default)
+        assert member is not None, name  # load_kind has checked that it is there
+        return member
 
 
 def known_kinds() -> list[str]:
     """Every folder in models/ but `common`: a kind exists by being there."""
     return sorted(
-        found.name for found in pkgutil.iter_modules(models.__path__) if found.ispkg and found.name != "common"
+        module.name for module in pkgutil.iter_modules(models.__path__) if module.ispkg and module.name != "common"
     )
 
 
@@ -270,26 +270,26 @@ def load_kind(name: str) -> Kind:
         raise UserError(
             f"Unknown kind '{name}'. Known kinds: {', '.join(known_kinds())}. Add models/{name}/ to define it."
         )
-    _check(Path(models.__path__[0]) / name)
+    _check_members(Path(models.__path__[0]) / name)
     return Kind(name)
 
 
 @functools.cache
-def _check(folder: Path) -> None:
+def _check_members(folder: Path) -> None:
     """UserError naming the first thing that a kind's files must offer and do not."""
-    names = {file: _top_level(folder / f"{file}.py") for file in ("__init__", *FILES)}
+    names = {file: _top_level_names(folder / f"{file}.py") for file in ("__init__", *FILES)}
     for member, (file, arguments) in MEMBERS.items():
         where = f"models/{folder.name}/{file}.py"
         if member not in names[file]:
             if member in OPTIONAL:
                 continue
             raise UserError(f"{where} has no {member}. docs/adding-a-kind.md says what each file of a kind offers")
-        found = names[file][member]
-        if arguments is not None and found not in (None, arguments):
-            raise UserError(f"{where}: {member} takes {found} arguments; it must take {arguments}")
+        taken = names[file][member]
+        if arguments is not None and taken not in (None, arguments):
+            raise UserError(f"{where}: {member} takes {taken} arguments; it must take {arguments}")
 
 
-def _top_level(path: Path) -> dict[str, int | None]:
+def _top_level_names(path: Path) -> dict[str, int | None]:
     """Name -> its number of arguments where it is a function defined here. UserError where the file is missing."""
     try:
         tree = ast.parse(path.read_text())
@@ -300,15 +300,15 @@ def _top_level(path: Path) -> dict[str, int | None]:
         ) from None
     except SyntaxError as error:
         raise UserError(f"models/{path.parent.name}/{path.name} line {error.lineno}: {error.msg}") from None
-    found: dict[str, int | None] = {}
+    names: dict[str, int | None] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
-            found[node.name] = len(node.args.posonlyargs + node.args.args)
+            names[node.name] = len(node.args.posonlyargs + node.args.args)
         elif isinstance(node, ast.ClassDef):
-            found[node.name] = None
+            names[node.name] = None
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= dict.fromkeys(alias.asname or alias.name for alias in node.names)
+            names |= dict.fromkeys(alias.asname or alias.name for alias in node.names)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= dict.fromkeys(target.id for target in targets if isinstance(target, ast.Name))
-    return found
+            names |= dict.fromkeys(target.id for target in targets if isinstance(target, ast.Name))
+    return names

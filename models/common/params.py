@@ -23,7 +23,7 @@ class Splits(Section):
     test: Share = 0.2
 
     @model_validator(mode="after")
-    def _leave_some_for_training(self) -> Self:
+    def _check_training_share(self) -> Self:
         if self.val + self.test >= 1:
             raise ValueError(
                 f"val ({self.val}) and test ({self.test}) leave nothing to train on; keep their sum below 1"
@@ -46,12 +46,12 @@ class TrainParams(Section):
     """How a network is trained: what the loop does for every kind. A kind adds the keys that it uses itself (network,
     dropout, augmentation, …); a key of another kind is refused as unknown.
 
-    OWN_WEIGHTS: sources of weights, beside none, champion and a path, that the kind sees to itself.
+    WEIGHT_SOURCES: sources of weights, beside none, champion and a path, that the kind sees to itself.
     """
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet", "pretrained")
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet", "pretrained")
 
-    weights: str = "none"  # none | one of OWN_WEIGHTS | champion | path of a weights file
+    weights: str = "none"  # none | one of WEIGHT_SOURCES | champion | path of a weights file
     unfreeze: Literal["head", "gradual", "all"] = "all"
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=1)
@@ -71,7 +71,7 @@ class TrainParams(Section):
     wandb: bool = False
 
     @model_validator(mode="after")
-    def _do_not_contradict(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.unfreeze != "all" and self.weights == "none":
             raise ValueError(
                 f"unfreeze: {self.unfreeze} freezes layers that weights: none never trained;"

@@ -59,7 +59,7 @@ class ImageLearner:
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of an augmented, mixed-up batch, with smoothed labels."""
         pictures, classes = batch
-        inputs = self._prepared(pictures)
+        inputs = self._augmented(pictures)
         return mixup_loss(inputs, classes, self._train.mixup, self.network, self._loss)
 
     def evaluate(self) -> dict[str, float]:
@@ -73,13 +73,13 @@ class ImageLearner:
         self.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return Normalised(self.network).eval()
 
-    def _prepared(self, pictures: Tensor) -> Tensor:
-        batch = augment_pictures(pictures, self._train.augment, self._model.scaled)
+    def _augmented(self, pictures: Tensor) -> Tensor:
+        batch = augment_pictures(pictures, self._train.augment, self._model.normalise)
         return batch.contiguous(memory_format=self._format)
 
     def _loss(self, outputs: Any, classes: Tensor) -> Tensor:
         if isinstance(outputs, Tensor):
             return F.cross_entropy(outputs.float(), classes, label_smoothing=self._train.label_smoothing)
-        main, *further = outputs
-        extra = sum((self._loss(logits, classes) for logits in further if logits is not None), torch.zeros(()))
+        main, *auxiliary = outputs
+        extra = sum((self._loss(logits, classes) for logits in auxiliary if logits is not None), torch.zeros(()))
         return self._loss(main, classes) + AUXILIARY * extra

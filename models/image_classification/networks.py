@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
-from models.common.image.params import OWN_NETWORKS
+from models.common.image.params import BUILTIN_NETWORKS
 from models.common.image.small_cnn import SmallCNN
 from models.common.training.heads import add_dropout, class_layers, hollow
 from models.common.training.weights import load_matching_tensors, load_weights
@@ -70,14 +70,14 @@ def imagenet_state(name: str, network: nn.Module) -> dict[str, Tensor]:
 
 
 def _untrained(name: str, classes: int, size: int, width: int) -> nn.Module:
-    if name in OWN_NETWORKS:
-        return SmallCNN(classes, size, width, OWN_NETWORKS[name])
+    if name in BUILTIN_NETWORKS:
+        return SmallCNN(classes, size, width, BUILTIN_NETWORKS[name])
     from torchvision.models import get_model
 
     arguments: dict[str, Any] = {
         argument: size if argument == "image_size" else (size, size)
         for prefix, argument in SIZE_ARGUMENT.items()
-        if known(name).startswith(prefix)
+        if known_network(name).startswith(prefix)
     }
     if name.startswith(AUXILIARY):
         # transform_input as ImageNet's weights have it; the auxiliary heads need room
@@ -86,24 +86,24 @@ def _untrained(name: str, classes: int, size: int, width: int) -> nn.Module:
     return network
 
 
-def known(name: str) -> str:
+def known_network(name: str) -> str:
     """`name` itself where it is a network's; UserError with the names nearest to it where it is not."""
-    if name in OWN_NETWORKS:
+    if name in BUILTIN_NETWORKS:
         return name  # without the seconds that torchvision takes to import
     from torchvision import models
 
-    names = [*OWN_NETWORKS, *models.list_models(module=models)]
+    names = [*BUILTIN_NETWORKS, *models.list_models(module=models)]
     if name not in names:
         close = difflib.get_close_matches(name, names, n=4, cutoff=0.4)
-        near = f" Did you mean: {', '.join(close)}?" if close else ""
+        suggestion = f" Did you mean: {', '.join(close)}?" if close else ""
         raise UserError(
-            f"Unknown network '{name}'.{near} Known: {', '.join(OWN_NETWORKS)} and torchvision's classifiers"
+            f"Unknown network '{name}'.{suggestion} Known: {', '.join(BUILTIN_NETWORKS)} and torchvision's classifiers"
         )
     return name
 
 
 def _check_size(name: str, size: int, width: int) -> None:
-    known(name)
+    known_network(name)
     try:
         hollow(lambda: _untrained(name, 2, size, width))(torch.empty(2, 3, size, size, device="meta"))
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:

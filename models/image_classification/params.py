@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.common.image.params import OWN_NETWORKS, ImageAugment, PhotoData
+from models.common.image.params import BUILTIN_NETWORKS, ImageAugment, PhotoData
 from models.common.params import Dropout, LabelSmoothing, Mixup, TrainParams
 
 
@@ -17,9 +17,9 @@ class ImageData(PhotoData):
 class ImageTrain(TrainParams):
     """The `train` section."""
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet",)
 
-    network: str = "small_cnn"  # one of OWN_NETWORKS, or any torchvision classification model by name
+    network: str = "small_cnn"  # small_cnn, resnet9, or any torchvision classifier by name
     width: int = Field(default=32, ge=4)  # channels of the stem of our own networks
     dropout: Dropout = 0.0  # before the head
     label_smoothing: LabelSmoothing = 0.0
@@ -31,7 +31,7 @@ class ImageTrain(TrainParams):
 
     @model_validator(mode="after")
     def _imagenet_needs_a_torchvision_network(self) -> Self:
-        if self.network in OWN_NETWORKS and self.weights == "imagenet":
+        if self.network in BUILTIN_NETWORKS and self.weights == "imagenet":
             raise ValueError(
                 f"network: {self.network} has no imagenet weights; name a torchvision network or set weights: none"
             )

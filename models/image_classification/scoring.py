@@ -15,8 +15,8 @@ from models.image_classification.dataset import pixels
 
 __all__ = ["score", "summary"]
 
-PIXELS_AT_ONCE = 2**21  # of all pictures that one call of the graph takes: 128 of 128 px, 41 of 224 px
-PICTURES_AT_ONCE = 256
+MAX_BATCH_PIXELS = 2**21  # of all pictures that one call of the graph takes: 128 of 128 px, 41 of 224 px
+MAX_BATCH_SIZE = 256
 
 
 def score(job: ScoreJob) -> pd.DataFrame:
@@ -29,7 +29,7 @@ def score(job: ScoreJob) -> pd.DataFrame:
     loaded, manifest = Program(job.program), job.manifest
     size, max_pixels = _input(loaded, job.program)
     decoded = pixels(manifest, job.batches, job.home, size, max_pixels)
-    step = max(1, min(PICTURES_AT_ONCE, PIXELS_AT_ONCE // size**2))
+    step = max(1, min(MAX_BATCH_SIZE, MAX_BATCH_PIXELS // size**2))
     parts = [
         softmax(loaded.run(images=decoded.take(np.arange(start, min(start + step, len(manifest)))))["logits"])
         for start in range(0, len(manifest), step)

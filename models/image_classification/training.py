@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.common.classification.labels import class_labels, class_numbers
+from models.common.classification.labels import class_indices, class_labels
 from models.common.kind import TrainJob
 from models.common.program.export import export, parity
 from models.common.program.program import ProgramSpec
@@ -15,7 +15,7 @@ from models.image_classification.dataset import pixels
 from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import ImageData, ImageTrain
 
-PROBES = 64  # validation pictures that network and program must agree on
+PARITY_EXAMPLES = 64  # validation pictures that network and program must agree on
 
 Job = TrainJob[ImageData, ImageTrain]
 
@@ -38,7 +38,7 @@ def build(job: Job, device: torch.device) -> ImageLearner:
 
 
 def export_program(job: Job, learner: ImageLearner) -> Exported:
-    """Writes the program, and proves on real pictures that it answers as the network does."""
+    """Writes the program, and checks on real pictures that it answers as the network does."""
     data, labels = job.data, class_labels(job.manifest, job.data)
     spec = ProgramSpec(
         kind="image_classification",
@@ -46,16 +46,16 @@ def export_program(job: Job, learner: ImageLearner) -> Exported:
         input={"size": data.image_size, "max_pixels": data.max_pixels},
         provenance=dict(job.provenance),
     )
-    network, probes = learner.exportable(), _probes(job)
-    export(network, torch.from_numpy(probes[:2]), spec, job.out / "program")
-    difference = parity(network, job.out / "program", probes)
-    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(probes)}
+    network, inputs = learner.exportable(), _parity_inputs(job)
+    export(network, torch.from_numpy(inputs[:2]), spec, job.out / "program")
+    difference = parity(network, job.out / "program", inputs)
+    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(inputs)}
     return Exported(learner.network, job.train.network, labels, agreement)
 
 
-def _probes(job: Job) -> NDArray[np.uint8]:
+def _parity_inputs(job: Job) -> NDArray[np.uint8]:
     """Real pictures, at least two: the tracing exporter would take a batch of one for a constant."""
-    rows = job.rows("val").head(PROBES)
+    rows = job.rows("val").head(PARITY_EXAMPLES)
     decoded = pixels(rows, job.batches, job.home, job.data.image_size, job.data.max_pixels)
     return decoded.take(np.arange(max(2, len(rows))) % len(rows))
 
@@ -63,4 +63,4 @@ def _probes(job: Job) -> NDArray[np.uint8]:
 def _photos(job: Job, split: str, labels: tuple[str, ...], device: torch.device) -> Photos:
     rows = job.rows(split)
     decoded = pixels(rows, job.batches, job.home, job.data.image_size, job.data.max_pixels)
-    return Photos(decoded, class_numbers(rows, labels), device)
+    return Photos(decoded, class_indices(rows, labels), device)

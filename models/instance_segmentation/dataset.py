@@ -26,8 +26,8 @@ class PackedMask:
     @staticmethod
     def of(mask: Rle, canvas: Canvas) -> "PackedMask":
         """A mask as large as its picture, scaled as the picture is."""
-        whole = Image.fromarray(mask.array().astype(np.uint8) * 255)
-        scaled = np.asarray(whole.resize(canvas.inner(mask.width, mask.height), Image.Resampling.BILINEAR)) >= 128
+        full = Image.fromarray(mask.array().astype(np.uint8) * 255)
+        scaled = np.asarray(full.resize(canvas.resized_size(mask.width, mask.height), Image.Resampling.BILINEAR)) >= 128
         rows, columns = np.flatnonzero(scaled.any(axis=1)), np.flatnonzero(scaled.any(axis=0))
         if not len(rows):
             return PackedMask(np.zeros(0, np.uint8), (0, 0), 0, 0)
@@ -49,26 +49,26 @@ class MaskPictures:
     ) -> None:
         self.annotations = annotations(manifest, batches)
         self._pixels, self._canvas = canvases(manifest, batches, home, canvas), canvas
-        number = {label: place for place, label in enumerate(labels)}
-        self._objects = [_learnt(each, number, canvas) for each in self.annotations]
+        index = {label: position for position, label in enumerate(labels)}
+        self._objects = [_objects_to_learn(each, index, canvas) for each in self.annotations]
 
     def __len__(self) -> int:
         return len(self._pixels)
 
     def take(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
         """Pictures (N, H, W, 3), masks (N, M, H, W) of 0 and 1, classes (N, M), -1 where there is no object."""
-        objects = [self._objects[place] for place in positions]
-        most = max(len(each) for each in objects)
-        masks = np.zeros((len(positions), most, self._canvas.height, self._canvas.width), np.uint8)
-        classes = np.full((len(positions), most), -1, np.int64)
-        for place, each in enumerate(objects):
+        objects = [self._objects[position] for position in positions]
+        max_objects = max(len(each) for each in objects)
+        masks = np.zeros((len(positions), max_objects, self._canvas.height, self._canvas.width), np.uint8)
+        classes = np.full((len(positions), max_objects), -1, np.int64)
+        for position, each in enumerate(objects):
             for index, (number, mask) in enumerate(each):
-                mask.draw(masks[place, index])
-                classes[place, index] = number
+                mask.draw(masks[position, index])
+                classes[position, index] = number
         return self._pixels.take(positions), masks, classes
 
 
-def _learnt(annotation: Annotation, number: dict[str, int], canvas: Canvas) -> list[tuple[int, PackedMask]]:
+def _objects_to_learn(annotation: Annotation, index: dict[str, int], canvas: Canvas) -> list[tuple[int, PackedMask]]:
     """Class and mask of each object that is to be learnt."""
     objects = zip(annotation.labels, annotation.masks, annotation.ignored, strict=True)
-    return [(number[label], PackedMask.of(mask, canvas)) for label, mask, ignored in objects if mask and not ignored]
+    return [(index[label], PackedMask.of(mask, canvas)) for label, mask, ignored in objects if mask and not ignored]

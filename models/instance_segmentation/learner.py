@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from models.common.objects.augmentation import LEAST_SIDE, augment_masks, boxes_around
+from models.common.objects.augmentation import MIN_SIDE, augment_masks, boxes_around
 from models.common.objects.detector import Target
 from models.common.objects.learner import Batch, Task
 from models.common.objects.params import Augment
@@ -22,8 +22,8 @@ def mask_task(augment: Augment) -> Task:
 def mask_targets(masks: Tensor, classes: Tensor) -> list[Target]:
     """Of masks (N, M, H, W) and classes (N, M) those that are there and large enough, with the boxes around them."""
     boxes = boxes_around(masks)
-    present = (classes >= 0) & ((boxes[..., 2:] - boxes[..., :2]) >= LEAST_SIDE).all(-1)
+    present = (classes >= 0) & ((boxes[..., 2:] - boxes[..., :2]) >= MIN_SIDE).all(-1)
     return [
-        {"boxes": box[mine], "labels": numbers[mine], "masks": planes[mine]}
-        for box, numbers, planes, mine in zip(boxes, classes, masks, present, strict=True)
+        {"boxes": box[is_present], "labels": numbers[is_present], "masks": planes[is_present]}
+        for box, numbers, planes, is_present in zip(boxes, classes, masks, present, strict=True)
     ]

@@ -18,14 +18,14 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from models.common.objects import backbones
 from models.common.objects.detector import Detector
-from models.common.objects.weights import fill_from_file, fill_trunk
+from models.common.objects.weights import load_backbone_weights, load_weights_file
 from models.common.training import heads
 from models.instance_segmentation.params import InstanceData, InstanceTrain
 
-LEAST_SCORE = 0.05  # objects below it are not even evaluated: they cost time and hardly any average precision
+MIN_SCORE = 0.05  # objects below it are not even evaluated: they cost time and hardly any average precision
 SMALL_LEVELS, LEVELS = range(3), range(4)  # of the pyramid, from 1/4 of the picture on: masks need it fine
 RATIOS = (0.5, 1.0, 2.0)
-SMALL = 64  # channels of the heads on our own trunk
+SMALL_CHANNELS = 64  # channels of the heads on our own backbone
 MASK_SIDE = 28  # cells of a mask, either way
 SMALL_SAMPLES: dict[str, Any] = {
     "rpn_pre_nms_top_n_train": 400,
@@ -40,12 +40,12 @@ SMALL_SAMPLES: dict[str, Any] = {
 def build(train: InstanceTrain, data: InstanceData, classes: int) -> nn.Module:
     """An untrained Mask R-CNN, its answers limited as `data` says."""
     network = _maskrcnn(train, classes, data)
-    network.transform = backbones.Ready()
-    backbones.rank_finely(network)
-    answering = ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor")
+    network.transform = backbones.NoTransform()
+    backbones.scale_proposal_logits(network)
+    output_layers = ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor")
     for name, layer in network.named_modules():
-        if name in answering:
-            layer.register_forward_hook(backbones.in_full_precision)
+        if name in output_layers:
+            layer.register_forward_hook(backbones.to_float32)
     if train.dropout:
         heads.add_dropout([network.get_submodule("roi_heads.box_predictor")], train.dropout)
     return network
@@ -69,9 +69,9 @@ def load_initial(
     Raises UserError where the weights cannot be had or are another network's.
     """
     if train.weights == "imagenet":
-        fill_trunk(network, train.backbone)
+        load_backbone_weights(network, train.backbone)
     elif initial:
-        fill_from_file(network, class_layers(train, data, network), train.design, labels, initial, background=True)
+        load_weights_file(network, class_layers(train, data, network), train.design, labels, initial, background=True)
 
 
 def _maskrcnn(train: InstanceTrain, classes: int, data: InstanceData) -> nn.Module:
@@ -80,7 +80,7 @@ def _maskrcnn(train: InstanceTrain, classes: int, data: InstanceData) -> nn.Modu
     frozen = train.weights != "none" and not small
     backbone = backbones.pyramid(train.backbone, train.width, levels, LastLevelMaxPool(), frozen_norms=frozen)
     sizes = tuple((train.anchor * 2**level,) for level in range(len(levels) + 1))
-    names = [str(place) for place in range(len(levels))]
+    names = [str(index) for index in range(len(levels))]
     samples = 1 if small else 2  # of a cell, either way: their gradients take most of a step on a CPU
     parts: dict[str, Any] = _small_heads(classes) if small else {"num_classes": classes + 1}
     network: nn.Module = MaskRCNN(
@@ -88,7 +88,7 @@ def _maskrcnn(train: InstanceTrain, classes: int, data: InstanceData) -> nn.Modu
         rpn_anchor_generator=AnchorGenerator(sizes, (RATIOS,) * len(sizes)),
         box_roi_pool=MultiScaleRoIAlign(names, 7, samples),
         mask_roi_pool=MultiScaleRoIAlign(names, MASK_SIDE // 2, samples),
-        box_score_thresh=LEAST_SCORE,
+        box_score_thresh=MIN_SCORE,
         box_nms_thresh=data.nms_iou,
         box_detections_per_img=data.max_objects,
         **parts,
@@ -97,12 +97,12 @@ def _maskrcnn(train: InstanceTrain, classes: int, data: InstanceData) -> nn.Modu
 
 
 def _small_heads(classes: int) -> dict[str, Any]:
-    channels = backbones.SMALL_PYRAMID
-    features = 4 * SMALL
+    channels = backbones.SMALL_PYRAMID_CHANNELS
+    features = 4 * SMALL_CHANNELS
     return {
         "box_head": TwoMLPHead(channels * 7**2, features),
         "box_predictor": FastRCNNPredictor(features, classes + 1),
-        "mask_head": MaskRCNNHeads(channels, (SMALL, SMALL), 1),
-        "mask_predictor": MaskRCNNPredictor(SMALL, SMALL, classes + 1),
+        "mask_head": MaskRCNNHeads(channels, (SMALL_CHANNELS, SMALL_CHANNELS), 1),
+        "mask_predictor": MaskRCNNPredictor(SMALL_CHANNELS, SMALL_CHANNELS, classes + 1),
         **SMALL_SAMPLES,
     }

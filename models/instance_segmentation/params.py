@@ -17,7 +17,7 @@ class InstanceData(ObjectData):
 class InstanceTrain(ObjectTrain):
     """The `train` section: Mask R-CNN (He et al. 2017) on a choice of backbones."""
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet",)
 
     network: Literal["maskrcnn"] = "maskrcnn"
     augment: Augment = Augment()

@@ -34,11 +34,11 @@ def inspect(example: Example, data: InstanceData) -> dict[str, Any]:
     """
     columns, annotation, scale = inspect_annotated(example, data)
     areas = check_masks(annotation, (columns["width"], columns["height"]), data.outside)
-    wanted = areas[~annotation.ignored]
+    counted_areas = areas[~annotation.ignored]
     return columns | {
-        "objects": len(wanted),
+        "objects": len(counted_areas),
         "classes": write_counts(annotation.counts),
-        "smallest_object": float(np.sqrt(wanted.min()) * scale) if len(wanted) else None,
+        "smallest_object": float(np.sqrt(counted_areas.min()) * scale) if len(counted_areas) else None,
     }
 
 
@@ -49,13 +49,13 @@ def check_masks(annotation: Annotation, size: tuple[int, int], outside: float) -
         zip(annotation.labels, annotation.boxes, annotation.masks, strict=True), 1
     ):
         try:
-            areas.append(_checked(mask, box.tolist(), size, outside))
+            areas.append(_checked_area(mask, box.tolist(), size, outside))
         except BadExampleError as error:
             raise BadExampleError(f"object {number} ('{label}') {error}") from None
     return np.array(areas, np.int64)
 
 
-def _checked(mask: Rle | None, box: list[float], size: tuple[int, int], outside: float) -> int:
+def _checked_area(mask: Rle | None, box: list[float], size: tuple[int, int], outside: float) -> int:
     if mask is None:
         raise BadExampleError("has no mask; give each annotation a segmentation, polygons or run lengths")
     if (mask.width, mask.height) != size:
@@ -65,8 +65,8 @@ def _checked(mask: Rle | None, box: list[float], size: tuple[int, int], outside:
     area = mask.area
     if not area:
         raise BadExampleError("has an empty mask: not one pixel")
-    found = mask.box
-    beyond = max(box[0] - found[0], box[1] - found[1], found[2] - box[2], found[3] - box[3])
+    mask_box = mask.box
+    beyond = max(box[0] - mask_box[0], box[1] - mask_box[1], mask_box[2] - box[2], mask_box[3] - box[3])
     if beyond > outside:
         raise BadExampleError(f"has a mask that leaves its box by {beyond:.1f} px (allowed: {outside:g}, data.outside)")
     return area

@@ -8,23 +8,23 @@ import pandas as pd
 from models.common.kind import ReportJob, ReportSection
 from models.common.objects.annotations import Annotation
 from models.common.objects.masks import Rle, outlines
-from models.common.objects.score_table import class_average_precision, outcome
+from models.common.objects.score_table import class_average_precision, detection_counts
 from models.common.objects.thresholds import COCO, HALF
 from models.common.reporting.objects import (
-    RIGHT,
-    TRUE,
-    WRONG,
-    answered,
+    RIGHT_COLOUR,
+    TRUTH_COLOUR,
+    WRONG_COLOUR,
+    coloured_detections,
     curves,
-    drawn_on,
-    name_of,
+    draw_over_photo,
+    name_label,
     table,
     worst_pictures,
 )
 
 LEGEND = (
-    f'Each twice: as annotated, with masks in <b style="color:{TRUE}">yellow</b>, and as answered,'
-    f' <b style="color:{RIGHT}">green</b> where right, <b style="color:{WRONG}">red</b> where wrong.'
+    f'Each twice: as annotated, with masks in <b style="color:{TRUTH_COLOUR}">yellow</b>, and as answered,'
+    f' <b style="color:{RIGHT_COLOUR}">green</b> where right, <b style="color:{WRONG_COLOUR}">red</b> where wrong.'
 )
 
 
@@ -40,8 +40,8 @@ def report(job: ReportJob) -> list[ReportSection]:
 def _classes(job: ReportJob) -> str:
     """Objects and average precision of each class, the champion's beside it."""
     tables = [one for one in (job.candidate, job.champion) if one is not None]
-    beside = ["", " of the champion"][: len(tables)]
-    heads = ["objects", *(f"{name}{of}" for name in ("AP50", "AP") for of in beside)]
+    owners = ["", " of the champion"][: len(tables)]
+    heads = ["objects", *(f"{name}{of}" for name in ("AP50", "AP") for of in owners)]
     rows = []
     for label in job.labels:
         precisions = [f"{class_average_precision(one, label, at):.3f}" for at in (HALF, COCO) for one in tables]
@@ -59,7 +59,7 @@ def _objects(scored: pd.DataFrame, label: str) -> int:
 
 def _errors(row: dict[str, Any]) -> tuple[int, int]:
     """Objects that are not found, and answers that are wrong."""
-    right, answers, objects = outcome(row)
+    right, answers, objects = detection_counts(row)
     return objects - right, answers - right
 
 
@@ -68,12 +68,12 @@ def _drawings(row: dict[str, Any], payload: bytes, truth: Annotation) -> str:
     size = (truth.width, truth.height)
     line = max(size) / 300
     pairs = zip(truth.labels, truth.masks, strict=True)
-    there = [_shape(mask, TRUE, line, label) for label, mask in pairs if mask is not None]
-    found = [
-        _shape(Rle(truth.height, truth.width, str(row["detected_mask"][place])), colour, line, name)
-        for place, colour, name in answered(row)
+    truth_shapes = [_shape(mask, TRUTH_COLOUR, line, label) for label, mask in pairs if mask is not None]
+    found_shapes = [
+        _shape(Rle(truth.height, truth.width, str(row["detected_mask"][index])), colour, line, name)
+        for index, colour, name in coloured_detections(row)
     ]
-    drawings = [drawn_on(payload, *size, parts, "photo with masks") for parts in (there, found)]
+    drawings = [draw_over_photo(payload, *size, parts, "photo with masks") for parts in (truth_shapes, found_shapes)]
     return f'<div class="pair">{"".join(f"<div class=figure>{each}</div>" for each in drawings)}</div>'
 
 
@@ -83,5 +83,5 @@ def _shape(mask: Rle, colour: str, line: float, name: str) -> str:
     path = "".join(
         "M" + "L".join(f"{x} {y}" for x, y in corners) + "Z" for corners in outlines(mask.array()[y1:y2, x1:x2], x1, y1)
     )
-    look = f'fill="{colour}" fill-opacity="0.35" fill-rule="evenodd" stroke="{colour}" stroke-width="{line:.2f}"'
-    return f'<path d="{path}" {look}><title>{escape(name)}</title></path>{name_of(x1, y1, colour, line, name)}'
+    style = f'fill="{colour}" fill-opacity="0.35" fill-rule="evenodd" stroke="{colour}" stroke-width="{line:.2f}"'
+    return f'<path d="{path}" {style}><title>{escape(name)}</title></path>{name_label(x1, y1, colour, line, name)}'

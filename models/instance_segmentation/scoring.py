@@ -4,7 +4,12 @@ import pandas as pd
 
 from models.common.kind import ScoreJob
 from models.common.objects.score_rows import mask_row
-from models.common.objects.score_table import ap50_of_classes, mean_average_precisions, outcomes, score_pictures
+from models.common.objects.score_table import (
+    ap50_of_classes,
+    mean_average_precisions,
+    score_pictures,
+    total_detection_counts,
+)
 from models.instance_segmentation import COLUMNS
 
 
@@ -21,6 +26,6 @@ def score(job: ScoreJob) -> pd.DataFrame:
 
 def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:
     """Average precision of masks, and how much of what the service answers is right and of what is there it finds."""
-    right, answered, objects = outcomes(table)
-    found = {"recall": right / objects if objects else 0.0, "precision": right / answered if answered else 0.0}
-    return mean_average_precisions(table) | found | ap50_of_classes(table, labels)
+    right, answered, objects = total_detection_counts(table)
+    rates = {"recall": right / objects if objects else 0.0, "precision": right / answered if answered else 0.0}
+    return mean_average_precisions(table) | rates | ap50_of_classes(table, labels)

@@ -36,12 +36,12 @@ def padded_boxes(
 
     Without the objects that are not to be learnt.
     """
-    number = {label: place for place, label in enumerate(labels)}
-    most = max((len(each.labels) for each in annotations), default=0)
-    boxes = np.zeros((len(annotations), most, 4), np.float32)
-    classes = np.full((len(annotations), most), -1, np.int64)
-    for place, each in enumerate(annotations):
-        learnt = np.flatnonzero(~each.ignored)
-        boxes[place, : len(learnt)] = each.boxes[learnt] * canvas.scale(each.width, each.height)
-        classes[place, : len(learnt)] = [number[each.labels[index]] for index in learnt]
+    index_of = {label: index for index, label in enumerate(labels)}
+    max_boxes = max((len(each.labels) for each in annotations), default=0)
+    boxes = np.zeros((len(annotations), max_boxes, 4), np.float32)
+    classes = np.full((len(annotations), max_boxes), -1, np.int64)
+    for index, each in enumerate(annotations):
+        counted = np.flatnonzero(~each.ignored)
+        boxes[index, : len(counted)] = each.boxes[counted] * canvas.scale(each.width, each.height)
+        classes[index, : len(counted)] = [index_of[each.labels[item]] for item in counted]
     return boxes, classes

@@ -29,13 +29,13 @@ from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
 from models.common.objects import backbones
 from models.common.objects.detector import Detector
-from models.common.objects.weights import BACKGROUND, fill_detector, fill_from_file, fill_trunk
+from models.common.objects.weights import BACKGROUND, load_backbone_weights, load_detector_weights, load_weights_file
 from models.common.training import heads
 from models.object_detection.params import DetectionData, DetectionTrain
 
-LEAST_SCORE = 0.02  # boxes below it are not even evaluated: they cost time and hardly any average precision
-CANDIDATES = 400  # of a level, before overlapping ones are dropped
-USUAL_ANCHOR = 32  # px; FCOS' own finest grid, 8 px, is for objects of about this size
+MIN_SCORE = 0.02  # boxes below it are not even evaluated: they cost time and hardly any average precision
+MAX_CANDIDATES = 400  # of a level, before overlapping ones are dropped
+DEFAULT_ANCHOR = 32  # px; FCOS' own finest grid, 8 px, is for objects of about this size
 RATIOS = (0.5, 1.0, 2.0)
 # In heads that all levels share: a BatchNorm would learn one level's statistics and apply them to the others'.
 LEVEL_NORM = functools.partial(nn.GroupNorm, 8)
@@ -45,13 +45,13 @@ def build(train: DetectionTrain, data: DetectionData, classes: int) -> nn.Module
     """An untrained detector, its answers limited as `data` says."""
     limits: dict[str, Any] = {"nms_thresh": data.nms_iou, "detections_per_img": data.max_boxes}
     if train.network == "fasterrcnn":
-        limits = {f"box_{name}": value for name, value in (limits | {"score_thresh": LEAST_SCORE}).items()}
+        limits = {f"box_{name}": value for name, value in (limits | {"score_thresh": MIN_SCORE}).items()}
     else:
-        limits |= {"score_thresh": LEAST_SCORE, "topk_candidates": CANDIDATES}
+        limits |= {"score_thresh": MIN_SCORE, "topk_candidates": MAX_CANDIDATES}
     network: nn.Module = BUILDERS[train.network](train, classes, limits)
-    network.transform = backbones.Ready()
-    for layer in _answering(network):
-        layer.register_forward_hook(backbones.in_full_precision)
+    network.transform = backbones.NoTransform()
+    for layer in _output_layers(network):
+        layer.register_forward_hook(backbones.to_float32)
     if train.dropout:
         heads.add_dropout(class_layers(train, network), train.dropout)
     return network.requires_grad_(requires_grad=True)
@@ -69,11 +69,11 @@ def class_layers(train: DetectionTrain, network: nn.Module) -> list[nn.Module]:
 
 def detector(network: nn.Module, train: DetectionTrain) -> Detector:
     """A network with its preprocessing."""
-    found = Detector(network, first_label(train))
+    result = Detector(network, first_label(train))
     if train.network == "ssdlite":  # torchvision trained it on -1..1
-        found.normalised.shift.fill_(-1.0)
-        found.normalised.factor.fill_(1 / 127.5)
-    return found
+        result.normalised.shift.fill_(-1.0)
+        result.normalised.factor.fill_(1 / 127.5)
+    return result
 
 
 def load_initial(network: nn.Module, train: DetectionTrain, labels: tuple[str, ...], initial: Path | None) -> None:
@@ -83,45 +83,47 @@ def load_initial(network: nn.Module, train: DetectionTrain, labels: tuple[str, .
     """
     background = first_label(train) == 1
     if train.weights == "imagenet" and train.network == "ssdlite":
-        _fill_ssdlite(network)
+        _load_ssdlite_backbone(network)
     elif train.weights == "imagenet":
-        fill_trunk(network, train.backbone)
+        load_backbone_weights(network, train.backbone)
     elif train.weights == "coco":
-        state, rows = _coco(train)
-        ours = [BACKGROUND] * background + list(labels)
-        fill_detector(network, class_layers(train, network), state, rows, ours, "COCO's weights")
+        state, rows = _coco_weights(train)
+        class_rows = [BACKGROUND] * background + list(labels)
+        load_detector_weights(network, class_layers(train, network), state, rows, class_rows, "COCO's weights")
     elif initial:
         layers = class_layers(train, network)
-        fill_from_file(network, layers, train.design, labels, initial, background=background)
+        load_weights_file(network, layers, train.design, labels, initial, background=background)
 
 
-def _fill_ssdlite(network: nn.Module) -> None:
-    """ImageNet's weights of its trunk, whose layers are named otherwise and whose last blocks are half as wide: those
-    that fit."""
-    state, trunk = imagenet_weights("mobilenet_v3_large"), backbones.trunk_of(network)
-    own, given = trunk.state_dict(), [key for key in state if key.startswith("features.")]
+def _load_ssdlite_backbone(network: nn.Module) -> None:
+    """Those of ImageNet's weights that fit its backbone, whose layers have other names and whose last blocks are half
+    as wide."""
+    state, backbone = imagenet_weights("mobilenet_v3_large"), backbones.backbone_of(network)
+    current, feature_keys = backbone.state_dict(), [key for key in state if key.startswith("features.")]
     fitting = {
-        mine: state[theirs] for mine, theirs in zip(own, given, strict=False) if own[mine].shape == state[theirs].shape
+        target: state[source]
+        for target, source in zip(current, feature_keys, strict=False)
+        if current[target].shape == state[source].shape
     }
-    trunk.load_state_dict(fitting, strict=False)
+    backbone.load_state_dict(fitting, strict=False)
 
 
-def _coco(train: DetectionTrain) -> tuple[dict[str, Tensor], list[str]]:
+def _coco_weights(train: DetectionTrain) -> tuple[dict[str, Tensor], list[str]]:
     """A detector's weights and what the rows of its class layers stand for."""
     from torchvision.models import get_model, get_model_weights
 
     name = {"ssdlite": "ssdlite320_mobilenet_v3_large"}.get(train.network, f"{train.network}_{train.backbone}_fpn")
     weights = get_model_weights(name).DEFAULT
     file = weights.url.rpartition("/")[2]
-    place = f"{torch.hub.get_dir()}/checkpoints/{file}"
+    path = f"{torch.hub.get_dir()}/checkpoints/{file}"
     try:
         state = get_model(name, weights=weights, progress=False).state_dict()
     except OSError as error:  # URLError, timeouts and refused connections are OSErrors
         raise UserError(
-            f"COCO weights of {name} could not be downloaded ({error}); put {file} (from {weights.url}) at {place}"
+            f"COCO weights of {name} could not be downloaded ({error}); put {file} (from {weights.url}) at {path}"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{place} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
     return state, [BACKGROUND, *weights.meta["categories"][1:]]  # row 0 is nothing, also where there is no background
 
 
@@ -137,8 +139,8 @@ def _retinanet(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -
     sizes = [tuple(int(size * 2 ** (third / 3)) for third in range(3)) for size in _sizes(train, train.anchor)]
     anchors = AnchorGenerator(tuple(sizes), (RATIOS,) * len(sizes))
     norm = LEVEL_NORM if train.backbone == "small" else None
-    per_place = anchors.num_anchors_per_location()[0]
-    heads = RetinaNetHead(backbone.out_channels, per_place, classes, norm_layer=norm)
+    per_location = anchors.num_anchors_per_location()[0]
+    heads = RetinaNetHead(backbone.out_channels, per_location, classes, norm_layer=norm)
     return RetinaNet(backbone, classes, anchor_generator=anchors, head=heads, **limits)  # type: ignore[no-any-return]
 
 
@@ -151,7 +153,7 @@ def _fcos(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.
         parts: dict[str, Any] = {"num_convs": 2, "norm_layer": LEVEL_NORM}
         heads.classification_head = FCOSClassificationHead(backbone.out_channels, 1, classes, **parts)
         heads.regression_head = FCOSRegressionHead(backbone.out_channels, 1, **parts)
-    radius = 1.5 * USUAL_ANCHOR / train.anchor  # of the grid, whatever size its objects have
+    radius = 1.5 * DEFAULT_ANCHOR / train.anchor  # of the grid, whatever size its objects have
     return FCOS(  # type: ignore[no-any-return]
         backbone, classes, anchor_generator=anchors, head=heads, center_sampling_radius=radius, **limits
     )
@@ -160,16 +162,16 @@ def _fcos(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.
 def _fasterrcnn(train: DetectionTrain, classes: int, limits: Mapping[str, Any]) -> nn.Module:
     backbone = _pyramid(train, from_eighth=train.backbone == "small")
     sizes = [(size,) for size in _sizes(train, train.anchor)]
-    further: dict[str, Any] = {"num_classes": classes + 1}
+    options: dict[str, Any] = {"num_classes": classes + 1}
     if train.backbone == "small":
-        features = 4 * backbones.SMALL_PYRAMID
+        features = 4 * backbones.SMALL_PYRAMID_CHANNELS
         box_head = TwoMLPHead(backbone.out_channels * 7**2, features)
-        further = {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, classes + 1)}
-        further |= {"rpn_pre_nms_top_n_train": 500, "rpn_pre_nms_top_n_test": 250, "box_batch_size_per_image": 128}
-        further |= {"rpn_post_nms_top_n_train": 500, "rpn_post_nms_top_n_test": 250}
+        options = {"box_head": box_head, "box_predictor": FastRCNNPredictor(features, classes + 1)}
+        options |= {"rpn_pre_nms_top_n_train": 500, "rpn_pre_nms_top_n_test": 250, "box_batch_size_per_image": 128}
+        options |= {"rpn_post_nms_top_n_train": 500, "rpn_post_nms_top_n_test": 250}
     anchors = AnchorGenerator(tuple(sizes), (RATIOS,) * len(sizes))
-    network: nn.Module = FasterRCNN(backbone, rpn_anchor_generator=anchors, **further, **limits)
-    backbones.rank_finely(network)
+    network: nn.Module = FasterRCNN(backbone, rpn_anchor_generator=anchors, **options, **limits)
+    backbones.scale_proposal_logits(network)
     return network
 
 
@@ -177,12 +179,12 @@ BUILDERS = {"ssdlite": _ssdlite, "retinanet": _retinanet, "fcos": _fcos, "faster
 
 
 def _pyramid(train: DetectionTrain, *, from_eighth: bool) -> Any:
-    """A trunk with a feature pyramid on it, from 1/8 of the picture on or from 1/4."""
+    """A backbone with a feature pyramid on it, from 1/8 of the picture on or from 1/4."""
     small = train.backbone == "small"
     if small or not from_eighth:
         extra: Any = LastLevelMaxPool()
     else:
-        extra = LastLevelP6P7(backbones.PYRAMID, backbones.PYRAMID)
+        extra = LastLevelP6P7(backbones.PYRAMID_CHANNELS, backbones.PYRAMID_CHANNELS)
     levels = range(1 if from_eighth else 0, backbones.LEVELS)
     return backbones.pyramid(train.backbone, train.width, levels, extra, frozen_norms=train.weights != "none")
 
@@ -192,7 +194,7 @@ def _sizes(train: DetectionTrain, finest: int) -> list[int]:
     return [finest * 2**level for level in range(4 if train.backbone == "small" else 5)]
 
 
-def _answering(network: nn.Module) -> list[nn.Module]:
+def _output_layers(network: nn.Module) -> list[nn.Module]:
     """The layers whose outputs losses and boxes are computed from."""
     names = ("head", "rpn.head", "roi_heads.box_predictor")
     return [module for name, module in network.named_modules() if name in names]

@@ -19,7 +19,7 @@ COCO = ("ssdlite", "retinanet-resnet50", "fcos-resnet50", "fasterrcnn-resnet50")
 class DetectionTrain(ObjectTrain):
     """The `train` section; the network `ssdlite` has a backbone and anchors of its own."""
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet", "coco")
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet", "coco")
 
     network: Literal["ssdlite", "retinanet", "fcos", "fasterrcnn"] = "fcos"
     augment: BoxAugment = BoxAugment()

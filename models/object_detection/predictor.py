@@ -1,4 +1,4 @@
-"""What the service of this kind is asked and must answer; common/objects/predictor.py answers. Needs no torch."""
+"""What the service of this kind takes and must answer; common/objects/predictor.py answers. Needs no torch."""
 
 from models.common.objects.predictor import OBJECT_SERVICE as SERVICE
 from models.common.objects.predictor import ObjectPredictor as Predictor

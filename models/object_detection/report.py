@@ -9,25 +9,26 @@ from numpy.typing import NDArray
 
 from models.common.kind import ReportJob, ReportSection
 from models.common.objects.annotations import Annotation
-from models.common.objects.score_table import answers, class_average_precision
+from models.common.objects.score_table import answered_detections, class_average_precision
 from models.common.reporting.objects import (
-    RIGHT,
-    TRUE,
-    WRONG,
-    answered,
+    RIGHT_COLOUR,
+    TRUTH_COLOUR,
+    WRONG_COLOUR,
+    coloured_detections,
     curves,
-    drawn_on,
+    draw_over_photo,
     false_alarms,
-    name_of,
+    name_label,
     table,
     worst_pictures,
 )
-from models.object_detection.scoring import LARGE, SMALL, object_table
+from models.object_detection.scoring import LARGE_FROM, MEDIUM_FROM, object_table
 
-SIZES = (0, 8, 16, SMALL, 64, LARGE, 192, 384, np.inf)  # px, sides of a square of an object's area
+SIZES = (0, 8, 16, MEDIUM_FROM, 64, LARGE_FROM, 192, 384, np.inf)  # px, sides of a square of an object's area
 LEGEND = (
-    f'Dashed <b style="color:{TRUE}">yellow</b>: what is there. <b style="color:{RIGHT}">Green</b>: found rightly.'
-    f' <b style="color:{WRONG}">Red</b>: found wrongly.'
+    f'Dashed <b style="color:{TRUTH_COLOUR}">yellow</b>: what is there.'
+    f' <b style="color:{RIGHT_COLOUR}">Green</b>: found rightly.'
+    f' <b style="color:{WRONG_COLOUR}">Red</b>: found wrongly.'
 )
 
 
@@ -57,14 +58,14 @@ def _classes(job: ReportJob) -> str:
     return text + table("", heads, rows)
 
 
-def _class_cells(job: ReportJob, label: str, mine: pd.DataFrame, false: int) -> list[str]:
-    counts = mine["outcome"].value_counts()
+def _class_cells(job: ReportJob, label: str, objects: pd.DataFrame, false: int) -> list[str]:
+    counts = objects["outcome"].value_counts()
     found, mistaken, missed = (int(counts.get(name, 0)) for name in ("found", "mistaken", "missed"))
-    other = mine.loc[mine["outcome"] == "mistaken", "taken_for"].value_counts()
+    other = objects.loc[objects["outcome"] == "mistaken", "taken_for"].value_counts()
     as_what = f" ({escape(str(other.index[0]))} {other.iloc[0]})" if len(other) else ""
     tables = [one for one in (job.candidate, job.champion) if one is not None]
     precisions = [f"{class_average_precision(one, label):.3f}" for one in tables]
-    return [str(len(mine)), str(found), f"{mistaken}{as_what}", str(missed), str(false), *precisions]
+    return [str(len(objects)), str(found), f"{mistaken}{as_what}", str(missed), str(false), *precisions]
 
 
 def _sizes(job: ReportJob) -> str:
@@ -73,10 +74,10 @@ def _sizes(job: ReportJob) -> str:
     outcomes = [_outcomes(one) for one in tables]
     bins = pd.cut(outcomes[0]["side"], list(SIZES), right=False)
     rows = []
-    for interval, mine in outcomes[0].groupby(bins, observed=True):
+    for interval, objects in outcomes[0].groupby(bins, observed=True):
         edge = f"{interval.left:g} to {interval.right:g}" if np.isfinite(interval.right) else f"{interval.left:g} on"
         of_size = [one[one["side"].between(interval.left, interval.right, "left")] for one in outcomes]
-        rows.append((f"{edge} px", [str(len(mine)), *map(_share, of_size)]))
+        rows.append((f"{edge} px", [str(len(objects)), *map(_share, of_size)]))
     heads = ["objects", "found", "found by the champion"][: 1 + len(tables)]
     text = "<p>The side of a square of the object's area, in px of the picture as delivered.</p>"
     return text + table("side", heads, rows)
@@ -96,7 +97,7 @@ def _share(objects: pd.DataFrame) -> str:
 
 def _errors(row: dict[str, Any]) -> tuple[int, int]:
     """Objects that no answered box of their class is on, and false alarms."""
-    counted, right = answers(row)
+    counted, right = answered_detections(row)
     return int((np.asarray(row["object_score"], float) < row["threshold"]).sum()), int((counted & ~right).sum())
 
 
@@ -109,19 +110,19 @@ def _drawing(row: dict[str, Any], payload: bytes, truth: Annotation) -> str:
     line = max(truth.width, truth.height) / 250
     boxes = np.asarray(row["detected_box"], float).reshape(-1, 4)
     parts = [
-        _rectangle(box, TRUE, line, label, f' stroke-dasharray="{3 * line:.1f}"')
+        _rectangle(box, TRUTH_COLOUR, line, label, f' stroke-dasharray="{3 * line:.1f}"')
         for label, box in zip(truth.labels, truth.boxes, strict=True)
     ]
-    for place, colour, name in answered(row):
+    for index, colour, name in coloured_detections(row):
         parts += [
-            _rectangle(boxes[place], colour, line, name),
-            name_of(boxes[place, 0], boxes[place, 1], colour, line, name),
+            _rectangle(boxes[index], colour, line, name),
+            name_label(boxes[index, 0], boxes[index, 1], colour, line, name),
         ]
-    return drawn_on(payload, truth.width, truth.height, parts, "photo with boxes")
+    return draw_over_photo(payload, truth.width, truth.height, parts, "photo with boxes")
 
 
 def _rectangle(box: NDArray[np.float64], colour: str, line: float, title: str, dash: str = "") -> str:
     x1, y1, x2, y2 = box.tolist()
-    at = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
-    look = f'fill="none" stroke="{colour}" stroke-width="{line:.1f}"{dash}'
-    return f"<rect {at} {look}><title>{escape(title)}</title></rect>"
+    position = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
+    style = f'fill="none" stroke="{colour}" stroke-width="{line:.1f}"{dash}'
+    return f"<rect {position} {style}><title>{escape(title)}</title></rect>"

@@ -11,11 +11,16 @@ from models.common.objects.annotations import Annotation
 from models.common.objects.average_precision import box_iou
 from models.common.objects.detections import Detections
 from models.common.objects.score_rows import box_row
-from models.common.objects.score_table import ap50_of_classes, mean_average_precisions, outcomes, score_pictures
+from models.common.objects.score_table import (
+    ap50_of_classes,
+    mean_average_precisions,
+    score_pictures,
+    total_detection_counts,
+)
 from models.object_detection import COLUMNS
 
-OVERLAP = 0.5  # IoU from which a box is an object's
-SMALL, LARGE = 32, 96  # px, sides of a square of the area between COCO's small, medium and large objects
+MIN_IOU = 0.5  # IoU from which a box is an object's
+MEDIUM_FROM, LARGE_FROM = 32, 96  # px, sides of a square of the area between COCO's small, medium and large objects
 
 
 def score(job: ScoreJob) -> pd.DataFrame:
@@ -36,10 +41,10 @@ def scored_row(truth: Annotation, detections: Detections, labels: tuple[str, ...
     overlaps = box_iou(detections.boxes.astype(float), truth.boxes, np.zeros(len(truth.labels), bool))
     names = [labels[number] for number in detections.classes]
     objects = np.flatnonzero(~truth.ignored)
-    best = [_best(truth.labels[place], overlaps[:, place], names, detections.scores) for place in objects]
+    best = [_best_scores(truth.labels[index], overlaps[:, index], names, detections.scores) for index in objects]
     boxes = truth.boxes[objects]
     return box_row(truth, detections, labels) | {
-        "object_label": [truth.labels[place] for place in objects],
+        "object_label": [truth.labels[index] for index in objects],
         "object_side": np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).tolist(),
         "object_score": [score for score, _, _ in best],
         "object_taken_for": [other for _, other, _ in best],
@@ -51,13 +56,13 @@ def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:
     """Average precision over thresholds and at two of them, recall and precision where the service answers."""
     objects = object_table(table)
     answered = objects["score"] >= objects["threshold"]
-    right, answers, _ = outcomes(table)
+    right, answers, _ = total_detection_counts(table)
     numbers = mean_average_precisions(table)
     numbers |= {"recall": float(answered.mean()) if len(objects) else 0.0}
     numbers |= {"precision": right / answers if answers else 0.0}
-    sizes = {"small": objects["side"] < SMALL, "large": objects["side"] >= LARGE}
+    sizes = {"small": objects["side"] < MEDIUM_FROM, "large": objects["side"] >= LARGE_FROM}
     sizes["medium"] = ~sizes["small"] & ~sizes["large"]
-    numbers |= {f"recall_{size}": float(answered[mine].mean()) for size, mine in sizes.items() if mine.any()}
+    numbers |= {f"recall_{size}": float(answered[of_size].mean()) for size, of_size in sizes.items() if of_size.any()}
     return numbers | ap50_of_classes(table, labels)
 
 
@@ -70,11 +75,11 @@ def object_table(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _best(
+def _best_scores(
     label: str, overlaps: NDArray[np.float64], names: list[str], scores: NDArray[np.float32]
 ) -> tuple[float, str, float]:
     """The score of the surest right detection of an object; the class that a surer wrong one says, and its score."""
-    here = [(float(scores[place]), names[place]) for place in np.flatnonzero(overlaps >= OVERLAP)]
-    right = max((score for score, name in here if name == label), default=0.0)
-    best, other = max(((score, name) for score, name in here if name != label), default=(0.0, ""))
+    candidates = [(float(scores[index]), names[index]) for index in np.flatnonzero(overlaps >= MIN_IOU)]
+    right = max((score for score, name in candidates if name == label), default=0.0)
+    best, other = max(((score, name) for score, name in candidates if name != label), default=(0.0, ""))
     return (right, other, best) if best > right else (right, "", 0.0)

@@ -33,7 +33,7 @@ def build(job: Job, device: torch.device) -> ObjectLearner:
 
 
 def export_program(job: Job, learner: ObjectLearner) -> Exported:
-    """Writes the program, and proves on real pictures that it finds what the network finds."""
+    """Writes the program, and checks on real pictures that it finds what the network finds."""
     labels = object_labels(job.manifest, job.data)
     agreement = export_detector(job, learner.exportable(OUTPUTS), "object_detection", labels)
     return Exported(learner.network, job.train.design, labels, agreement)

@@ -22,7 +22,7 @@ from models.common.segmentation.class_maps import (
 from models.semantic_segmentation.params import SegmentationData
 from models.semantic_segmentation.preprocessing import resized
 
-MOST = 250  # classes that the bytes of a class map have room for, beside void
+MAX_CLASSES = 250  # classes that the bytes of a class map have room for, beside void
 
 
 def photos(manifest: pd.DataFrame, batches: Path, home: Path, size: tuple[int, int], max_pixels: int) -> Decoded:
@@ -61,15 +61,17 @@ def mask_labels(manifest: pd.DataFrame, data: SegmentationData) -> tuple[str, ..
     """
     counts = {split: _masks_by_class(manifest[manifest["split"] == split], data) for split in ("train", "val")}
     labels = data.labels or tuple(sorted(counts["train"]))
-    if not 2 <= len(labels) <= MOST:
-        held = f"only '{labels[0]}'" if len(labels) == 1 else f"{len(labels)} classes"
-        raise UserError(f"Training needs 2 to {MOST} classes; the training masks hold {held}, void ones apart")
-    scarce = [
+    if not 2 <= len(labels) <= MAX_CLASSES:
+        present = f"only '{labels[0]}'" if len(labels) == 1 else f"{len(labels)} classes"
+        raise UserError(
+            f"Training needs 2 to {MAX_CLASSES} classes; the training masks hold {present}, void ones apart"
+        )
+    too_few = [
         f"'{label}' is in {counts['train'][label]}" for label in labels if counts["train"][label] < data.min_per_class
     ]
-    if scarce:
+    if too_few:
         raise UserError(
-            f"Too few training masks: {', '.join(scarce[:5])}; data.min_per_class is {data.min_per_class}."
+            f"Too few training masks: {', '.join(too_few[:5])}; data.min_per_class is {data.min_per_class}."
             " Add more, or make the class void: data.void"
         )
     unknown = sorted({*counts["train"], *counts["val"]} - set(labels))

@@ -17,7 +17,7 @@ from models.common.training.freezing import LayerGroup
 from models.semantic_segmentation.params import Augment, SegmentationTrain
 
 AUXILIARY = 0.4  # weight of auxiliary logits' loss (PSPNet, Zhao et al. 2017)
-EVALUATED = 2**19  # pixels of validation pictures at a time
+EVALUATION_PIXELS = 2**19  # pixels of validation pictures at a time
 Batch = tuple[Tensor, Tensor]  # pictures (N, H, W, 3) and masks (N, H, W), uint8
 
 
@@ -81,7 +81,7 @@ class SegmentationLearner:
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of an augmented batch, and Dice where asked for; void pixels count nothing."""
         pictures, classes = augmented(*batch, self._train.augment)
-        inputs = self._model.scaled(pictures).contiguous(memory_format=self._format)
+        inputs = self._model.normalise(pictures).contiguous(memory_format=self._format)
         return self._loss(self.network(inputs), classes)
 
     def evaluate(self) -> dict[str, float]:
@@ -107,12 +107,12 @@ class SegmentationLearner:
 
     def _parts(self) -> int:
         height, width = self._val.fetch(np.zeros(1, np.int64))[1].shape[1:]
-        return -(-len(self._val) * height * width // EVALUATED) if len(self._val) else 1
+        return -(-len(self._val) * height * width // EVALUATION_PIXELS) if len(self._val) else 1
 
     def _loss(self, outputs: Any, classes: Tensor) -> Tensor:
         if not isinstance(outputs, Tensor):
-            main, *further = outputs
-            return self._loss(main, classes) + AUXILIARY * sum(self._loss(each, classes) for each in further)
+            main, *auxiliary = outputs
+            return self._loss(main, classes) + AUXILIARY * sum(self._loss(each, classes) for each in auxiliary)
         smoothing = self._train.label_smoothing
         total = F.cross_entropy(
             outputs.float(),
@@ -149,26 +149,30 @@ def dice(logits: Tensor, classes: Tensor) -> Tensor:
     Of a whole batch, of the classes in it; void pixels are left out.
     """
     counted = classes != IGNORE_INDEX
-    number = logits.shape[1]
-    chances = torch.softmax(logits, 1) * counted[:, None]
+    class_count = logits.shape[1]
+    probabilities = torch.softmax(logits, 1) * counted[:, None]
     known = classes.masked_fill(~counted, 0)
-    of_truth = chances.gather(1, known[:, None])[:, 0]  # 0 where void
-    both = torch.zeros(number, device=logits.device).index_add(0, known.flatten(), of_truth.flatten())
-    size = torch.bincount(classes.flatten(), minlength=IGNORE_INDEX + 1)[:number]
-    scores = 2 * both / (chances.sum((0, 2, 3)) + size).clamp(min=1)
-    here = size > 0
-    return 1 - (scores * here).sum() / here.sum().clamp(min=1)
+    true_probabilities = probabilities.gather(1, known[:, None])[:, 0]  # 0 where void
+    intersection = torch.zeros(class_count, device=logits.device).index_add(
+        0, known.flatten(), true_probabilities.flatten()
+    )
+    size = torch.bincount(classes.flatten(), minlength=IGNORE_INDEX + 1)[:class_count]
+    scores = 2 * intersection / (probabilities.sum((0, 2, 3)) + size).clamp(min=1)
+    present = size > 0
+    return 1 - (scores * present).sum() / present.sum().clamp(min=1)
 
 
-def confusion_matrix(found: Tensor, classes: Tensor, number: int) -> Tensor:
+def confusion_matrix(predicted: Tensor, classes: Tensor, class_count: int) -> Tensor:
     """(number, number) pixels by true class (rows) and found class; void left out."""
     counted = classes != IGNORE_INDEX
-    return torch.bincount(classes[counted] * number + found[counted], minlength=number**2).view(number, number)
+    return torch.bincount(classes[counted] * class_count + predicted[counted], minlength=class_count**2).view(
+        class_count, class_count
+    )
 
 
 def mean_iou(matrix: Tensor) -> float:
     """Mean over the classes that occur of intersection over union."""
-    both = matrix.diagonal()
-    union = matrix.sum(0) + matrix.sum(1) - both
-    here = union > 0
-    return float((both[here] / union[here]).mean()) if here.any() else 0.0
+    intersection = matrix.diagonal()
+    union = matrix.sum(0) + matrix.sum(1) - intersection
+    present = union > 0
+    return float((intersection[present] / union[present]).mean()) if present.any() else 0.0

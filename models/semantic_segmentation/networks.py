@@ -16,14 +16,14 @@ from models.common.image.blocks import ConvNormAct, ResidualBlock
 from models.common.image.imagenet import imagenet_weights
 from models.common.training.heads import add_dropout, class_layers
 from models.common.training.weights import load_matching_tensors
-from models.semantic_segmentation.params import OWN
+from models.semantic_segmentation.params import SMALL_FPN
 
-INTER = 128  # channels between LRASPP's backbone and its classifiers (Howard et al. 2019)
+LRASPP_CHANNELS = 128  # channels between LRASPP's backbone and its classifiers (Howard et al. 2019)
 
 
 def build(name: str, classes: int, width: int, dropout: float = 0.0) -> nn.Module:
     """An untrained network, with `dropout` before the layers that give logits, on top of what it has itself."""
-    if name == OWN:
+    if name == SMALL_FPN:
         network: nn.Module = SmallFPN(classes, width)
     else:
         family, _, backbone = name.partition("_")
@@ -41,11 +41,14 @@ def head(name: str, network: nn.Module, width: int) -> list[nn.Module]:
 def load_imagenet(name: str, network: nn.Module) -> None:
     """Fills the backbone with torchvision's newest ImageNet weights. UserError where they cannot be had."""
     backbone = name.partition("_")[2]
-    inner = network.get_submodule("network.backbone")
+    layers = network.get_submodule("network.backbone")
     state = imagenet_weights(backbone)
-    own = {key: state.get(key, state.get(f"features.{key}")) for key in inner.state_dict()}
+    weights = {key: state.get(key, state.get(f"features.{key}")) for key in layers.state_dict()}
     load_matching_tensors(
-        inner, [], {key: value for key, value in own.items() if value is not None}, f"ImageNet's weights of {backbone}"
+        layers,
+        [],
+        {key: value for key, value in weights.items() if value is not None},
+        f"ImageNet's weights of {backbone}",
     )
 
 
@@ -60,8 +63,8 @@ class SmallFPN(nn.Module):
         inner = 2 * width
         self.stem = ConvNormAct(3, width, kernel=4, stride=2)
         self.stages = nn.ModuleList(
-            nn.Sequential(ConvNormAct(inward, outward, stride=2), ResidualBlock(outward))
-            for inward, outward in itertools.pairwise(channels)
+            nn.Sequential(ConvNormAct(in_channels, out_channels, stride=2), ResidualBlock(out_channels))
+            for in_channels, out_channels in itertools.pairwise(channels)
         )
         self.context = nn.Conv2d(channels[-1], inner, 1)
         self.sides = nn.ModuleList(nn.Conv2d(each, inner, 1, bias=False) for each in channels[1:])
@@ -70,13 +73,13 @@ class SmallFPN(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, classes, H, W)."""
-        features, kept = self.stem(pictures), []
+        features, stage_outputs = self.stem(pictures), []
         for stage in self.stages:
             features = stage(features)
-            kept.append(features)
+            stage_outputs.append(features)
         gate = torch.sigmoid(self.context(features.mean((2, 3), keepdim=True)))
         merged = self.smooth[-1](self.sides[-1](features)) * gate
-        for side, smooth, finer in zip(self.sides[-2::-1], self.smooth[-2::-1], kept[-2::-1], strict=True):
+        for side, smooth, finer in zip(self.sides[-2::-1], self.smooth[-2::-1], stage_outputs[-2::-1], strict=True):
             merged = smooth(side(finer) + F.interpolate(merged, finer.shape[-2:], mode="nearest"))
         logits = self.classifier(merged)
         return F.interpolate(logits, pictures.shape[-2:], mode="bilinear", align_corners=False)
@@ -115,7 +118,7 @@ def _lraspp(name: str, classes: int) -> nn.Module:
     from torchvision.models.segmentation.lraspp import LRASPP
 
     backbone, low, high = _backbone(name, "low", "high")
-    network: nn.Module = LRASPP(backbone, low, high, classes, INTER)
+    network: nn.Module = LRASPP(backbone, low, high, classes, LRASPP_CHANNELS)
     return network
 
 
@@ -133,10 +136,10 @@ def _backbone(name: str, lower: str, upper: str) -> tuple[nn.Module, int, int]:
 
     if name.startswith("mobilenet"):
         layers = get_model(name, weights=None, dilated=True).features
-        cuts = [0, *(place for place, block in enumerate(layers) if getattr(block, "_is_cn", False)), len(layers) - 1]
-        places = cuts[-4], cuts[-1]
-        wanted = {str(places[0]): lower, str(places[1]): upper}
-        return IntermediateLayerGetter(layers, wanted), layers[places[0]].out_channels, layers[places[1]].out_channels
+        cuts = [0, *(index for index, block in enumerate(layers) if getattr(block, "_is_cn", False)), len(layers) - 1]
+        indices = cuts[-4], cuts[-1]
+        names = {str(indices[0]): lower, str(indices[1]): upper}
+        return IntermediateLayerGetter(layers, names), layers[indices[0]].out_channels, layers[indices[1]].out_channels
     basic = name in ("resnet18", "resnet34")
     layers = get_model(name, weights=None, replace_stride_with_dilation=[False, not basic, not basic])
     layer, channels = ("layer2", 512) if lower == "low" else ("layer3", 1024)

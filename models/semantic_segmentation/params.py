@@ -14,7 +14,7 @@ HEADS = ("lraspp", "deeplabv3", "fcn")  # torchvision's, on any of BACKBONES: "d
 BACKBONES = (
     r"resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|mobilenet_v3_(small|large)"
 )
-OWN = "small_fpn"
+SMALL_FPN = "small_fpn"
 
 
 class SegmentationData(PhotoData):
@@ -27,10 +27,10 @@ class SegmentationData(PhotoData):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_void_is_a_list_of_one(cls, given: object) -> object:
-        if isinstance(given, dict) and isinstance(given.get("void"), str | int):
-            return {**given, "void": (given["void"],)}
-        return given
+    def _accept_single_void(cls, section: object) -> object:
+        if isinstance(section, dict) and isinstance(section.get("void"), str | int):
+            return {**section, "void": (section["void"],)}
+        return section
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,9 +59,9 @@ class Augment(Section):
 class SegmentationTrain(TrainParams):
     """The `train` section."""
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("imagenet",)
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet",)
 
-    network: str = OWN  # our own, or <head>_<backbone> of torchvision: lraspp_mobilenet_v3_large, deeplabv3_resnet50
+    network: str = SMALL_FPN  # or <head>_<backbone> of torchvision: lraspp_mobilenet_v3_large, deeplabv3_resnet50
     width: int = Field(default=32, ge=4)  # channels of the stem of our own network
     dropout: Dropout = 0.0  # before the layers that give logits
     label_smoothing: LabelSmoothing = 0.0
@@ -75,17 +75,17 @@ class SegmentationTrain(TrainParams):
     @model_validator(mode="after")
     def _network_is_known(self) -> Self:
         head, _, backbone = self.network.partition("_")
-        if self.network != OWN and not (head in HEADS and re.fullmatch(BACKBONES, backbone)):
+        if self.network != SMALL_FPN and not (head in HEADS and re.fullmatch(BACKBONES, backbone)):
             raise ValueError(
-                f"unknown network '{self.network}'. Known: {OWN}, and {', '.join(HEADS)} each followed by _ and a"
+                f"unknown network '{self.network}'. Known: {SMALL_FPN}, and {', '.join(HEADS)} each followed by _ and a"
                 " backbone: resnet18, resnet34, resnet50, resnet101, mobilenet_v3_small, mobilenet_v3_large, …"
             )
         return self
 
     @model_validator(mode="after")
     def _imagenet_needs_a_torchvision_network(self) -> Self:
-        if self.network == OWN and self.weights == "imagenet":
-            raise ValueError(f"network: {OWN} has no imagenet weights; name a torchvision network or set weights: none")
+        if self.network == SMALL_FPN and self.weights == "imagenet":
+            raise ValueError(f"network: {SMALL_FPN} has no imagenet weights; name another or set weights: none")
         return self
 
 

@@ -20,7 +20,7 @@ from models.common.segmentation.class_maps import (
 )
 from models.semantic_segmentation.preprocessing import resized_with_size
 
-DIFFERING = 0.002  # share of pixels that may be of another class: where two classes are as good as equal
+MAX_DIFFERING_SHARE = 0.002  # share of pixels that may be of another class: where two classes are as good as equal
 DIGITS = 6  # of shares and confidence
 
 
@@ -34,9 +34,9 @@ class Predictor:
         """
         self._program = Program(program, threads)
         self.labels = self._program.spec.labels
-        given = self._program.spec.input
-        self._size = int(given["width"]), int(given["height"])
-        self._max_pixels = int(given["max_pixels"])
+        settings = self._program.spec.input
+        self._size = int(settings["width"]), int(settings["height"])
+        self._max_pixels = int(settings["max_pixels"])
         colours = palette(len(self.labels)).tolist()
         self._colours = {label: f"#{bytes(colour).hex()}" for label, colour in zip(self.labels, colours, strict=True)}
 
@@ -49,9 +49,9 @@ class Predictor:
 
         Raises BadExampleError saying why the bytes cannot be used as a picture.
         """
-        pixels, shown = resized_with_size(image, *self._size, self._max_pixels)
+        pixels, size = resized_with_size(image, *self._size, self._max_pixels)
         outputs = self._program.run(images=pixels[None])
-        values = resize_class_map(outputs["classes"][0], *shown)
+        values = resize_class_map(outputs["classes"][0], *size)
         shares = np.bincount(values.ravel(), minlength=len(self.labels)) / values.size
         return mask_answer(values, self.labels, shares.tolist(), float(outputs["confidence"][0])) | {
             "classes": list(self.labels),
@@ -78,21 +78,22 @@ def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
 
 
 def differs(expected: Mapping[str, Any], answer: Mapping[str, Any], tolerance: float) -> str:
-    """How an answer differs from what was expected; "" where it agrees but for DIFFERING of the pixels."""
+    """How an answer differs from what was expected; "" where it agrees but for MAX_DIFFERING_SHARE of the pixels."""
     numbers = answers.differs({"confidence": expected["confidence"]}, answer, tolerance)
-    shares = answers.differs({"shares": expected["shares"]}, answer, max(tolerance, DIFFERING))
+    shares = answers.differs({"shares": expected["shares"]}, answer, max(tolerance, MAX_DIFFERING_SHARE))
     return numbers or shares or _mask_differs(expected["mask"], answer.get("mask"))
 
 
 def _mask_differs(expected: str, answer: Any) -> str:
     try:
-        ours, theirs = decode_base64(expected), decode_base64(answer)
+        expected_mask, answered_mask = decode_base64(expected), decode_base64(answer)
     except (OSError, ValueError, TypeError):
         return "mask: no PNG as base64"
-    if ours.shape != theirs.shape:
-        return f"mask: {theirs.shape[1]} x {theirs.shape[0]} px instead of {ours.shape[1]} x {ours.shape[0]}"
-    share = float((ours != theirs).mean())
-    return f"mask: {share:.2%} of its pixels are of another class" if share > DIFFERING else ""
+    if expected_mask.shape != answered_mask.shape:
+        (height, width), (expected_height, expected_width) = answered_mask.shape, expected_mask.shape
+        return f"mask: {width} x {height} px instead of {expected_width} x {expected_height}"
+    share = float((expected_mask != answered_mask).mean())
+    return f"mask: {share:.2%} of its pixels are of another class" if share > MAX_DIFFERING_SHARE else ""
 
 
 SERVICE = Service(Predictor, {"image": "image/*"}, one_file("image"), expected, differs)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.image.decoding import decode_whole, open_image, shown_size
+from models.common.image.decoding import decode_resized, open_image, upright_size
 
 
 def resized(payload: bytes, width: int, height: int, max_pixels: int) -> NDArray[np.uint8]:
@@ -16,5 +16,5 @@ def resized_with_size(
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """The same, and the width and height of the photo as it is shown, px."""
     image = open_image(payload, max_pixels)
-    size = shown_size(image)
-    return decode_whole(image, width, height), size
+    size = upright_size(image)
+    return decode_resized(image, width, height), size

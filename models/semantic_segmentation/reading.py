@@ -10,7 +10,7 @@ import numpy as np
 
 from models.common.data.class_counts import write_counts
 from models.common.data.drift import stability_index
-from models.common.data.metadata import NAMES, read_metadata
+from models.common.data.metadata import METADATA_FILES, read_metadata
 from models.common.data.sources import SPLIT_NAMES, Source
 from models.common.errors import BadExampleError, UserError
 from models.common.image.checks import inspect_image, photo_expectations
@@ -22,10 +22,10 @@ from models.semantic_segmentation.params import SegmentationData
 if TYPE_CHECKING:
     import pandas as pd
 
-CLASSES = "classes.txt"
+CLASSES_FILE = "classes.txt"
 IMAGES, MASKS = "images", "masks"
-USED = frozenset({"file_name", "label", "split", "group"})
-SHOWN = 6  # values that an error lists
+STANDARD_COLUMNS = frozenset({"file_name", "label", "split", "group"})
+MAX_SHOWN_VALUES = 6  # values that an error lists
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,21 @@ def examples(source: Source, data: SegmentationData) -> Iterator[Example]:
             continue
         row = dict(metadata.get(path, {}))
         split = row.get("split") or _split_of(path)
-        extra = {name: value for name, value in row.items() if name not in USED}
+        extra = {name: value for name, value in row.items() if name not in STANDARD_COLUMNS}
         target = embed_class_names(masks.pop(pair.mask), pair.names)
         yield Example(path, payload, None, split, row.get("group") or None, extra, target)
 
 
 def _class_lists(source: Source) -> dict[str, tuple[str, ...]]:
     """Folder -> class names of the classes.txt in it."""
-    wanted = {path for path in source.paths if path.rpartition("/")[2] == CLASSES}
-    if not wanted:
+    paths = {path for path in source.paths if path.rpartition("/")[2] == CLASSES_FILE}
+    if not paths:
         raise UserError(
-            f"{source.path} has no {CLASSES}: one class name a line, the first for pixels of value 0."
+            f"{source.path} has no {CLASSES_FILE}: one class name a line, the first for pixels of value 0."
             f" Beside it, folders {IMAGES}/ and {MASKS}/ with files of the same names"
         )
     lists = {}
-    for path, payload in source.stream(wanted):
+    for path, payload in source.stream(paths):
         lines = payload.decode("utf-8-sig", "replace").strip().splitlines()
         names = tuple(line.strip() for line in lines)
         if not all(names) or len(set(names)) < len(names) or len(names) > 256:
@@ -87,7 +87,7 @@ def _pairs(source: Source, lists: Mapping[str, tuple[str, ...]]) -> dict[str, _P
         if key not in masks:
             source.reject(picture, f"no mask: there is no {MASKS}/{key[-1]}.png")
         elif names is None:
-            source.reject(picture, f"no {CLASSES} in a folder above it")
+            source.reject(picture, f"no {CLASSES_FILE} in a folder above it")
         else:
             pairs[picture] = _Pair(picture, masks[key], names)
     for key in masks.keys() - pictures.keys():
@@ -119,12 +119,12 @@ def _nearest(lists: Mapping[str, tuple[str, ...]], path: str) -> tuple[str, ...]
 
 def _metadata(source: Source, columns: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
     """Picture -> its row of a metadata file: file_name, relative to it, split, group, further slices."""
-    wanted = {path for path in source.paths if path.rpartition("/")[2] in NAMES}
+    paths = {path for path in source.paths if path.rpartition("/")[2] in METADATA_FILES}
     rows: dict[str, Mapping[str, str]] = {}
-    for path, payload in source.stream(wanted):
+    for path, payload in source.stream(paths):
         content = read_metadata(path, payload, {"label": "file_name", **columns})  # its label is the mask
-        source.rejected += content.broken
-        source.columns = tuple(dict.fromkeys([*source.columns, *(set(content.columns) - USED)]))
+        source.rejected += content.invalid_lines
+        source.columns = tuple(dict.fromkeys([*source.columns, *(set(content.columns) - STANDARD_COLUMNS)]))
         folder = path.rpartition("/")[0]
         rows |= {f"{folder}/{row['file_name']}".removeprefix("/"): row for row in content.rows}
     missing = sorted(rows.keys() - set(source.paths))
@@ -174,10 +174,11 @@ def _check_values(counts: "np.ndarray[Any, Any]", names: tuple[str, ...], data: 
         int(value) for value in np.flatnonzero(counts) if value >= len(names) and not data.is_void("", int(value))
     ]
     if unknown:
-        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+        more = f" and {len(unknown) - MAX_SHOWN_VALUES} more" if len(unknown) > MAX_SHOWN_VALUES else ""
         void = "".join(f", {each}" for each in data.void if isinstance(each, int) and each >= len(names))
         raise BadExampleError(
-            f"mask holds {', '.join(map(str, unknown[:SHOWN]))}{more}; {CLASSES} allows 0 to {len(names) - 1}{void}"
+            f"mask holds {', '.join(map(str, unknown[:MAX_SHOWN_VALUES]))}{more};"
+            f" {CLASSES_FILE} allows 0 to {len(names) - 1}{void}"
         )
 
 
@@ -216,5 +217,5 @@ def _class_drift(manifest: "pd.DataFrame") -> "pd.Series[float]":
         pixels.setdefault(batch, Counter()).update(shares)
     table = pd.DataFrame({name: dict(counts) for name, counts in pixels.items()}).fillna(0.0)
     total = table.sum(axis=1)
-    moved = {name: stability_index(total - table[name], total) if len(pixels) > 1 else 0.0 for name in table}
-    return manifest["batch"].map(moved).astype(float)
+    drift = {name: stability_index(total - table[name], total) if len(pixels) > 1 else 0.0 for name in table}
+    return manifest["batch"].map(drift).astype(float)

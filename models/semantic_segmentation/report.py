@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.common.image.decoding import decode_whole, open_image, shown_size
+from models.common.image.decoding import decode_resized, open_image, upright_size
 from models.common.kind import ReportJob, ReportSection
 from models.common.reporting.examples import file_names, shown_payloads
 from models.common.reporting.image import MAX_PIXELS, jpeg_uri
@@ -22,8 +22,8 @@ SHOWN_CONFUSIONS = 15
 SHOWN_PICTURES = 8
 THUMBNAIL = 260  # px, wider side
 OPACITY = 0.6  # of a class colour over the photo
-WRONG, VOID = (214, 39, 40), (128, 128, 128)
-CSS = "display:inline-block;width:.8em;height:.8em;border-radius:3px;margin-right:.4em;background:"
+WRONG_COLOUR, VOID_COLOUR = (214, 39, 40), (128, 128, 128)
+SWATCH_CSS = "display:inline-block;width:.8em;height:.8em;border-radius:3px;margin-right:.4em;background:"
 Picture = NDArray[np.uint8]
 
 
@@ -38,19 +38,22 @@ def report(job: ReportJob) -> list[ReportSection]:
 
 def _classes(job: ReportJob) -> str:
     """IoU of each class, with the champion's beside it."""
-    ours = class_ious(job.candidate)
-    theirs = {} if job.champion is None else class_ious(job.champion)
+    candidate_ious = class_ious(job.candidate)
+    champion_ious = {} if job.champion is None else class_ious(job.champion)
     labelled = pixel_counts(job.candidate, GROUND_TRUTH).sum(axis=0)
     shares = dict(zip(known_classes(job.candidate), labelled / max(labelled.sum(), 1), strict=True))
     colours = _class_colours(job.labels)
     rows = []
-    for name in sorted(ours, key=lambda name: -shares[name]):
-        cells = [f"{shares[name]:.1%}", f"{ours[name]:.3f}"]
+    for name in sorted(candidate_ious, key=lambda name: -shares[name]):
+        cells = [f"{shares[name]:.1%}", f"{candidate_ious[name]:.3f}"]
         if job.champion is not None:
-            was = theirs.get(name)
-            cells += ["" if was is None else f"{was:.3f}", "" if was is None else f"{ours[name] - was:+.3f}"]
+            champion_iou = champion_ious.get(name)
+            cells += [
+                "" if champion_iou is None else f"{champion_iou:.3f}",
+                "" if champion_iou is None else f"{candidate_ious[name] - champion_iou:+.3f}",
+            ]
         numbers = "".join(f'<td class="n">{cell}</td>' for cell in cells)
-        rows.append(f"<tr><td>{_swatch(colours.get(name, VOID))}{escape(name)}</td>{numbers}</tr>")
+        rows.append(f"<tr><td>{_swatch(colours.get(name, VOID_COLOUR))}{escape(name)}</td>{numbers}</tr>")
     head = ["share of pixels", "candidate", *([] if job.champion is None else ["champion", "gain"])]
     heads = "".join(f'<th class="n">{name}</th>' for name in head)
     text = "Intersection over union of each class, over all labelled pixels of the test pictures; void is left out."
@@ -62,14 +65,14 @@ def _confusions(job: ReportJob) -> str:
     pairs = _pairs(job.candidate)
     if not pairs:
         return "<p>No labelled pixel was taken for another class.</p>"
-    before = None if job.champion is None else _pairs(job.champion)
+    champion_pairs = None if job.champion is None else _pairs(job.champion)
     total = int(job.candidate["labelled_pixels"].sum())
     rows = []
     for name, count in pairs.most_common(SHOWN_CONFUSIONS):
-        was = "" if before is None else f'<td class="n">{before[name] / total:.2%}</td>'
-        rows.append(f'<tr><td>{escape(name)}</td><td class="n">{count / total:.2%}</td>{was}</tr>')
+        champion_cell = "" if champion_pairs is None else f'<td class="n">{champion_pairs[name] / total:.2%}</td>'
+        rows.append(f'<tr><td>{escape(name)}</td><td class="n">{count / total:.2%}</td>{champion_cell}</tr>')
     head = '<th>is … as …</th><th class="n">candidate</th>'
-    head += "" if before is None else '<th class="n">champion</th>'
+    head += "" if champion_pairs is None else '<th class="n">champion</th>'
     text = "Shares of all labelled pixels. A pair of classes with a blurred border comes first where borders are long."
     return f"<p>{text}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
@@ -90,9 +93,10 @@ def _worst(job: ReportJob) -> str:
     if isinstance(targets, str):
         return targets
     files = file_names(job)
-    before = {} if job.champion is None else dict(zip(job.champion["id"], job.champion["picture_iou"], strict=True))
+    known = () if job.champion is None else zip(job.champion["id"], job.champion["picture_iou"], strict=True)
+    champion_ious = dict(known)
     rows = "".join(
-        _row(row, photo, target, files.get(row["id"], ""), before.get(row["id"]), job.labels)
+        _row(row, photo, target, files.get(row["id"], ""), champion_ious.get(row["id"]), job.labels)
         for row, photo, target in zip(worst.to_dict("records"), photos, targets, strict=True)
     )
     legend = " ".join(
@@ -107,18 +111,25 @@ def _worst(job: ReportJob) -> str:
 
 
 def _row(
-    row: Mapping[Hashable, Any], photo: bytes, target: bytes, file: str, was: float | None, labels: tuple[str, ...]
+    row: Mapping[Hashable, Any],
+    photo: bytes,
+    target: bytes,
+    file: str,
+    champion_iou: float | None,
+    labels: tuple[str, ...],
 ) -> str:
     image = open_image(photo, MAX_PIXELS)
-    shown = shown_size(image)
-    factor = THUMBNAIL / max(shown)
-    width, height = (max(1, round(side * factor)) for side in shown)
-    picture = decode_whole(image, width, height)
+    size = upright_size(image)
+    factor = THUMBNAIL / max(size)
+    width, height = (max(1, round(side * factor)) for side in size)
+    picture = decode_resized(image, width, height)
     data = SegmentationData(max_pixels=MAX_PIXELS, void=())  # what is not among the labels was void
     truth = resize_class_map(class_map(target, labels, data), width, height)
     answer = resize_class_map(decode_png(bytes(row["mask"])), width, height)
     void = truth == IGNORE_INDEX
-    wrong = np.where(void[..., None], VOID, np.where((truth != answer)[..., None], WRONG, picture // 2 + 100))
+    wrong = np.where(
+        void[..., None], VOID_COLOUR, np.where((truth != answer)[..., None], WRONG_COLOUR, picture // 2 + 100)
+    )
     parts = [
         picture,
         overlay(picture, truth, len(labels)),
@@ -126,9 +137,9 @@ def _row(
         wrong.astype(np.uint8),
     ]
     images = "".join(f'<img alt="" style="width:24%;margin:0 .5% 0 0" src="{jpeg_uri(part)}">' for part in parts)
-    champion = "" if was is None else f", champion {was:.3f}"
-    where = escape(f"{file} in {row['batch']}")
-    caption = f"<b>{row['picture_iou']:.3f}</b>{champion} <span class=soft>{where}</span>"
+    champion = "" if champion_iou is None else f", champion {champion_iou:.3f}"
+    location = escape(f"{file} in {row['batch']}")
+    caption = f"<b>{row['picture_iou']:.3f}</b>{champion} <span class=soft>{location}</span>"
     return f'<figure style="margin:0 0 1.2em;max-width:none">{images}<figcaption>{caption}</figcaption></figure>'
 
 
@@ -145,4 +156,4 @@ def _class_colours(labels: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 
 
 def _swatch(colour: tuple[int, ...]) -> str:
-    return f'<span style="{CSS}rgb{colour}"></span>'
+    return f'<span style="{SWATCH_CSS}rgb{colour}"></span>'

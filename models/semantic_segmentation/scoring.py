@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.common.data.batches import COMMON_COLUMNS, payloads
+from models.common.data.batches import COMMON_COLUMNS, iter_payloads
 from models.common.data.class_counts import read_counts
 from models.common.errors import UserError
 from models.common.kind import ScoreJob
@@ -30,8 +30,8 @@ from models.semantic_segmentation import COLUMNS, METRICS
 from models.semantic_segmentation.dataset import class_map, photos
 from models.semantic_segmentation.params import SegmentationData
 
-PIXELS_AT_ONCE = 2**20  # of all pictures that one call of the graph takes
-CONFUSIONS = 20  # pairs of classes kept of a picture, the commonest
+MAX_BATCH_PIXELS = 2**20  # of all pictures that one call of the graph takes
+MAX_CONFUSIONS = 20  # pairs of classes kept of a picture, the commonest
 
 
 def score(job: ScoreJob) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def score(job: ScoreJob) -> pd.DataFrame:
     program, manifest = Program(job.program), job.manifest
     data = _data(program, job.program)
     labels = program.spec.labels
-    classes = (*labels, *_further_classes(manifest, labels, data))
+    classes = (*labels, *_unknown_classes(manifest, labels, data))
     answers, confidences = _answers(program, job, data)
     rows: list[dict[str, Any]] = [{}] * len(manifest)
     matrices = np.zeros((len(manifest), len(classes), len(classes)), np.int64)
@@ -65,26 +65,28 @@ def score(job: ScoreJob) -> pd.DataFrame:
 
 
 def _data(program: Program, folder: Path) -> SegmentationData:
-    given = program.spec.input
+    settings = program.spec.input
     try:
         return SegmentationData(
-            image_size=(given["width"], given["height"]), max_pixels=given["max_pixels"], void=tuple(given["void"])
+            image_size=(settings["width"], settings["height"]),
+            max_pixels=settings["max_pixels"],
+            void=tuple(settings["void"]),
         )
     except KeyError as error:
         raise UserError(f"{folder / 'program.json'}: input has no {error}, so it is no segmenter") from None
 
 
-def _further_classes(manifest: pd.DataFrame, labels: tuple[str, ...], data: SegmentationData) -> list[str]:
+def _unknown_classes(manifest: pd.DataFrame, labels: tuple[str, ...], data: SegmentationData) -> list[str]:
     """Classes in the masks that the program does not know."""
-    inside = {name for text in manifest["classes"] for name in read_counts(text)}
-    return sorted(name for name in inside - set(labels) if not data.is_void(name))
+    in_masks = {name for text in manifest["classes"] for name in read_counts(text)}
+    return sorted(name for name in in_masks - set(labels) if not data.is_void(name))
 
 
 def _answers(program: Program, job: ScoreJob, data: SegmentationData) -> tuple[ClassMap, NDArray[np.float32]]:
     """Class maps (N, height, width) and mean confidences (N,)."""
     width, height = data.size
     pictures = photos(job.manifest, job.batches, job.home, data.size, data.max_pixels)
-    step = max(1, PIXELS_AT_ONCE // (width * height))
+    step = max(1, MAX_BATCH_PIXELS // (width * height))
     answers = np.empty((len(pictures), height, width), np.uint8)
     confidences = np.empty(len(pictures), np.float32)
     for start in range(0, len(pictures), step):
@@ -97,11 +99,11 @@ def _answers(program: Program, job: ScoreJob, data: SegmentationData) -> tuple[C
 def _truths(job: ScoreJob, classes: tuple[str, ...], data: SegmentationData) -> Iterator[tuple[int, ClassMap]]:
     """(position in the manifest, class map of indices in `classes`) of every mask, batch by batch."""
     manifest = job.manifest
-    wanted = {key: position for position, key in enumerate(zip(manifest["batch"], manifest["row"], strict=True))}
+    position_of = {key: position for position, key in enumerate(zip(manifest["batch"], manifest["row"], strict=True))}
     for batch in sorted(set(manifest["batch"])):
-        for row, target in enumerate(payloads(job.batches, batch, "target")):
-            if (batch, row) in wanted:
-                yield wanted[batch, row], class_map(target, classes, data)
+        for row, target in enumerate(iter_payloads(job.batches, batch, "target")):
+            if (batch, row) in position_of:
+                yield position_of[batch, row], class_map(target, classes, data)
 
 
 def confusion_matrix(truth: ClassMap, predicted: ClassMap, classes: int) -> NDArray[np.int64]:
@@ -133,15 +135,15 @@ def score_table(
     for prefix, counts in ((INTERSECTION, intersection), (UNION, union), (GROUND_TRUTH, truth)):
         columns |= {f"{prefix}{label}": counts[:, index] for index, label in enumerate(classes)}
     columns |= {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
-    own = {*COMMON_COLUMNS, *COLUMNS, "target_id"}
-    kept = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in own]
-    return pd.DataFrame(columns).assign(**{str(name): manifest[name].to_numpy() for name in kept})
+    excluded = {*COMMON_COLUMNS, *COLUMNS, "target_id"}
+    manifest_columns = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in excluded]
+    return pd.DataFrame(columns).assign(**{str(name): manifest[name].to_numpy() for name in manifest_columns})
 
 
 def _confused(matrix: NDArray[np.int64], classes: tuple[str, ...]) -> tuple[list[str], list[int]]:
     """The commonest confusions of a picture: "road as pavement", and of how many pixels."""
     wrong = matrix - np.diag(np.diagonal(matrix))
-    order = [cell for cell in np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS] if wrong.flat[cell]]
+    order = [cell for cell in np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS] if wrong.flat[cell]]
     names = [f"{classes[cell // len(classes)]} as {classes[cell % len(classes)]}" for cell in order]
     return names, [int(wrong.flat[cell]) for cell in order]
 

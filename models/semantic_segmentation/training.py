@@ -1,4 +1,4 @@
-"""Training of a segmenter: its learner from a job, its program from the learner, and the proof that both agree."""
+"""Training of a segmenter: its learner from a job, its program from the learner, and the check that both agree."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from models.semantic_segmentation.dataset import class_maps, class_shares, mask_
 from models.semantic_segmentation.learner import Scenes, SegmentationLearner, Segmenter
 from models.semantic_segmentation.params import SegmentationData, SegmentationTrain
 
-PROBES = 8  # validation pictures that network and program must agree on
+PARITY_EXAMPLES = 8  # validation pictures that network and program must agree on
 OUTPUTS = ("classes", "confidence")
 
 Job = TrainJob[SegmentationData, SegmentationTrain]
@@ -43,7 +43,7 @@ def build(job: Job, device: torch.device) -> SegmentationLearner:
 
 
 def export_program(job: Job, learner: SegmentationLearner) -> Exported:
-    """Writes the program, and proves on real pictures that it answers as the network does."""
+    """Writes the program, and checks on real pictures that it answers as the network does."""
     data, labels = job.data, mask_labels(job.manifest, job.data)
     width, height = data.size
     spec = ProgramSpec(
@@ -52,11 +52,11 @@ def export_program(job: Job, learner: SegmentationLearner) -> Exported:
         input={"width": width, "height": height, "max_pixels": data.max_pixels, "void": list(data.void)},
         provenance=dict(job.provenance),
     )
-    segmenter, probes = learner.exportable(), _probes(job)
+    segmenter, inputs = learner.exportable(), _parity_inputs(job)
     batch = {name: {0: "batch"} for name in ("images", *OUTPUTS)}
-    export_graph(segmenter, {"images": torch.from_numpy(probes[:2])}, OUTPUTS, batch, spec, job.out / "program")
-    differing = parity(segmenter, Program(job.out / "program"), probes)
-    agreement = {"parity_differing_pixels": differing, "parity_examples": len(probes)}
+    export_graph(segmenter, {"images": torch.from_numpy(inputs[:2])}, OUTPUTS, batch, spec, job.out / "program")
+    differing = parity(segmenter, Program(job.out / "program"), inputs)
+    agreement = {"parity_differing_pixels": differing, "parity_examples": len(inputs)}
     return Exported(learner.network, job.train.network, labels, agreement)
 
 
@@ -67,23 +67,23 @@ def parity(segmenter: Segmenter, program: Program, pictures: NDArray[np.uint8]) 
     """
     with torch.inference_mode():
         logits = segmenter.eval().logits(torch.from_numpy(pictures))
-        ours = [each.numpy() for each in segmenter(torch.from_numpy(pictures))]
-    theirs = program.run(images=pictures)
+        network_outputs = [each.numpy() for each in segmenter(torch.from_numpy(pictures))]
+    program_outputs = program.run(images=pictures)
     first, second = logits.topk(2, dim=1).values.unbind(1)
     clear = (first - second > 2 * TOLERANCE * max(1.0, float(logits.abs().max()))).numpy()
-    differs = ours[0] != theirs["classes"]
-    unsure = float(np.abs(ours[1] - theirs["confidence"]).max())
-    if (differs & clear).any() or not unsure <= TOLERANCE:
+    differs = network_outputs[0] != program_outputs["classes"]
+    confidence_difference = float(np.abs(network_outputs[1] - program_outputs["confidence"]).max())
+    if (differs & clear).any() or not confidence_difference <= TOLERANCE:
         raise RatchetError(
             f"The exported program differs from the network: in {int((differs & clear).sum())} pixels, and in"
-            f" confidence by up to {unsure:.2g}. It was not kept; report this with the network's name"
+            f" confidence by up to {confidence_difference:.2g}. It was not kept; report this with the network's name"
         )
     return float(differs.mean())
 
 
-def _probes(job: Job) -> NDArray[np.uint8]:
+def _parity_inputs(job: Job) -> NDArray[np.uint8]:
     """Real pictures, at least two: the tracing exporter would take a batch of one for a constant."""
-    rows = job.rows("val").head(PROBES)
+    rows = job.rows("val").head(PARITY_EXAMPLES)
     pictures = photos(rows, job.batches, job.home, job.data.size, job.data.max_pixels)
     return pictures.take(np.arange(max(2, len(rows))) % len(rows))
 

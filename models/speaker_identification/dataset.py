@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.audio.batching import padded
+from models.common.audio.batching import pad_batch
 from models.common.audio.cache import sounds
-from models.common.classification.labels import class_numbers
+from models.common.classification.labels import class_indices
 from models.common.data.decoded_cache import Ragged
 from models.common.kind import TrainJob
 from models.speaker_identification.params import SpeakerData, SpeakerTrain
@@ -25,11 +25,11 @@ class Recordings:
 
     def take(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.int64]]:
         """(N, T) int16, the rest padding, (N,) how many of each are no padding, (N,) speakers."""
-        return *padded(self.sounds.take(positions)), self.speakers[positions]
+        return *pad_batch(self.sounds.take(positions)), self.speakers[positions]
 
 
 def recordings(job: TrainJob[SpeakerData, SpeakerTrain], split: str, labels: tuple[str, ...]) -> Recordings:
     """Those of one split. UserError where one does not decode."""
     rows, data = job.rows(split), job.data
     decoded = sounds(rows, job.batches, job.home, data.sample_rate, data.max_seconds)
-    return Recordings(decoded, class_numbers(rows, labels))
+    return Recordings(decoded, class_indices(rows, labels))

@@ -15,7 +15,7 @@ from models.speaker_identification.dataset import Recordings
 from models.speaker_identification.networks import SpeakerNetwork
 from models.speaker_identification.params import SpeakerTrain
 
-STEPS = 6  # lengths of stretches: each new one costs a CPU the making of its kernels
+CROP_LENGTHS = 6  # lengths of stretches: each new one costs a CPU the making of its kernels
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class SpeakerLearner:
         """Cross-entropy of scaled cosines, the true speaker's less `margin` (AM-softmax, Wang et al. 2018)."""
         train = self._train
         low, high = (round(seconds * self._sample_rate) for seconds in train.crop_seconds)
-        share = float(torch.randint(STEPS, ())) / (STEPS - 1)
+        share = float(torch.randint(CROP_LENGTHS, ())) / (CROP_LENGTHS - 1)
         samples, lengths = cropped(batch.samples, batch.lengths, round(low + share * (high - low)))
         sounds = augment_waveform(samples, train.augment, self._sample_rate)
         spectrograms = spec_augment(self._network.mel(sounds, lengths), train.augment)
-        embeddings = self._network.embedding(spectrograms, self._network.inside(samples, lengths))
+        embeddings = self._network.embedding(spectrograms, self._network.frame_mask(samples, lengths))
         cosines = self._network.cosines(embeddings)
         margins = train.margin * F.one_hot(batch.speakers, cosines.shape[1])
         return F.cross_entropy(train.scale * (cosines - margins), batch.speakers, label_smoothing=train.label_smoothing)
@@ -80,7 +80,7 @@ class SpeakerLearner:
 def cropped(samples: Tensor, lengths: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """A random stretch of `length` samples of each recording, or all of a shorter one, and how long each now is."""
     length = min(length, samples.shape[1])
-    spare = (lengths - length).clamp(min=0)
-    start = (torch.rand(len(samples), device=samples.device) * (spare + 1)).long()
-    place = start[:, None] + torch.arange(length, device=samples.device)
-    return samples.gather(1, place.clamp(max=samples.shape[1] - 1)), lengths.clamp(max=length)
+    max_start = (lengths - length).clamp(min=0)
+    start = (torch.rand(len(samples), device=samples.device) * (max_start + 1)).long()
+    index = start[:, None] + torch.arange(length, device=samples.device)
+    return samples.gather(1, index.clamp(max=samples.shape[1] - 1)), lengths.clamp(max=length)

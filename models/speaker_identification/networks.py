@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio.backbones import Statistics, backbone
+from models.common.audio.backbones import StatisticsPooling, backbone
 from models.common.audio.mel import LogMel
 from models.speaker_identification.params import SpeakerTrain
 
@@ -19,7 +19,7 @@ class SpeakerNetwork(nn.Module):
         super().__init__()
         self.mel = LogMel(sample_rate, train.mels)
         self.backbone = backbone(train.network, train.mels, train.width)
-        self.pool = Statistics(self.backbone.channels, train.pooling == "attentive")
+        self.pool = StatisticsPooling(self.backbone.channels, train.pooling == "attentive")
         self.norm = nn.BatchNorm1d(2 * self.backbone.channels)
         self.dropout = nn.Dropout(train.dropout)
         self.embed = nn.Linear(2 * self.backbone.channels, train.dim)
@@ -27,17 +27,17 @@ class SpeakerNetwork(nn.Module):
         self.scale = train.scale
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        embeddings = self.embedding(self.mel(samples, lengths), self.inside(samples, lengths))
+        embeddings = self.embedding(self.mel(samples, lengths), self.frame_mask(samples, lengths))
         return self.scale * self.cosines(embeddings), embeddings
 
-    def inside(self, samples: Tensor, lengths: Tensor) -> Tensor:
+    def frame_mask(self, samples: Tensor, lengths: Tensor) -> Tensor:
         """(N, frames): 1 where a frame is of the sound, 0 in the padding; of a very short one the first is."""
-        place = torch.arange(samples.shape[1] // self.mel.hop, device=samples.device)
-        return (place < self.mel.frames(lengths).clamp(min=1)[:, None]).float()
+        positions = torch.arange(samples.shape[1] // self.mel.hop, device=samples.device)
+        return (positions < self.mel.frames(lengths).clamp(min=1)[:, None]).float()
 
-    def embedding(self, spectrograms: Tensor, inside: Tensor) -> Tensor:
+    def embedding(self, spectrograms: Tensor, mask: Tensor) -> Tensor:
         """(N, dim), of length 1."""
-        pooled = self.pool(*self.backbone(spectrograms, inside))
+        pooled = self.pool(*self.backbone(spectrograms, mask))
         return F.normalize(self.embed(self.dropout(self.norm(pooled))).float(), dim=1)
 
     def cosines(self, embeddings: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class VoiceAugment(AudioAugment):
 class SpeakerTrain(TrainParams):
     """The `train` section."""
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ()
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ()
 
     network: Literal["bc_resnet", "crnn"] = "bc_resnet"
     width: float = Field(default=1.0, gt=0)  # times the usual channels

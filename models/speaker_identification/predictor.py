@@ -72,5 +72,5 @@ SERVICE = Service(
     fields={"audio": ACCEPT},
     form=one_file("audio"),
     expected=expected,
-    further={"verify": {"first": ACCEPT, "second": ACCEPT}},
+    extra_endpoints={"verify": {"first": ACCEPT, "second": ACCEPT}},
 )

@@ -40,10 +40,10 @@ def _input(loaded: Program, folder: Path) -> tuple[int, float]:
 
 def summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:  # noqa: ARG001  # the contract
     """Metrics of a score table; without the equal error rate where no two recordings are of one speaker, or of two."""
-    found = {
+    metrics = {
         "accuracy": float(table["correct"].mean()),
         "equal_error_rate": float(equal_error_rate(table)(np.ones((1, len(table))))[0]),
         "balanced_accuracy": float(table.groupby("label")["correct"].mean().mean()),
         "log_loss": float(table["loss"].mean()),
     }
-    return {name: value for name, value in found.items() if np.isfinite(value)}
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}

@@ -8,7 +8,7 @@ from models.common.audio.verification import best_threshold
 from models.common.classification.labels import class_labels
 from models.common.kind import TrainJob
 from models.common.program.export import export_graph
-from models.common.program.parity import parity_of
+from models.common.program.parity import check_parity
 from models.common.program.program import Program, ProgramSpec
 from models.common.training.freezing import layer_groups
 from models.common.training.run import Exported, run_training
@@ -18,8 +18,8 @@ from models.speaker_identification.learner import SpeakerLearner
 from models.speaker_identification.networks import SpeakerNetwork
 from models.speaker_identification.params import SpeakerData, SpeakerTrain
 
-PROBES = 32  # validation recordings that network and program must agree on
-UNDECIDED = 0.5  # threshold where validation has no two recordings of one speaker
+PARITY_EXAMPLES = 32  # validation recordings that network and program must agree on
+DEFAULT_THRESHOLD = 0.5  # threshold where validation has no two recordings of one speaker
 OUTPUTS = ("logits", "embedding")
 DYNAMIC_AXES = {
     "samples": {0: "batch", 1: "time"},
@@ -47,14 +47,15 @@ def build(job: Job, device: torch.device) -> SpeakerLearner:
 
 
 def export_program(job: Job, learner: SpeakerLearner) -> Exported:
-    """Writes the program, proves on real recordings that it answers as the network does, and sets its threshold."""
+    """Writes the program, checks on real recordings that it answers as the network does, and sets its threshold."""
     labels, folder, network = class_labels(job.manifest, job.data), job.out / "program", learner.network.to("cpu")
     val = recordings(job, "val", labels)
-    positions = np.arange(max(2, min(PROBES, len(val)))) % len(val)  # tracing would take a batch of one for a constant
-    probes = program_inputs(val.sounds.take(positions))
-    examples = {name: torch.from_numpy(values[:2]) for name, values in probes.items()}
-    export_graph(network, examples, OUTPUTS, DYNAMIC_AXES, _spec(job, labels, UNDECIDED), folder)
-    difference = parity_of(network, folder, probes)
+    # At least two: tracing would take a batch of one for a constant.
+    positions = np.arange(max(2, min(PARITY_EXAMPLES, len(val)))) % len(val)
+    inputs = program_inputs(val.sounds.take(positions))
+    examples = {name: torch.from_numpy(values[:2]) for name, values in inputs.items()}
+    export_graph(network, examples, OUTPUTS, DYNAMIC_AXES, _spec(job, labels, DEFAULT_THRESHOLD), folder)
+    difference = check_parity(network, folder, inputs)
     embeddings = run_batched(Program(folder), val.sounds)["embedding"]
     threshold = best_threshold(job.rows("val")["label"].to_numpy(object), embeddings)
     if threshold is not None:
@@ -66,11 +67,11 @@ def export_program(job: Job, learner: SpeakerLearner) -> Exported:
 def _spec(job: Job, labels: tuple[str, ...], threshold: float) -> ProgramSpec:
     """`threshold`: the similarity from which two recordings are called one speaker's."""
     data = job.data
-    usual = round(float(job.manifest["seconds"].median()) * data.sample_rate)
+    typical_samples = round(float(job.manifest["seconds"].median()) * data.sample_rate)
     return ProgramSpec(
         kind="speaker_identification",
         labels=labels,
         input={"sample_rate": data.sample_rate, "max_seconds": data.max_seconds, "threshold": threshold},
         provenance=dict(job.provenance),
-        example={"samples": [1, usual]},
+        example={"samples": [1, typical_samples]},
     )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from models.common.audio.backbones import CRNN, BCResNet, backbone
 from models.common.audio.bundles import bundle_model, load_bundle
 from models.common.audio.mel import INT16, LogMel
-from models.speech_command.params import OWN_NETWORKS, CommandTrain
+from models.speech_command.params import BUILTIN_NETWORKS, CommandTrain
 
 CHANNELS = (32, 48, 96, 128)  # of MelResNet with width 1: its stem and its blocks
 
@@ -57,30 +57,34 @@ class MelResNet(nn.Module):
     def __init__(self, width: float) -> None:
         super().__init__()
         stem, *stages = (max(8, round(each * width)) for each in CHANNELS)
-        blocks = [_Residual(inward, outward) for inward, outward in itertools.pairwise([stem, *stages])]
+        blocks = [
+            _Residual(in_channels, out_channels) for in_channels, out_channels in itertools.pairwise([stem, *stages])
+        ]
         self.layers = nn.Sequential(nn.Conv2d(1, stem, 5, 2, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU(), *blocks)
         self.channels = stages[-1]
 
-    def forward(self, spectrograms: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, spectrograms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(N, mels, F) and (N, F) -> (N, channels, F / 16) and (N, F / 16)."""
         features = self.layers(spectrograms[:, None].contiguous(memory_format=torch.channels_last))
-        return features.mean(2), inside[:, :: 2 ** len(CHANNELS)]
+        return features.mean(2), mask[:, :: 2 ** len(CHANNELS)]
 
 
 class _Residual(nn.Module):
     """He et al., CVPR 2016, halving; pooled where the channels are carried over."""
 
-    def __init__(self, inward: int, outward: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.inner = nn.Sequential(
-            nn.Conv2d(inward, outward, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(outward),
+            nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
             nn.ReLU(),
-            nn.Conv2d(outward, outward, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outward),
+            nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
         )
         self.carried = nn.Sequential(
-            nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(inward, outward, 1, bias=False), nn.BatchNorm2d(outward)
+            nn.AvgPool2d(2, ceil_mode=True),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -99,7 +103,7 @@ class BundleNetwork(CommandNetwork):
 
     def __init__(self, commands: int, sample_rate: int, train: CommandTrain) -> None:
         super().__init__()
-        self.model, size, self._normalises = bundle_model(train.network, sample_rate, OWN_NETWORKS)
+        self.model, size, self._normalises = bundle_model(train.network, sample_rate, BUILTIN_NETWORKS)
         self.dropout = nn.Dropout(train.dropout)
         self.head = nn.Linear(size, commands)
 
@@ -121,9 +125,9 @@ def build(commands: int, sample_rate: int, train: CommandTrain) -> CommandNetwor
 
     Raises UserError for an unknown name, another sample rate than the bundle's, and weights that cannot be had.
     """
-    if train.network in OWN_NETWORKS:
+    if train.network in BUILTIN_NETWORKS:
         return MelNetwork(commands, sample_rate, train)
     network = BundleNetwork(commands, sample_rate, train)
     if train.weights == "pretrained":
-        load_bundle(network.model, train.network, OWN_NETWORKS)
+        load_bundle(network.model, train.network, BUILTIN_NETWORKS)
     return network

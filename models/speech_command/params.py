@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from models.common.audio.params import AudioAugment, AudioData
 from models.common.params import Dropout, LabelSmoothing, Mixup, TrainParams
 
-OWN_NETWORKS = ("mel_resnet", "bc_resnet", "crnn")  # the fastest to train first
+BUILTIN_NETWORKS = ("mel_resnet", "bc_resnet", "crnn")  # the fastest to train first
 
 
 class CommandData(AudioData):
@@ -25,9 +25,9 @@ class CommandData(AudioData):
 class CommandTrain(TrainParams):
     """The `train` section."""
 
-    OWN_WEIGHTS: ClassVar[tuple[str, ...]] = ("pretrained",)  # of torchaudio's bundles
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("pretrained",)  # of torchaudio's bundles
 
-    network: str = "mel_resnet"  # one of OWN_NETWORKS, or a torchaudio bundle by name: wav2vec2_base, hubert_base, …
+    network: str = "mel_resnet"  # mel_resnet, bc_resnet, crnn, or a torchaudio bundle: wav2vec2_base, hubert_base, …
     width: float = Field(default=1.0, gt=0)  # of our own networks: times the usual channels
     mels: int = Field(default=40, ge=8, le=128)  # bands of the log-mel spectrogram of our own networks
     dropout: Dropout = 0.0  # before the head
@@ -39,7 +39,7 @@ class CommandTrain(TrainParams):
 
     @model_validator(mode="after")
     def _pretrained_needs_a_bundle(self) -> Self:
-        if self.network in OWN_NETWORKS and self.weights == "pretrained":
+        if self.network in BUILTIN_NETWORKS and self.weights == "pretrained":
             raise ValueError(
                 f"network: {self.network} has no pretrained weights; name a torchaudio bundle (wav2vec2_base, …)"
                 " or set weights: none"

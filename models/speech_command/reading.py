@@ -28,7 +28,7 @@ def inspect(example: Example, data: CommandData) -> dict[str, Any]:
 
 def expectations(data: CommandData, manifest: "pd.DataFrame") -> list[Expectation]:
     """All that is checked of recordings, and that they fit in a clip. Adds columns to `manifest`."""
-    whole = Expectation(
+    fits_clip = Expectation(
         name="recordings fit in a clip",
         expectation="ExpectColumnValuesToBeBetween",
         kwargs={"column": "seconds", "max_value": data.clip_seconds},
@@ -36,4 +36,4 @@ def expectations(data: CommandData, manifest: "pd.DataFrame") -> list[Expectatio
         remedy=f"of one longer than clip_seconds ({data.clip_seconds:g} s) only the stretch with the most energy is"
         " heard; see that no word is cut, or raise clip_seconds",
     )
-    return [whole, *audio_expectations(data, manifest)]
+    return [fits_clip, *audio_expectations(data, manifest)]

@@ -15,7 +15,7 @@ from models.speech_command.dataset import clips
 
 __all__ = ["score", "summary"]
 
-SAMPLES_AT_ONCE = 2**19  # of all clips that one call of the graph takes: 32 of 1 s at 16 kHz
+MAX_BATCH_SAMPLES = 2**19  # of all clips that one call of the graph takes: 32 of 1 s at 16 kHz
 
 
 def score(job: ScoreJob) -> pd.DataFrame:
@@ -23,7 +23,7 @@ def score(job: ScoreJob) -> pd.DataFrame:
     loaded, manifest = Program(job.program), job.manifest
     sample_rate, max_seconds, samples = _input(loaded, job.program)
     recordings = clips(manifest, job.batches, job.home, sample_rate, max_seconds, samples)
-    step = max(1, SAMPLES_AT_ONCE // samples)
+    step = max(1, MAX_BATCH_SAMPLES // samples)
     parts = []
     for start in range(0, len(manifest), step):
         batch = np.stack(recordings.take(np.arange(start, min(start + step, len(manifest)))))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.common.classification.labels import class_labels, class_numbers
+from models.common.classification.labels import class_indices, class_labels
 from models.common.data.decoded_cache import Ragged
 from models.common.kind import TrainJob
 from models.common.program.export import export_graph, parity
@@ -17,7 +17,7 @@ from models.speech_command.dataset import clips
 from models.speech_command.learner import Clips, CommandLearner
 from models.speech_command.params import CommandData, CommandTrain
 
-PROBES = 64  # validation recordings that network and program must agree on
+PARITY_EXAMPLES = 64  # validation recordings that network and program must agree on
 DYNAMIC_AXES = {"clips": {0: "batch"}, "logits": {0: "batch"}}
 
 Job = TrainJob[CommandData, CommandTrain]
@@ -41,7 +41,7 @@ def build(job: Job, device: torch.device) -> CommandLearner:
 
 
 def export_program(job: Job, learner: CommandLearner) -> Exported:
-    """Writes the program, and proves on real recordings that it answers as the network does."""
+    """Writes the program, and checks on real recordings that it answers as the network does."""
     data, labels = job.data, class_labels(job.manifest, job.data)
     spec = ProgramSpec(
         kind="speech_command",
@@ -50,21 +50,21 @@ def export_program(job: Job, learner: CommandLearner) -> Exported:
         provenance=dict(job.provenance),
         example={"clips": [1, data.samples]},
     )
-    network, probes, folder = learner.network.to("cpu"), _probes(job), job.out / "program"
-    export_graph(network, {"clips": torch.from_numpy(probes[:2])}, ("logits",), DYNAMIC_AXES, spec, folder)
-    difference = parity(network, folder, probes, "clips")
-    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(probes)}
+    network, inputs, folder = learner.network.to("cpu"), _parity_inputs(job), job.out / "program"
+    export_graph(network, {"clips": torch.from_numpy(inputs[:2])}, ("logits",), DYNAMIC_AXES, spec, folder)
+    difference = parity(network, folder, inputs, "clips")
+    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(inputs)}
     return Exported(network, job.train.network, labels, agreement)
 
 
-def _probes(job: Job) -> NDArray[np.int16]:
+def _parity_inputs(job: Job) -> NDArray[np.int16]:
     """Real clips, at least two: the tracing exporter would take a batch of one for a constant."""
-    rows = job.rows("val").head(PROBES)
+    rows = job.rows("val").head(PARITY_EXAMPLES)
     return np.stack(_decoded(job, "val").take(np.arange(max(2, len(rows))) % len(rows)))
 
 
 def _clips(job: Job, split: str, labels: tuple[str, ...], device: torch.device) -> Clips:
-    return Clips(_decoded(job, split), class_numbers(job.rows(split), labels), device)
+    return Clips(_decoded(job, split), class_indices(job.rows(split), labels), device)
 
 
 def _decoded(job: Job, split: str) -> Ragged:

@@ -34,9 +34,9 @@ def utterances(
     rows: pd.DataFrame, batches: Path, home: Path, data: SpeechData, alphabet: tuple[str, ...]
 ) -> Utterances:
     """Those of a manifest's rows. UserError where a recording does not decode."""
-    number = {letter: place for place, letter in enumerate(alphabet, 1)}
+    index = {letter: position for position, letter in enumerate(alphabet, 1)}
     texts = rows["label"].map(Spelling.of(data))
-    letters = [np.array([number[letter] for letter in text if letter in number], np.int64) for text in texts]
+    letters = [np.array([index[letter] for letter in text if letter in index], np.int64) for text in texts]
     return Utterances(sounds(rows, batches, home, data.sample_rate, data.max_seconds), letters)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import add_noise, random_gain, random_speed, spec_augment
-from models.common.audio.batching import padded
+from models.common.audio.batching import pad_batch
 from models.common.training.freezing import LayerGroup
 from models.common.transcripts.alignment import edit_distance
 from models.common.transcripts.ctc_decoding import BLANK, greedy, text_of
@@ -81,10 +81,10 @@ class SpeechLearner:
 
     def _batch(self, utterances: Utterances, positions: NDArray[np.int64]) -> Batch:
         """Those, on the device."""
-        letters = [utterances.letters[place] for place in positions]
+        letters = [utterances.letters[position] for position in positions]
         arrays = [
-            *padded(utterances.sounds.take(positions)),
-            *padded(letters),
+            *pad_batch(utterances.sounds.take(positions)),
+            *pad_batch(letters),
         ]
         fields = [torch.from_numpy(array) for array in arrays]
         if self._device.type == "cuda":
@@ -92,14 +92,14 @@ class SpeechLearner:
         return Batch(*fields)
 
 
-def delayed(waves: Tensor, lengths: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Padded sounds (N, T) of `lengths` (N,) with up to `most` samples of silence put before each."""
-    if not most:
+def delayed(waves: Tensor, lengths: Tensor, max_delay: int) -> tuple[Tensor, Tensor]:
+    """Padded sounds (N, T) of `lengths` (N,) with up to `max_delay` samples of silence put before each."""
+    if not max_delay:
         return waves, lengths
-    late = torch.randint(most + 1, (len(waves), 1), device=waves.device)
-    source = torch.arange(waves.shape[1] + most, device=waves.device) - late
-    inside = (source >= 0) & (source < waves.shape[1])
-    return waves.gather(1, source.clamp(0, waves.shape[1] - 1)) * inside, lengths + late[:, 0]
+    delay = torch.randint(max_delay + 1, (len(waves), 1), device=waves.device)
+    source = torch.arange(waves.shape[1] + max_delay, device=waves.device) - delay
+    valid = (source >= 0) & (source < waves.shape[1])
+    return waves.gather(1, source.clamp(0, waves.shape[1] - 1)) * valid, lengths + delay[:, 0]
 
 
 def _ctc(log_probabilities: Tensor, frames: Tensor, batch: Batch, reduction: str) -> Tensor:

@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from models.common.audio.bundles import CTCBundle, load_ctc_bundle
 from models.common.audio.mel import LogMel
 from models.common.training.weights import load_weights
-from models.speech_recognition.params import OWN_NETWORKS, SpeechTrain
+from models.speech_recognition.params import BUILTIN_NETWORKS, SpeechTrain
 
 FULL_SCALE = 32768
-KERNEL = 15  # frames that a Conformer's depthwise convolution sees (Gulati et al., 2020, have 32 of 40 ms)
-WIDER = 4  # of a Conformer's feed-forward layers
+KERNEL_FRAMES = 15  # frames that a Conformer's depthwise convolution sees (Gulati et al., 2020, have 32 of 40 ms)
+FEED_FORWARD_FACTOR = 4  # of a Conformer's feed-forward layers
 
 
-def valid(lengths: Tensor, size: int) -> Tensor:
+def frame_mask(lengths: Tensor, size: int) -> Tensor:
     """(N, size) bool: which frames are of the sound and not of the padding."""
     return torch.arange(size, device=lengths.device)[None] < lengths[:, None]
 
@@ -42,16 +42,16 @@ class Stem(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Frames and how many of each are of the sound."""
-        inside = features[:, None]
+        outputs = features[:, None]
         layers = ((self.first, self.first_norm), (self.second, self.second_norm))
         for stride, (convolve, norm) in zip(self._strides, layers, strict=True):
-            inside = F.relu(norm(convolve(inside)))
+            outputs = F.relu(norm(convolve(outputs)))
             lengths = torch.div(lengths + (stride - 1), stride, rounding_mode="floor")
-            inside = inside * valid(lengths, inside.shape[-1])[:, None, None].to(inside.dtype)
-        return self.out(inside.flatten(1, 2).transpose(1, 2)), lengths
+            outputs = outputs * frame_mask(lengths, outputs.shape[-1])[:, None, None].to(outputs.dtype)
+        return self.out(outputs.flatten(1, 2).transpose(1, 2)), lengths
 
 
-class BothWays(nn.Module):
+class Bidirectional(nn.Module):
     """A recurrent layer from the front and one from the end of each sound: (N, F, inputs) -> (N, F, 2 width)."""
 
     def __init__(self, cell: type[nn.GRU] | type[nn.LSTM], inputs: int, width: int) -> None:
@@ -61,16 +61,16 @@ class BothWays(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """The padding stays behind the sound in either direction, so nothing is read that came through it."""
-        there, _ = self.forwards(frames)
-        back, _ = self.backwards(_turned(frames, lengths))
-        return torch.cat([there, _turned(back, lengths)], dim=2)
+        forwards, _ = self.forwards(frames)
+        backwards, _ = self.backwards(_reversed(frames, lengths))
+        return torch.cat([forwards, _reversed(backwards, lengths)], dim=2)
 
 
-def _turned(frames: Tensor, lengths: Tensor) -> Tensor:
+def _reversed(frames: Tensor, lengths: Tensor) -> Tensor:
     """Each sound's frames in reverse, its padding where it was."""
-    place = torch.arange(frames.shape[1], device=frames.device)[None]
-    mirrored = lengths[:, None] - 1 - place
-    source = torch.where(mirrored >= 0, mirrored, place)
+    positions = torch.arange(frames.shape[1], device=frames.device)[None]
+    mirrored = lengths[:, None] - 1 - positions
+    source = torch.where(mirrored >= 0, mirrored, positions)
     return frames.gather(1, source[:, :, None].expand(-1, -1, frames.shape[2]))
 
 
@@ -81,7 +81,7 @@ class Recurrent(nn.Module):
         super().__init__()
         cell = nn.GRU if train.network == "cnn_bigru" else nn.LSTM
         self.stem = Stem(train.mels, train.channels, 2 * train.width, train.subsampling)
-        self.layers = nn.ModuleList(BothWays(cell, 2 * train.width, train.width) for _ in range(train.layers))
+        self.layers = nn.ModuleList(Bidirectional(cell, 2 * train.width, train.width) for _ in range(train.layers))
         self.norms = nn.ModuleList(nn.LayerNorm(2 * train.width) for _ in range(train.layers))
         self.dropout = nn.Dropout(train.dropout)
         self.head = nn.Linear(2 * train.width, outputs)
@@ -109,8 +109,10 @@ class Attention(nn.Module):
         split = self.inside(frames).view(count, size, 3, self._heads, width // self._heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)
         bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, -1e4)
-        chances = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(width // self._heads) + bias[:, None, None], -1)
-        mixed = F.dropout(chances, self._dropout, self.training) @ value
+        attention = torch.softmax(
+            query @ key.transpose(2, 3) / math.sqrt(width // self._heads) + bias[:, None, None], -1
+        )
+        mixed = F.dropout(attention, self._dropout, self.training) @ value
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(count, size, width))
         return out
 
@@ -121,14 +123,14 @@ class Convolution(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gate = nn.Linear(width, 2 * width)
-        self.depthwise = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2, groups=width)
+        self.depthwise = nn.Conv1d(width, width, KERNEL_FRAMES, padding=KERNEL_FRAMES // 2, groups=width)
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, width)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         gated = F.glu(self.gate(frames)) * mask[:, :, None].to(frames.dtype)
-        seen = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
-        out: Tensor = self.out(F.silu(self.norm(seen)))
+        convolved = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
+        out: Tensor = self.out(F.silu(self.norm(convolved)))
         return out
 
 
@@ -154,8 +156,8 @@ class Block(nn.Module):
 
 
 def _feed_forward(width: int, dropout: float) -> nn.Sequential:
-    layers = [nn.LayerNorm(width), nn.Linear(width, WIDER * width), nn.SiLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(WIDER * width, width), nn.Dropout(dropout))
+    layers = [nn.LayerNorm(width), nn.Linear(width, FEED_FORWARD_FACTOR * width), nn.SiLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(FEED_FORWARD_FACTOR * width, width), nn.Dropout(dropout))
 
 
 class Conformer(nn.Module):
@@ -170,19 +172,19 @@ class Conformer(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, F', outputs) of features (N, mels, F), and how many frames of each are of the sound."""
         frames, lengths = self.stem(features, lengths)
-        frames = frames + _places(frames)
-        mask = valid(lengths, frames.shape[1])
+        frames = frames + _positional_encoding(frames)
+        mask = frame_mask(lengths, frames.shape[1])
         for block in self.blocks:
             frames = block(frames, mask)
         return self.head(frames), lengths
 
 
-def _places(frames: Tensor) -> Tensor:
+def _positional_encoding(frames: Tensor) -> Tensor:
     """(F, width): where a frame is, as sines and cosines (Vaswani et al., 2017)."""
     width = frames.shape[2]
-    place = torch.arange(frames.shape[1], device=frames.device, dtype=torch.float32)[:, None]
+    positions = torch.arange(frames.shape[1], device=frames.device, dtype=torch.float32)[:, None]
     rates = torch.exp(torch.arange(0, width, 2, device=frames.device) * (-math.log(10_000.0) / width))
-    return torch.cat([torch.sin(place * rates), torch.cos(place * rates)], dim=1).to(frames.dtype)
+    return torch.cat([torch.sin(positions * rates), torch.cos(positions * rates)], dim=1).to(frames.dtype)
 
 
 Network = Recurrent | Conformer | CTCBundle
@@ -216,8 +218,8 @@ class Recogniser(nn.Module):
 def build(train: SpeechTrain, sample_rate: int, alphabet: tuple[str, ...]) -> Recogniser:
     """An untrained network with its preprocessing. UserError where there is no such network."""
     outputs = 1 + len(alphabet)
-    if train.network not in OWN_NETWORKS:
-        return Recogniser(CTCBundle(train.network, outputs, sample_rate, OWN_NETWORKS), None)
+    if train.network not in BUILTIN_NETWORKS:
+        return Recogniser(CTCBundle(train.network, outputs, sample_rate, BUILTIN_NETWORKS), None)
     network = (Conformer if train.network == "conformer" else Recurrent)(outputs, train)
     return Recogniser(network, LogMel(sample_rate, train.mels))
 
@@ -229,6 +231,6 @@ def load_initial(network: Network, train: SpeechTrain, alphabet: tuple[str, ...]
     """
     letters = ("", *alphabet)
     if isinstance(network, CTCBundle) and train.weights == "pretrained":
-        load_ctc_bundle(network, train.network, letters, OWN_NETWORKS)
+        load_ctc_bundle(network, train.network, letters, BUILTIN_NETWORKS)
     elif initial:
         load_weights(network, [network.head], train.network, letters, initial)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from models.common.audio.params import AudioAugment, AudioData
 from models.common.params import Dropout, TrainParams
 
-OWN_NETWORKS = ("cnn_bigru", "cnn_bilstm", "conformer")
+BUILTIN_NETWORKS = ("cnn_bigru", "cnn_bilstm", "conformer")
 
 
 class SpeechData(AudioData):
@@ -20,7 +20,7 @@ class SpeechData(AudioData):
     max_letters_per_second: float = Field(default=40.0, gt=0)  # more is warned of: sound and transcript do not match
 
     @model_validator(mode="after")
-    def _alphabet_can_be_met(self) -> Self:
+    def _check_alphabet(self) -> Self:
         for letter in self.alphabet or "":
             if letter in self.ignored or letter.isspace() or (self.lower_case and letter != letter.lower()):
                 raise ValueError(f"alphabet has {letter!r}, which no transcript keeps; see lower_case and ignored")
@@ -30,7 +30,9 @@ class SpeechData(AudioData):
 class SpeechTrain(TrainParams):
     """The `train` section."""
 
-    network: str = "cnn_bigru"  # one of OWN_NETWORKS, or a torchaudio bundle by name: wav2vec2_base, hubert_base, …
+    network: str = (
+        "cnn_bigru"  # cnn_bigru, cnn_bilstm, conformer, or a torchaudio bundle: wav2vec2_base, hubert_base, …
+    )
     width: int = Field(default=128, ge=8, multiple_of=8)  # units of a recurrent direction; of the Conformer, channels
     layers: int = Field(default=2, ge=1, le=32)
     channels: int = Field(default=32, ge=4)  # of the convolutions before them
@@ -47,8 +49,8 @@ class SpeechTrain(TrainParams):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        own = self.network in OWN_NETWORKS
-        if own and self.weights == "pretrained":
+        is_builtin = self.network in BUILTIN_NETWORKS
+        if is_builtin and self.weights == "pretrained":
             raise ValueError(
                 f"network: {self.network} has no pretrained weights; name a torchaudio bundle or set weights: none"
             )

@@ -10,9 +10,9 @@ from models.common.audio.decoding import ACCEPT, read_sound
 from models.common.program.program import Program
 from models.common.program.service import Service, one_file
 from models.common.transcripts.ctc_decoding import transcribe
-from models.speech_recognition.preprocessing import ProgramInput, unpadded
+from models.speech_recognition.preprocessing import ProgramInput, remove_padding
 
-CLEAR = 1e-3  # margin of a text; with a smaller one another machine may answer the next best text
+MIN_MARGIN = 1e-3  # margin of a text; with a smaller one another machine may answer the next best text
 
 
 class Predictor:
@@ -32,7 +32,7 @@ class Predictor:
 
         Raises BadExampleError saying why the bytes cannot be used as a recording.
         """
-        return self._answer(audio, self._input.usual_width)
+        return self._answer(audio, self._input.evaluation_beam_width)
 
     def beam(self, audio: bytes) -> dict[str, Any]:
         """The same by beam search: slower, and a little better where letters are uncertain."""
@@ -40,7 +40,7 @@ class Predictor:
 
     def _answer(self, audio: bytes, beam_width: int) -> dict[str, Any]:
         sound = read_sound(audio, self._input.sample_rate, self._input.max_seconds)
-        (frames,) = unpadded(self._program.run(**program_inputs([sound])))
+        (frames,) = remove_padding(self._program.run(**program_inputs([sound])))
         transcript = transcribe(frames, self.alphabet, self._input.frame_seconds, beam_width)
         words = [asdict(word) for word in transcript.words]
         return {"text": transcript.text, "confidence": round(transcript.confidence, 6), "words": words}
@@ -48,11 +48,11 @@ class Predictor:
 
 def expected(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:  # noqa: ARG001  # the contract
     """Text and confidence; nothing of an example of which two texts are as good as equal: either may come out."""
-    if row["margin"] < CLEAR:
+    if row["margin"] < MIN_MARGIN:
         return {}
     return {"text": row["prediction"], "confidence": float(row["confidence"])}
 
 
 SERVICE = Service(
-    Predictor, {"audio": ACCEPT}, one_file("audio"), expected=expected, further={"beam": {"audio": ACCEPT}}
+    Predictor, {"audio": ACCEPT}, one_file("audio"), expected=expected, extra_endpoints={"beam": {"audio": ACCEPT}}
 )

@@ -14,13 +14,13 @@ from models.speech_recognition.params import SpeechData
 if TYPE_CHECKING:
     import pandas as pd
 
-TRANSCRIPTS = ".trans.txt"  # LibriSpeech: one file for each chapter, a line for each recording: its name, its text
-SHOWN = 40  # letters of a transcript in a message
+TRANSCRIPT_SUFFIX = ".trans.txt"  # LibriSpeech: a file for each chapter, a line for each recording: its name, its text
+MAX_SHOWN_LETTERS = 40  # letters of a transcript in a message
 
 
 def examples(source: Source, data: SpeechData) -> Iterator[Example]:
     """Files beside a metadata file, or LibriSpeech's own folders."""
-    if any(path.endswith(TRANSCRIPTS) for path in source.paths):
+    if any(path.endswith(TRANSCRIPT_SUFFIX) for path in source.paths):
         return librispeech(source)
     return labelled_files(source, EXTENSIONS, data.columns)
 
@@ -36,17 +36,17 @@ def librispeech(source: Source) -> Iterator[Example]:
         source.reject(path, "has a transcript, but there is no such recording")
     for path in sounds:
         if _stem(path) not in texts:
-            source.reject(path, f"no line of a {TRANSCRIPTS} file has its transcript")
-    wanted = [path for path in sounds if _stem(path) in texts]
-    source.total, source.columns = len(wanted), ("speaker",)
-    for path, payload in source.stream(wanted):
+            source.reject(path, f"no line of a {TRANSCRIPT_SUFFIX} file has its transcript")
+    transcribed = [path for path in sounds if _stem(path) in texts]
+    source.total, source.columns = len(transcribed), ("speaker",)
+    for path, payload in source.stream(transcribed):
         speaker = path.rsplit("/", 1)[-1].split("-", maxsplit=1)[0]
         yield Example(path, payload, texts[_stem(path)], _split(path), speaker, {"speaker": speaker})
 
 
 def _transcripts(source: Source) -> Iterator[tuple[str, str]]:
     """(path of the recording without its ending, transcript)."""
-    for path, payload in source.stream([path for path in source.paths if path.endswith(TRANSCRIPTS)]):
+    for path, payload in source.stream([path for path in source.paths if path.endswith(TRANSCRIPT_SUFFIX)]):
         folder = path.rpartition("/")[0]
         try:
             lines = payload.decode("utf-8-sig").splitlines()
@@ -63,8 +63,8 @@ def _stem(path: str) -> str:
 
 def _split(path: str) -> str | None:
     """Of the innermost folder that names one: train-clean-100, dev-other."""
-    named = [SPLIT_NAMES.get(folder.lower().split("-")[0]) for folder in path.split("/")[:-1]]
-    return next((split for split in reversed(named) if split), None)
+    splits = [SPLIT_NAMES.get(folder.lower().split("-")[0]) for folder in path.split("/")[:-1]]
+    return next((split for split in reversed(splits) if split), None)
 
 
 def inspect(example: Example, data: SpeechData) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def inspect(example: Example, data: SpeechData) -> dict[str, Any]:
         raise BadExampleError("its transcript has no letter")
     unknown = unknown_letters(text, data.alphabet) if data.alphabet is not None else ""
     if unknown:
-        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+        shown = text if len(text) <= MAX_SHOWN_LETTERS else f"{text[:MAX_SHOWN_LETTERS]}…"
         raise BadExampleError(f"letter '{unknown[0]}' of '{shown}' is not in data.alphabet ({data.alphabet})")
     return inspect_sound(example.payload, data)
 
@@ -88,7 +88,7 @@ def expectations(data: SpeechData, manifest: "pd.DataFrame") -> list[Expectation
     return [
         *audio_expectations(data, manifest),
         _known_letters(data, sorted(set(manifest["unknown_letters"]))),
-        *_pace(data),
+        *_speaking_rate(data),
     ]
 
 
@@ -105,7 +105,7 @@ def _known_letters(data: SpeechData, unknown: list[str]) -> Expectation:
     )
 
 
-def _pace(data: SpeechData) -> list[Expectation]:
+def _speaking_rate(data: SpeechData) -> list[Expectation]:
     limit = data.max_letters_per_second
     return [
         Expectation(

@@ -14,7 +14,7 @@ from models.common.transcripts.alignment import Pair, align
 
 SHOWN_WORDS = 15
 SHOWN_TEXTS = 12
-LENGTHS = (1, 3, 5, 8, 12, 20, 40)  # words: where a group of lengths begins
+LENGTH_GROUPS = (1, 3, 5, 8, 12, 20, 40)  # words: where a group of lengths begins
 WIDTH = 300  # units of the drawn word times, however wide they are shown
 
 
@@ -32,32 +32,34 @@ def _words(job: ReportJob) -> str:
     errors = _errors(job.candidate)
     if not errors:
         return "<p>Every word of every test recording was understood.</p>"
-    before = None if job.champion is None else _errors(job.champion)
+    champion_errors = None if job.champion is None else _errors(job.champion)
     rows = []
-    for (wanted, said), count in errors.most_common(SHOWN_WORDS):
-        was = "" if before is None else f'<td class="n">{before[wanted, said]}</td>'
-        names = f"<td>{_name(wanted)}</td><td>{_name(said)}</td>"
-        rows.append(f'<tr>{names}<td class="n">{count}</td>{was}</tr>')
+    for (reference, hypothesis), count in errors.most_common(SHOWN_WORDS):
+        champion_cell = (
+            "" if champion_errors is None else f'<td class="n">{champion_errors[reference, hypothesis]}</td>'
+        )
+        names = f"<td>{_name(reference)}</td><td>{_name(hypothesis)}</td>"
+        rows.append(f'<tr>{names}<td class="n">{count}</td>{champion_cell}</tr>')
     head = "<th>was said</th><th>was written</th><th class=n>candidate</th>"
-    head += "" if before is None else "<th class=n>champion</th>"
+    head += "" if champion_errors is None else "<th class=n>champion</th>"
     kinds = ", ".join(
         f"{int(job.candidate[kind].sum()):,} {kind}" for kind in ("substitutions", "deletions", "insertions")
     )
-    said = f"<p>{kinds}, in {int(job.candidate['words'].sum()):,} words. The commonest:</p>"
-    return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    text = f"<p>{kinds}, in {int(job.candidate['words'].sum()):,} words. The commonest:</p>"
+    return f"{text}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _errors(table: pd.DataFrame) -> Counter[Pair]:
     wrong = table[table["edits"] > 0]
     pairs = [
         pair
-        for wanted, said in zip(wanted_texts(wrong), wrong["prediction"], strict=True)
-        for pair in align(wanted.split(), said.split())
+        for reference, hypothesis in zip(transcripts(wrong), wrong["prediction"], strict=True)
+        for pair in align(reference.split(), hypothesis.split())
     ]
     return Counter(pair for pair in pairs if pair[0] != pair[1])
 
 
-def wanted_texts(table: pd.DataFrame) -> list[str]:
+def transcripts(table: pd.DataFrame) -> list[str]:
     """The transcripts, as text."""
     return [str(text) for text in table["transcript"]]
 
@@ -83,7 +85,7 @@ def _lengths(job: ReportJob) -> str:
 
 def _by_length(table: pd.DataFrame) -> dict[int, tuple[int, float]]:
     """Recordings and their word error rate, by the least number of words of the group."""
-    starts = np.array(LENGTHS)[np.searchsorted(LENGTHS, table["words"], side="right") - 1]
+    starts = np.array(LENGTH_GROUPS)[np.searchsorted(LENGTH_GROUPS, table["words"], side="right") - 1]
     return {
         start: (len(part), float(part["edits"].sum() / part["words"].sum()))
         for start in sorted(set(starts.tolist()))
@@ -92,10 +94,10 @@ def _by_length(table: pd.DataFrame) -> dict[int, tuple[int, float]]:
 
 
 def _range(start: int) -> str:
-    place = LENGTHS.index(start)
-    if place + 1 == len(LENGTHS):
+    index = LENGTH_GROUPS.index(start)
+    if index + 1 == len(LENGTH_GROUPS):
         return f"{start} and more"
-    last = LENGTHS[place + 1] - 1
+    last = LENGTH_GROUPS[index + 1] - 1
     return f"{start}" if last == start else f"{start} to {last}"
 
 
@@ -106,22 +108,22 @@ def _worst(job: ReportJob) -> str:
     worst = wrong.sort_values(["edits", "rate"], ascending=False, kind="stable").head(SHOWN_TEXTS)
     payloads = shown_payloads(job, worst, "Their sounds")
     if isinstance(payloads, str):
-        texts = "".join(f"<li>{marked(str(row.transcript), str(row.prediction))}</li>" for row in worst.itertuples())
-        return f"<ul>{texts}</ul>{payloads}"
-    better = set() if job.champion is None else _were_better(job.candidate, job.champion)
+        texts = [f"<li>{mark_edits(str(row.transcript), str(row.prediction))}</li>" for row in worst.itertuples()]
+        return f"<ul>{''.join(texts)}</ul>{payloads}"
+    better = set() if job.champion is None else _better_by_champion(job.candidate, job.champion)
     files = file_names(job)
     cards = [
         sound_card(payload, _caption(row, row.id in better), f"{files.get(row.id, '')} in {row.batch}")
         for row, payload in zip(worst.itertuples(), payloads, strict=True)
     ]
-    said = f"The {len(cards)} of {len(wrong):,} transcripts with errors that have most of them: <del>deleted</del>,"
-    said += " <ins>inserted</ins>, and a word for another as both. Under the sound, when each word was heard."
+    text = f"The {len(cards)} of {len(wrong):,} transcripts with errors that have most of them: <del>deleted</del>,"
+    text += " <ins>inserted</ins>, and a word for another as both. Under the sound, when each word was heard."
     if job.champion is not None:
-        said += " <span class=tag>new</span> marks those that the champion writes with fewer errors."
-    return f"<p>{said}</p>{sound_grid(cards)}"
+        text += " <span class=tag>new</span> marks those that the champion writes with fewer errors."
+    return f"<p>{text}</p>{sound_grid(cards)}"
 
 
-def _were_better(candidate: pd.DataFrame, champion: pd.DataFrame) -> set[str]:
+def _better_by_champion(candidate: pd.DataFrame, champion: pd.DataFrame) -> set[str]:
     both = candidate.merge(champion[["id", "edits"]], on="id", suffixes=("", "_before"))
     return set(both.loc[both["edits_before"] < both["edits"], "id"])
 
@@ -131,19 +133,19 @@ def _caption(row: object, new: bool) -> str:
     starts, ends = list(getattr(row, "starts", ())), list(getattr(row, "ends", ()))
     seconds = min(float(getattr(row, "seconds", 1.0)), SHOWN_SECONDS)
     mark = " <span class=tag>new</span>" if new else ""
-    sure = f'<span class="soft">{getattr(row, "confidence", 0):.2f}</span>'
-    return f"{_times(prediction.split(), starts, ends, seconds)}{marked(transcript, prediction)} {sure}{mark}"
+    confidence = f'<span class="soft">{getattr(row, "confidence", 0):.2f}</span>'
+    return f"{_times(prediction.split(), starts, ends, seconds)}{mark_edits(transcript, prediction)} {confidence}{mark}"
 
 
-def marked(transcript: str, prediction: str) -> str:
+def mark_edits(transcript: str, prediction: str) -> str:
     """The transcript as HTML, what is missing in the prediction struck out, what it has beyond underlined."""
     parts = []
-    for wanted, said in align(transcript.split(), prediction.split()):
-        if wanted == said:
-            parts.append(escape(str(said)))
+    for reference, hypothesis in align(transcript.split(), prediction.split()):
+        if reference == hypothesis:
+            parts.append(escape(str(hypothesis)))
         else:
-            parts.append("" if wanted is None else f"<del>{escape(wanted)}</del>")
-            parts.append("" if said is None else f"<ins>{escape(said)}</ins>")
+            parts.append("" if reference is None else f"<del>{escape(reference)}</del>")
+            parts.append("" if hypothesis is None else f"<ins>{escape(hypothesis)}</ins>")
     return " ".join(part for part in parts if part)
 
 
@@ -152,10 +154,10 @@ def _times(words: list[str], starts: list[float], ends: list[float], seconds: fl
     parts = []
     for word, start, end in zip(words, starts, ends, strict=True):
         left, right = start / seconds * WIDTH, end / seconds * WIDTH
-        said = escape(f"{word}, {start:.2f} to {end:.2f} s")
+        title = escape(f"{word}, {start:.2f} to {end:.2f} s")
         parts.append(
             f'<rect x="{left:.1f}" y="0" width="{max(2.0, right - left):.1f}" height="4" class="hit">'
-            f"<title>{said}</title></rect>{svg.text(left, 15, word)}"
+            f"<title>{title}</title></rect>{svg.text(left, 15, word)}"
         )
     label = escape(f"word times: {' '.join(words)}", quote=True)
     return f'<svg viewBox="0 0 {WIDTH} 20" style="width:100%" role="img" aria-label="{label}">{"".join(parts)}</svg>'

@@ -14,7 +14,7 @@ from models.common.transcripts.alignment import align, edit_counts, edit_distanc
 from models.common.transcripts.ctc_decoding import Transcript, transcribe
 from models.common.transcripts.spelling import Spelling
 from models.speech_recognition import COLUMNS
-from models.speech_recognition.preprocessing import ProgramInput, unpadded
+from models.speech_recognition.preprocessing import ProgramInput, remove_padding
 
 
 def score(job: ScoreJob) -> pd.DataFrame:
@@ -26,28 +26,32 @@ def score(job: ScoreJob) -> pd.DataFrame:
     row and the manifest's slice columns. UserError when the program cannot be loaded.
     """
     loaded, manifest = Program(job.program), job.manifest
-    takes = ProgramInput.of(loaded.spec.input, job.program)
-    spelling = Spelling(takes.lower_case, takes.ignored)
+    program_input = ProgramInput.of(loaded.spec.input, job.program)
+    spelling = Spelling(program_input.lower_case, program_input.ignored)
     references = [spelling(transcript) for transcript in manifest["label"]]
-    pairs = zip(references, _transcripts(job, loaded, takes), strict=True)
+    pairs = zip(references, _transcripts(job, loaded, program_input), strict=True)
     scored = pd.DataFrame([_row(*pair) for pair in pairs])
-    own = {*COMMON_COLUMNS, *COLUMNS}
-    kept = [str(name) for name in manifest if name in {"split", "group", "batch", "row", "seconds"} or name not in own]
-    beside = {name: manifest[name].to_numpy() for name in kept}
+    excluded = {*COMMON_COLUMNS, *COLUMNS}
+    manifest_columns = [
+        str(name) for name in manifest if name in {"split", "group", "batch", "row", "seconds"} or name not in excluded
+    ]
+    columns = {name: manifest[name].to_numpy() for name in manifest_columns}
     scored.insert(0, "id", manifest["id"].to_numpy())
-    return scored.assign(**beside)
+    return scored.assign(**columns)
 
 
-def _transcripts(job: ScoreJob, loaded: Program, takes: ProgramInput) -> list[Transcript]:
+def _transcripts(job: ScoreJob, loaded: Program, program_input: ProgramInput) -> list[Transcript]:
     """In the manifest's order; recordings of about one length go through the graph together."""
-    recordings = sounds(job.manifest, job.batches, job.home, takes.sample_rate, takes.max_seconds)
+    recordings = sounds(job.manifest, job.batches, job.home, program_input.sample_rate, program_input.max_seconds)
     order = np.argsort(recordings.lengths, kind="stable")
     transcripts: dict[int, Transcript] = {}
-    for start in range(0, len(order), takes.together):
-        rows = order[start : start + takes.together]
+    for start in range(0, len(order), program_input.batch_size):
+        rows = order[start : start + program_input.batch_size]
         outputs = loaded.run(**program_inputs(recordings.take(rows)))
-        for row, frames in zip(rows, unpadded(outputs), strict=True):
-            transcripts[int(row)] = transcribe(frames, loaded.spec.labels, takes.frame_seconds, takes.usual_width)
+        for row, frames in zip(rows, remove_padding(outputs), strict=True):
+            transcripts[int(row)] = transcribe(
+                frames, loaded.spec.labels, program_input.frame_seconds, program_input.evaluation_beam_width
+            )
     return [transcripts[row] for row in range(len(order))]
 
 

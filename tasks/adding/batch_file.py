@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.common.data.arrow_columns import column, empty
-from models.common.data.batches import COMMON_COLUMNS, ROW_GROUP
+from models.common.data.batches import COMMON_COLUMNS, ROW_GROUP_SIZE
 
 MAX_BUFFER_BYTES = 32 * 2**20  # bytes of examples held before they are written as a row group
 
@@ -51,7 +51,7 @@ class BatchFile:
         """One row: every column by name but `source`; a further column that is missing is null."""
         self._buffer.append({**row, "source": self._source})
         self._buffered_bytes += sum(len(row[name]) for name in self._payload_columns)
-        if len(self._buffer) == ROW_GROUP or self._buffered_bytes > MAX_BUFFER_BYTES:
+        if len(self._buffer) == ROW_GROUP_SIZE or self._buffered_bytes > MAX_BUFFER_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -78,7 +78,7 @@ class BatchFile:
         self._path.replace(unfiltered)
         start = 0
         with self._open(self._path) as writer:
-            for chunk in pq.ParquetFile(unfiltered).iter_batches(batch_size=ROW_GROUP):
+            for chunk in pq.ParquetFile(unfiltered).iter_batches(batch_size=ROW_GROUP_SIZE):
                 writer.write_table(pa.Table.from_batches([chunk]).filter(keep.slice(start, len(chunk))))
                 start += len(chunk)
         unfiltered.unlink()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.common.audio.params import AudioAugment
 
-COLOUR = 0.95  # strongest tilt of the noise, towards low or high frequencies
+MAX_NOISE_TILT = 0.95  # strongest tilt of the noise, towards low or high frequencies
 
 
 def augment_waveform(sounds: Tensor, augment: AudioAugment, sample_rate: int) -> Tensor:
@@ -23,9 +23,9 @@ def augment_waveform(sounds: Tensor, augment: AudioAugment, sample_rate: int) ->
 def spec_augment(spectrograms: Tensor, augment: AudioAugment) -> Tensor:
     """(N, bands, frames) with stretches of time and of frequency set to 0, the mean of a normalised spectrogram."""
     _, bands, frames = spectrograms.shape
-    hidden = _random_mask(spectrograms, frames, augment.time_mask, augment.time_masks)[:, None]
-    hidden = hidden | _random_mask(spectrograms, bands, augment.frequency_mask, augment.frequency_masks)[:, :, None]
-    return spectrograms.masked_fill(hidden, 0.0)
+    mask = _random_mask(spectrograms, frames, augment.time_mask, augment.time_masks)[:, None]
+    mask = mask | _random_mask(spectrograms, bands, augment.frequency_mask, augment.frequency_masks)[:, :, None]
+    return spectrograms.masked_fill(mask, 0.0)
 
 
 def random_shift_speed(waves: Tensor, shift: float, speed: float) -> Tensor:
@@ -46,10 +46,10 @@ def random_speed(waves: Tensor, lengths: Tensor, speed: float) -> tuple[Tensor, 
     if not speed:
         return waves, lengths
     rate = 1 + speed * _signed_uniform(waves)
-    after = ((lengths - 1) / rate[:, 0]).floor().long() + 1
-    time = torch.arange(int(after.max()), device=waves.device)
-    inside = time < after[:, None]
-    return _interpolate(waves, time * rate) * inside, after
+    new_lengths = ((lengths - 1) / rate[:, 0]).floor().long() + 1
+    time = torch.arange(int(new_lengths.max()), device=waves.device)
+    valid = time < new_lengths[:, None]
+    return _interpolate(waves, time * rate) * valid, new_lengths
 
 
 def random_gain(waves: Tensor, decibels: float) -> Tensor:
@@ -63,38 +63,38 @@ def add_noise(waves: Tensor, share: float, snr_db: tuple[float, float]) -> Tenso
         return waves
     low, high = snr_db
     white = torch.randn_like(waves)
-    noise = white + COLOUR * _signed_uniform(waves) * white.roll(1, 1)
-    sounding = (waves != 0).sum(1, keepdim=True).clamp(min=1)  # padding is no part of the sound
-    power = waves.square().sum(1, keepdim=True) / sounding
-    wanted = power * 10 ** (-(low + (high - low) * _uniform(waves)) / 10)
-    chosen = _uniform(waves) < share
-    factor = (wanted / noise.square().mean(1, keepdim=True)).sqrt() * chosen
+    noise = white + MAX_NOISE_TILT * _signed_uniform(waves) * white.roll(1, 1)
+    sound_samples = (waves != 0).sum(1, keepdim=True).clamp(min=1)  # padding is no part of the sound
+    power = waves.square().sum(1, keepdim=True) / sound_samples
+    noise_power = power * 10 ** (-(low + (high - low) * _uniform(waves)) / 10)
+    noisy = _uniform(waves) < share
+    factor = (noise_power / noise.square().mean(1, keepdim=True)).sqrt() * noisy
     return torch.addcmul(waves, noise, factor)
 
 
 def _interpolate(waves: Tensor, positions: Tensor) -> Tensor:
     """Values between samples, by straight lines; 0 beyond the ends. positions: (N, T'), in samples."""
     last = waves.shape[1] - 1
-    before = positions.floor()
-    share = positions - before
-    left = before.long()
-    inside = (left >= 0) & (left < last)
+    floor = positions.floor()
+    fraction = positions - floor
+    left = floor.long()
+    valid = (left >= 0) & (left < last)
     left = left.clamp(0, max(0, last - 1))
-    values = torch.lerp(waves.gather(1, left), waves.gather(1, (left + 1).clamp(max=last)), share)
-    return values * inside
+    values = torch.lerp(waves.gather(1, left), waves.gather(1, (left + 1).clamp(max=last)), fraction)
+    return values * valid
 
 
 def _random_mask(like: Tensor, length: int, share: float, count: int) -> Tensor:
     """(N, length) bool: up to `count` random stretches of up to `share` of the length each."""
-    hidden = torch.zeros(len(like), length, dtype=torch.bool, device=like.device)
+    mask = torch.zeros(len(like), length, dtype=torch.bool, device=like.device)
     if not share:
-        return hidden
+        return mask
     centre = torch.arange(length, device=like.device) + 0.5
     for _ in range(count):
         width = share * length * _uniform(like)
         start = (length - width) * _uniform(like)
-        hidden |= (centre >= start) & (centre < start + width)
-    return hidden
+        mask |= (centre >= start) & (centre < start + width)
+    return mask
 
 
 def _uniform(like: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-BETWEEN = "ExpectColumnValuesToBeBetween"
+VALUES_BETWEEN = "ExpectColumnValuesToBeBetween"
 FULL_SCALE = 32_766 / 32_768  # a sample above it has met the end of its scale
 SILENCE_DB = -120.0  # what digital silence is called
 
@@ -43,14 +43,14 @@ def inspect_sound(payload: bytes, data: AudioData) -> dict[str, Any]:
 def audio_expectations(data: AudioData, manifest: "pd.DataFrame") -> list[Expectation]:
     """Durations, rates, levels, drift, speakers in train and test. Adds the columns that they look at to `manifest`."""
     manifest["duration_drift"] = batch_drift(manifest["batch"], np.log2(manifest["seconds"]).round())
-    manifest["speaker_was_trained_on"] = _heard(manifest, data.speaker_column)
+    manifest["speaker_was_trained_on"] = _speaker_in_training(manifest, data.speaker_column)
     return [_durations(data), _rates(data), *_levels(data), _channels(), _drift(data), _speakers(data)]
 
 
 def _durations(data: AudioData) -> Expectation:
     return Expectation(
         name="recordings are neither too short nor too long",
-        expectation=BETWEEN,
+        expectation=VALUES_BETWEEN,
         kwargs={"column": "seconds", "min_value": data.min_seconds, "max_value": data.max_seconds},
         severity="block",
         remedy=f"each lasts min_seconds to max_seconds ({data.min_seconds:g} to {data.max_seconds:g} s); remove the"
@@ -61,7 +61,7 @@ def _durations(data: AudioData) -> Expectation:
 def _rates(data: AudioData) -> Expectation:
     return Expectation(
         name="sample rates reach the model's",
-        expectation=BETWEEN,
+        expectation=VALUES_BETWEEN,
         kwargs={"column": "rate", "min_value": data.sample_rate},
         severity="warn",
         remedy=f"a recording under sample_rate ({data.sample_rate} Hz) is brought up to it and lacks the high"
@@ -73,7 +73,7 @@ def _levels(data: AudioData) -> list[Expectation]:
     return [
         Expectation(
             name="recordings are not silent",
-            expectation=BETWEEN,
+            expectation=VALUES_BETWEEN,
             kwargs={"column": "level_db", "min_value": data.quiet_db},
             severity="warn",
             remedy=f"one under quiet_db ({data.quiet_db:g} dB of full scale) is as good as silent; see whether the"
@@ -81,14 +81,14 @@ def _levels(data: AudioData) -> list[Expectation]:
         ),
         Expectation(
             name="recordings are not clipped",
-            expectation=BETWEEN,
+            expectation=VALUES_BETWEEN,
             kwargs={"column": "clipped", "max_value": data.max_clipped},
             severity="warn",
             remedy=f"over max_clipped ({data.max_clipped:g}) of the samples are at full scale: recorded too loud",
         ),
         Expectation(
             name="recordings have no DC offset",
-            expectation=BETWEEN,
+            expectation=VALUES_BETWEEN,
             kwargs={"column": "dc_offset", "max_value": data.max_dc_offset},
             severity="warn",
             remedy=f"the mean is off zero by over max_dc_offset ({data.max_dc_offset:g} of full scale): a fault of the"
@@ -100,7 +100,7 @@ def _levels(data: AudioData) -> list[Expectation]:
 def _channels() -> Expectation:
     return Expectation(
         name="recordings have one or two channels",
-        expectation=BETWEEN,
+        expectation=VALUES_BETWEEN,
         kwargs={"column": "channels", "max_value": 2},
         severity="warn",
         remedy="the mean of all channels is learnt; of a microphone array or surround sound deliver the best channel",
@@ -110,7 +110,7 @@ def _channels() -> Expectation:
 def _drift(data: AudioData) -> Expectation:
     return Expectation(
         name="durations as before",
-        expectation=BETWEEN,
+        expectation=VALUES_BETWEEN,
         kwargs={"column": "duration_drift", "max_value": data.max_drift},
         severity="warn",
         remedy=f"no batch moves the spread of durations by over max_drift (PSI {data.max_drift}) from the data version"
@@ -129,11 +129,11 @@ def _speakers(data: AudioData) -> Expectation:
     )
 
 
-def _heard(manifest: "pd.DataFrame", speaker: str) -> "NDArray[np.bool_]":
-    """Per row, whether it is kept from training though its speaker is not. False where no speaker is told."""
+def _speaker_in_training(manifest: "pd.DataFrame", speaker: str) -> "NDArray[np.bool_]":
+    """Per row, whether it is kept from training though its speaker is not. False where no speaker is given."""
     if speaker not in manifest or speaker == "label":
         return np.zeros(len(manifest), bool)
     training = manifest["split"] == "train"
-    told = manifest[speaker].fillna("") != ""
-    trained_on = set(manifest.loc[training & told, speaker])
-    return (~training & told & manifest[speaker].isin(trained_on)).to_numpy(bool)
+    named = manifest[speaker].fillna("") != ""
+    trained_on = set(manifest.loc[training & named, speaker])
+    return (~training & named & manifest[speaker].isin(trained_on)).to_numpy(bool)

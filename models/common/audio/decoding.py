@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
 
 FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST")  # as libsndfile calls them
-READ = "WAV, FLAC, MP3, OGG, Opus, AIFF, AU, CAF and NIST are read"
+SUPPORTED = "WAV, FLAC, MP3, OGG, Opus, AIFF, AU, CAF and NIST are read"
 EXTENSIONS = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".caf", ".sph"})
 ACCEPT = "audio/*"  # what the form of a service takes
-RATES = (4_000, 192_000)  # Hz: below, no speech is left; above, no microphone delivers anything
+SAMPLE_RATES = (4_000, 192_000)  # Hz: below, no speech is left; above, no microphone delivers anything
 MAX_CHANNELS = 8  # mixed down; a file with more is something else than a recording of one scene
-LEAST_SECONDS = 0.01  # one frame of the features
-LOUDEST = 4.0  # of full scale: floats above it are integers that nobody scaled
-CUT = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)  # bytes, in libsndfile's log
-UNTOLD = 0x7FFF0000  # bytes that a header states, or more, of who wrote to a pipe and could not go back
-SLACK = 4_608  # samples that an MP3 may have less than its header says: encoder delay and padding
+MIN_SECONDS = 0.01  # one frame of the features
+MAX_PEAK = 4.0  # of full scale: floats above it are integers that nobody scaled
+# Bytes, in libsndfile's log.
+TRUNCATED = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+UNKNOWN_SIZE = (
+    0x7FFF0000  # bytes that a header states, or more, where it was written to a pipe, which cannot be rewound
+)
+MAX_MP3_PADDING = 4_608  # samples that an MP3 may have less than its header says: encoder delay and padding
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def read_sound(payload: bytes, sample_rate: int, max_seconds: float) -> NDArray[
 
     Raises BadExampleError saying why it cannot be used.
     """
-    return as_int16(resampled(open_sound(payload, max_seconds), sample_rate))
+    return as_int16(resample(open_sound(payload, max_seconds), sample_rate))
 
 
 def open_sound(payload: bytes, max_seconds: float) -> Sound:
@@ -60,19 +63,21 @@ def open_sound(payload: bytes, max_seconds: float) -> Sound:
     if not payload:
         raise BadExampleError("empty file (0 bytes)")
     try:
-        with soundfile.SoundFile(_Bytes(payload)) as file:
+        with soundfile.SoundFile(_BytesFile(payload)) as file:
             _check_header(file, max_seconds)
-            _check_whole(file.extra_info)
+            _check_not_truncated(file.extra_info)
             samples = file.read(int(max_seconds * file.samplerate) + 1, dtype="float32", always_2d=True)
-            stated, kind, rate = file.frames, file.format, file.samplerate
+            header_frames, file_format, rate = file.frames, file.format, file.samplerate
     except soundfile.LibsndfileError as error:
-        raise BadExampleError(_unreadable(error.error_string)) from error
-    if len(samples) < min(stated - SLACK * (kind == "MP3"), int(max_seconds * rate)):
-        raise BadExampleError(f"truncated: {len(samples)} of {stated} samples can be read; deliver the whole file")
-    return Sound(rate, samples.shape[1], _checked(samples, rate, max_seconds).mean(axis=1))
+        raise BadExampleError(_decoding_error(error.error_string)) from error
+    if len(samples) < min(header_frames - MAX_MP3_PADDING * (file_format == "MP3"), int(max_seconds * rate)):
+        raise BadExampleError(
+            f"truncated: {len(samples)} of {header_frames} samples can be read; deliver the whole file"
+        )
+    return Sound(rate, samples.shape[1], _checked_samples(samples, rate, max_seconds).mean(axis=1))
 
 
-def resampled(sound: Sound, sample_rate: int) -> NDArray[np.float32]:
+def resample(sound: Sound, sample_rate: int) -> NDArray[np.float32]:
     """(T,) float32 at `sample_rate` Hz."""
     import soxr
 
@@ -86,11 +91,11 @@ def as_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
-def fitted(samples: NDArray[np.int16], length: int) -> NDArray[np.int16]:
+def pad_or_trim(samples: NDArray[np.int16], length: int) -> NDArray[np.int16]:
     """(length,) samples: a shorter sound in the middle of zeros, of a longer one the stretch with the most energy."""
-    spare = length - len(samples)
-    if spare >= 0:
-        return np.pad(samples, (spare // 2, spare - spare // 2))
+    padding = length - len(samples)
+    if padding >= 0:
+        return np.pad(samples, (padding // 2, padding - padding // 2))
     energy = np.concatenate([[0], np.cumsum(samples.astype(np.int64) ** 2)])
     start = int(np.argmax(energy[length:] - energy[:-length]))
     return samples[start : start + length]
@@ -98,8 +103,8 @@ def fitted(samples: NDArray[np.int16], length: int) -> NDArray[np.int16]:
 
 def _check_header(file: "SoundFile", max_seconds: float) -> None:
     if file.format not in FORMATS:
-        raise BadExampleError(f"a {file.format} file; {READ}")
-    low, high = RATES
+        raise BadExampleError(f"a {file.format} file; {SUPPORTED}")
+    low, high = SAMPLE_RATES
     if not low <= file.samplerate <= high:
         raise BadExampleError(f"sample rate {file.samplerate} Hz; {low} to {high} Hz are read: resample it")
     if file.channels > MAX_CHANNELS:
@@ -109,36 +114,38 @@ def _check_header(file: "SoundFile", max_seconds: float) -> None:
         raise BadExampleError(f"{seconds:.1f} s long; at most {max_seconds:g} s are read (max_seconds): cut it")
 
 
-def _checked(samples: NDArray[np.float32], rate: int, max_seconds: float) -> NDArray[np.float32]:
+def _checked_samples(samples: NDArray[np.float32], rate: int, max_seconds: float) -> NDArray[np.float32]:
     """(T, channels) as they are, if they are a sound."""
     if not len(samples):
         raise BadExampleError("no sound: a header without samples")
-    if len(samples) < LEAST_SECONDS * rate:
-        raise BadExampleError(f"{len(samples) / rate:.4f} s of sound; at least {LEAST_SECONDS} s needed")
+    if len(samples) < MIN_SECONDS * rate:
+        raise BadExampleError(f"{len(samples) / rate:.4f} s of sound; at least {MIN_SECONDS} s needed")
     if len(samples) > max_seconds * rate:
         raise BadExampleError(f"longer than {max_seconds:g} s (max_seconds): cut it")
     peak = float(np.abs(samples).max())
     if not np.isfinite(peak):
         raise BadExampleError("holds NaN or infinite samples; write finite numbers within -1 and 1")
-    if peak > LOUDEST:
+    if peak > MAX_PEAK:
         raise BadExampleError(f"samples up to {peak:.0f}; floating-point sound lies within -1 and 1: scale it")
     return samples
 
 
-def _check_whole(log: str) -> None:
-    """libsndfile reads a WAV, AIFF or AU file that breaks off as if it were a shorter one, and tells its log alone."""
-    cut = CUT.search(log)
-    if cut and int(cut[1]) < UNTOLD and int(cut[2]) < int(cut[1]):
-        raise BadExampleError(f"truncated: {cut[2]} of {cut[1]} bytes of sound are there; deliver the whole file")
+def _check_not_truncated(log: str) -> None:
+    """libsndfile reads a WAV, AIFF or AU file that breaks off as if it were a shorter one; only its log says so."""
+    truncated = TRUNCATED.search(log)
+    if truncated and int(truncated[1]) < UNKNOWN_SIZE and int(truncated[2]) < int(truncated[1]):
+        raise BadExampleError(
+            f"truncated: {truncated[2]} of {truncated[1]} bytes of sound are there; deliver the whole file"
+        )
 
 
-def _unreadable(reason: str) -> str:
+def _decoding_error(reason: str) -> str:
     if "not recognised" in reason or "regular file" in reason or "unimplemented" in reason:
-        return f"not a sound ({READ})"
+        return f"not a sound ({SUPPORTED})"
     return f"damaged sound: {' '.join(reason.split()).rstrip('.')}"
 
 
-class _Bytes(io.BytesIO):
+class _BytesFile(io.BytesIO):
     """A file in memory; where a damaged header points before its start, it is read from its start."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:

@@ -1,7 +1,7 @@
 """From samples to log-mel spectrograms inside the network, so that program and training share them.
 
 Exported as one strided convolution with windowed sines and cosines: `torch.stft` has no ONNX form, a convolution runs
-everywhere and takes any length. Training takes the FFT, in less than half the time; parity is proven at every export.
+everywhere and takes any length. Training takes the FFT, in less than half the time; parity is checked at every export.
 """
 
 import math
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 WINDOW, HOP = 0.025, 0.010  # seconds
-LOW = 20.0  # Hz: below is hum
-FLOOR = 1e-6  # of the power in a band, full scale 1: under the noise of 16 bits
-RANGE = 18.4  # nepers of power, 80 dB: what is further under the loudest spot of a clip counts as silence
+MIN_FREQUENCY = 20.0  # Hz: below is hum
+MIN_POWER = 1e-6  # of the power in a band, full scale 1: under the noise of 16 bits
+DYNAMIC_RANGE = 18.4  # nepers of power, 80 dB: what is further under the loudest spot of a clip counts as silence
 FIXED_MEAN, SCALE = -4.0, 4.0  # of log-mel of ordinary speech, roughly
 INT16 = 1 / 32768
 Normalise = Literal["clip", "fixed"]
@@ -29,7 +29,7 @@ class LogMel(nn.Module):
 
     kernels: Tensor
     filters: Tensor
-    shape: Tensor
+    hann_window: Tensor
 
     def __init__(self, sample_rate: int, mels: int, normalise: Normalise = "clip") -> None:
         super().__init__()
@@ -39,38 +39,39 @@ class LogMel(nn.Module):
         self._normalise = normalise
         size = 2 ** math.ceil(math.log2(self.window))
         filters = mel_filters(sample_rate, size, mels)
-        used = filters.any(0)
-        self._size, self._used = size, slice(int(used.nonzero()[0]), int(used.nonzero()[-1]) + 1)
-        kernels = fourier_kernels(self.window, size).view(2, -1, self.window)[:, self._used]
+        used_bins = filters.any(0)
+        self._size, self._used_bins = size, slice(int(used_bins.nonzero()[0]), int(used_bins.nonzero()[-1]) + 1)
+        kernels = fourier_kernels(self.window, size).view(2, -1, self.window)[:, self._used_bins]
         self.register_buffer("kernels", kernels.reshape(-1, 1, self.window), persistent=False)
-        self.register_buffer("filters", filters[:, self._used], persistent=False)
-        self.register_buffer("shape", hann(self.window).float(), persistent=False)
+        self.register_buffer("filters", filters[:, self._used_bins], persistent=False)
+        self.register_buffer("hann_window", hann(self.window).float(), persistent=False)
 
     def forward(self, sounds: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`lengths` (N,): samples of each clip that are no padding; frames beyond them count for nothing and are 0."""
         with torch.autocast(sounds.device.type, enabled=False):
-            loudness = self.spectrogram(sounds)
+            log_power = self.spectrogram(sounds)
             if self._normalise == "fixed":
-                scaled = (loudness - FIXED_MEAN) / SCALE
-                return scaled if lengths is None else scaled * self._inside(scaled, lengths)
+                scaled = (log_power - FIXED_MEAN) / SCALE
+                return scaled if lengths is None else scaled * self._frame_mask(scaled, lengths)
             if lengths is None:
-                loudness = torch.maximum(loudness, loudness.amax((1, 2), keepdim=True) - RANGE)
-                return (loudness - loudness.mean((1, 2), keepdim=True)) / SCALE
-            inside = self._inside(loudness, lengths)
-            own = loudness.masked_fill(inside == 0, math.log(FLOOR))  # the first frame behind a clip may hear its end
-            loudness = torch.maximum(loudness, own.amax((1, 2), keepdim=True) - RANGE)
-            frames = inside.sum((1, 2), keepdim=True).clamp(min=1)
-            mean = (loudness * inside).sum((1, 2), keepdim=True) / (frames * self.mels)
-            return (loudness - mean) * inside / SCALE
+                log_power = torch.maximum(log_power, log_power.amax((1, 2), keepdim=True) - DYNAMIC_RANGE)
+                return (log_power - log_power.mean((1, 2), keepdim=True)) / SCALE
+            mask = self._frame_mask(log_power, lengths)
+            # The first frame behind a clip may hear its end.
+            valid = log_power.masked_fill(mask == 0, math.log(MIN_POWER))
+            log_power = torch.maximum(log_power, valid.amax((1, 2), keepdim=True) - DYNAMIC_RANGE)
+            frames = mask.sum((1, 2), keepdim=True).clamp(min=1)
+            mean = (log_power * mask).sum((1, 2), keepdim=True) / (frames * self.mels)
+            return (log_power - mean) * mask / SCALE
 
     def spectrogram(self, sounds: Tensor) -> Tensor:
         """Logarithm of the power in each band, not normalised. Frame t is centred on sample (t + 1/2) * hop."""
         waves = sounds.float() if sounds.is_floating_point() else sounds.float() * INT16
-        spare = self.window - self.hop
-        padded = F.pad(waves, (spare // 2, spare - spare // 2))
-        exported = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        power = self._power_by_convolution(padded) if exported else self._power_by_fft(padded)
-        return torch.matmul(self.filters, power).clamp(min=FLOOR).log()
+        padding = self.window - self.hop
+        padded = F.pad(waves, (padding // 2, padding - padding // 2))
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        power = self._power_by_convolution(padded) if tracing else self._power_by_fft(padded)
+        return torch.matmul(self.filters, power).clamp(min=MIN_POWER).log()
 
     def _power_by_convolution(self, padded: Tensor) -> Tensor:
         """(N, bins, frames)."""
@@ -79,7 +80,8 @@ class LogMel(nn.Module):
 
     def _power_by_fft(self, padded: Tensor) -> Tensor:
         """(N, bins, frames)."""
-        bins = torch.fft.rfft(padded.unfold(1, self.window, self.hop) * self.shape, self._size)[..., self._used]
+        bins = torch.fft.rfft(padded.unfold(1, self.window, self.hop) * self.hann_window, self._size)
+        bins = bins[..., self._used_bins]
         power: Tensor = bins.real.square() + bins.imag.square()
         return power.transpose(1, 2)
 
@@ -87,18 +89,18 @@ class LogMel(nn.Module):
         """How many frames come of so many samples."""
         return torch.div(lengths, self.hop, rounding_mode="floor")
 
-    def _inside(self, loudness: Tensor, lengths: Tensor) -> Tensor:
+    def _frame_mask(self, log_power: Tensor, lengths: Tensor) -> Tensor:
         """(N, 1, frames): 1 where a frame belongs to its clip."""
-        place = torch.arange(loudness.shape[-1], device=loudness.device)
-        return (place < self.frames(lengths)[:, None])[:, None].to(loudness.dtype)
+        positions = torch.arange(log_power.shape[-1], device=log_power.device)
+        return (positions < self.frames(lengths)[:, None])[:, None].to(log_power.dtype)
 
 
 def fourier_kernels(window: int, size: int) -> Tensor:
     """(2 * (size // 2 + 1), window): a Hann window times cosine, then sine, of each bin of a `size`-point DFT."""
     time = torch.arange(window, dtype=torch.float64)
-    shape = hann(window)
+    hann_window = hann(window)
     phase = 2 * math.pi / size * torch.arange(size // 2 + 1, dtype=torch.float64)[:, None] * time
-    return torch.cat([shape * phase.cos(), shape * phase.sin()]).float()
+    return torch.cat([hann_window * phase.cos(), hann_window * phase.sin()]).float()
 
 
 def hann(window: int) -> Tensor:
@@ -109,7 +111,7 @@ def hann(window: int) -> Tensor:
 def mel_filters(sample_rate: int, size: int, mels: int) -> Tensor:
     """(mels, size // 2 + 1): triangles evenly spaced on the mel scale of HTK, 2595 log10(1 + f / 700)."""
     bins = torch.linspace(0, sample_rate / 2, size // 2 + 1, dtype=torch.float64)
-    edges = torch.linspace(_mel(LOW), _mel(sample_rate / 2), mels + 2, dtype=torch.float64)
+    edges = torch.linspace(_mel(MIN_FREQUENCY), _mel(sample_rate / 2), mels + 2, dtype=torch.float64)
     corners = 700 * (10 ** (edges / 2595) - 1)
     widths = corners.diff()
     slopes = corners[:, None] - bins

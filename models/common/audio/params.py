@@ -32,7 +32,7 @@ class AudioData(DataParams):
     speaker_column: str = "speaker"  # of the metadata, where there is one: who speaks
 
     @model_validator(mode="after")
-    def _leave_room(self) -> Self:
+    def _check_limits(self) -> Self:
         if self.min_seconds >= self.max_seconds:
             raise ValueError(f"min_seconds ({self.min_seconds}) must be below max_seconds ({self.max_seconds})")
         if self.min_rate > self.max_rate:
@@ -54,7 +54,7 @@ class AudioAugment(Section):
     frequency_mask: Share = 0.15  # the widest, as a share of the mel bands
 
     @model_validator(mode="after")
-    def _range_rises(self) -> Self:
+    def _check_snr_range(self) -> Self:
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise ValueError(f"noise_snr_db {list(self.noise_snr_db)} must rise")
         return self

@@ -15,18 +15,18 @@ from models.common.kind import Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
-PAIRS = 10_000  # at most, of the same speaker, and as many of two
-AT_ONCE = 32  # resamples: their pairs' weights stay in the processor's cache
+MAX_PAIRS = 10_000  # at most, of the same speaker, and as many of two
+RESAMPLES_PER_BATCH = 32  # resamples: their pairs' weights stay in the processor's cache
 Floats = NDArray[np.float64]
-Places = NDArray[np.int64]
+Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Pairs of rows: positions of both, and whether one speaker is in both."""
 
-    first: Places
-    second: Places
+    first: Positions
+    second: Positions
     same: NDArray[np.bool_]
 
     def similarities(self, embeddings: NDArray[np.floating]) -> Floats:
@@ -35,26 +35,26 @@ class Pairs:
         return np.asarray(np.einsum("ij,ij->i", values[self.first], values[self.second]))
 
 
-def pairs(labels: NDArray[np.object_], most: int = PAIRS) -> Pairs:
-    """All pairs of one speaker and all of two, or `most` of each, drawn evenly: the same labels, the same pairs."""
+def draw_pairs(labels: NDArray[np.object_], max_pairs: int = MAX_PAIRS) -> Pairs:
+    """All pairs of one speaker and all of two, or `max_pairs` of each, drawn evenly: the same for the same labels."""
     codes = np.unique(labels.astype(str), return_inverse=True)[1].reshape(-1)
     order = np.argsort(codes, kind="stable")
-    place = np.arange(len(order))
+    positions = np.arange(len(order))
     end = np.searchsorted(codes[order], codes[order], "right")  # where the speaker of each row ends
-    same = _drawn(place + 1, end, most)
-    other = _drawn(end, np.full(len(order), len(order)), most)
+    same = _draw_pairs(positions + 1, end, max_pairs)
+    other = _draw_pairs(end, np.full(len(order), len(order)), max_pairs)
     first, second = (order[np.concatenate(both)].astype(np.int64) for both in zip(same, other, strict=True))
     return Pairs(first, second, np.arange(len(first)) < len(same[0]))
 
 
-def _drawn(start: Places, stop: Places, most: int) -> tuple[Places, Places]:
-    """Of the pairs of each row with those from its `start` to before its `stop`, all or `most`."""
+def _draw_pairs(start: Positions, stop: Positions, max_pairs: int) -> tuple[Positions, Positions]:
+    """Of the pairs of each row with those from its `start` to before its `stop`, all or `max_pairs`."""
     counts = stop - start
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
-    numbers = np.arange(min(total, most))
-    if total > most:  # by number, never listed: 20,000 recordings have 200 million pairs
-        numbers = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
+    numbers = np.arange(min(total, max_pairs))
+    if total > max_pairs:  # by number, never listed: 20,000 recordings have 200 million pairs
+        numbers = np.sort(np.random.default_rng(0).choice(total, max_pairs, replace=False))
     first = np.searchsorted(ends, numbers, "right")
     return first, start[first] + numbers - (ends - counts)[first] if total else first
 
@@ -64,43 +64,48 @@ def equal_error_rate(table: "pd.DataFrame") -> Estimate:
 
     Columns: label, embedding. NaN where a resample has no pair of one speaker or none of two.
     """
-    chosen = pairs(table["label"].to_numpy(object))
-    if not len(chosen.first):
+    pairs = draw_pairs(table["label"].to_numpy(object))
+    if not len(pairs.first):
         return lambda weights: np.full(len(weights), np.nan)
-    similarity = chosen.similarities(np.stack(table["embedding"].to_list()))
+    similarity = pairs.similarities(np.stack(table["embedding"].to_list()))
     order = np.argsort(-similarity, kind="stable")
-    first, second, same = chosen.first[order], chosen.second[order], chosen.same[order]
+    first, second, same = pairs.first[order], pairs.second[order], pairs.same[order]
     last = np.append(np.diff(similarity[order]) != 0, True)  # of pairs that are equally alike
 
     def estimate(weights: Floats) -> Floats:
-        parts = [weights[start : start + AT_ONCE].T for start in range(0, len(weights), AT_ONCE)]
-        return np.concatenate([_rate(part[first] * part[second], same, last) for part in map(_rowwise, parts)])
+        parts = [
+            weights[start : start + RESAMPLES_PER_BATCH].T for start in range(0, len(weights), RESAMPLES_PER_BATCH)
+        ]
+        return np.concatenate(
+            [_error_rates(part[first] * part[second], same, last) for part in map(_contiguous, parts)]
+        )
 
     return estimate
 
 
-def _rowwise(weights: Floats) -> Floats:
+def _contiguous(weights: Floats) -> Floats:
     """One row for each example, in one piece: pairs then pick whole rows, and sums down the rows are quick."""
     return np.ascontiguousarray(weights)
 
 
-def _rate(weights: Floats, same: NDArray[np.bool_], last: NDArray[np.bool_]) -> Floats:
+def _error_rates(weights: Floats, same: NDArray[np.bool_], last: NDArray[np.bool_]) -> Floats:
     """(R,): the equal error rate of pairs with weights (P, R), the most alike pair first."""
     kinds = np.stack([same, ~same]).astype(float)
     totals = kinds @ weights
     shares = weights * np.where(same[:, None], *(1 / np.where(totals > 0, totals, 1)))
-    found = np.cumsum(shares, axis=0)[last]  # per threshold: same pairs accepted + others accepted; 1 where they cross
-    after = np.argmax(found >= 1 - 1e-12, axis=0)
+    # Per threshold: same pairs accepted + others accepted; 1 where they cross.
+    accepted = np.cumsum(shares, axis=0)[last]
+    crossing = np.argmax(accepted >= 1 - 1e-12, axis=0)
     ends = np.flatnonzero(last)
-    rates = np.array([_crossing(shares[:, row], kinds, ends, after[row]) for row in range(weights.shape[1])])
+    rates = np.array([_crossing(shares[:, row], kinds, ends, crossing[row]) for row in range(weights.shape[1])])
     return np.where((totals > 0).all(axis=0), rates, np.nan)
 
 
-def _crossing(shares: Floats, kinds: Floats, ends: Places, after: np.int64) -> float:
-    """Where falling rejections meet rising acceptances: before or at threshold `after`, on a straight line."""
-    begin = ends[after - 1] + 1 if after else 0
+def _crossing(shares: Floats, kinds: Floats, ends: Positions, crossing: np.int64) -> float:
+    """Where falling rejections meet rising acceptances: before or at threshold `crossing`, on a straight line."""
+    begin = ends[crossing - 1] + 1 if crossing else 0
     hits, alarms = kinds[:, :begin] @ shares[:begin]
-    more_hits, more_alarms = kinds[:, begin : ends[after] + 1] @ shares[begin : ends[after] + 1]
+    more_hits, more_alarms = kinds[:, begin : ends[crossing] + 1] @ shares[begin : ends[crossing] + 1]
     step = more_hits + more_alarms
     return float(alarms + more_alarms * (1 - hits - alarms) / step) if step else float(alarms)
 
@@ -117,11 +122,11 @@ def error_curve(similarity: Floats, same: NDArray[np.bool_]) -> tuple[Floats, Fl
 def best_threshold(labels: NDArray[np.object_], embeddings: NDArray[np.floating]) -> float | None:
     """The similarity from which two recordings are called one speaker's: at the equal error rate of these, half way
     to the next lower one. None where there is no pair of one speaker, or none of two."""
-    chosen = pairs(labels)
-    if chosen.same.all() or not chosen.same.any():
+    pairs = draw_pairs(labels)
+    if pairs.same.all() or not pairs.same.any():
         return None
-    thresholds, rejected, accepted = error_curve(chosen.similarities(embeddings), chosen.same)
-    worst = np.maximum(rejected, accepted)
-    best = np.flatnonzero(worst == worst.min())
-    lowest = min(best[-1] + 1, len(thresholds) - 1)
-    return float((thresholds[max(1, best[0])] + thresholds[lowest]) / 2)
+    thresholds, rejected, accepted = error_curve(pairs.similarities(embeddings), pairs.same)
+    larger_error = np.maximum(rejected, accepted)
+    minima = np.flatnonzero(larger_error == larger_error.min())
+    lowest = min(minima[-1] + 1, len(thresholds) - 1)
+    return float((thresholds[max(1, minima[0])] + thresholds[lowest]) / 2)

@@ -17,38 +17,38 @@ def class_labels(manifest: pd.DataFrame, data: DataParams) -> tuple[str, ...]:
     counts = manifest.loc[manifest["split"] == "train", "label"].value_counts()
     labels = data.labels or tuple(sorted(str(label) for label in counts.index))
     if len(labels) < 2:
-        found = f"only '{labels[0]}'" if labels else "none"
-        raise UserError(f"Training needs at least two classes; the training split holds {found}. Add more data")
-    scarce = [label for label in labels if counts.get(label, 0) < data.min_per_class]
-    if scarce:
+        present = f"only '{labels[0]}'" if labels else "none"
+        raise UserError(f"Training needs at least two classes; the training split holds {present}. Add more data")
+    too_few = [label for label in labels if counts.get(label, 0) < data.min_per_class]
+    if too_few:
         raise UserError(
-            f"Too few training examples: {_counted(scarce, counts)}; data.min_per_class is {data.min_per_class}."
-            " Add more, or remove the class"
+            f"Too few training examples: {_describe_counts(too_few, counts)};"
+            f" data.min_per_class is {data.min_per_class}. Add more, or remove the class"
         )
     _check_validation(manifest, labels)
     return labels
 
 
-def class_numbers(manifest: pd.DataFrame, labels: tuple[str, ...]) -> NDArray[np.int64]:
-    """Each row's place among `labels`."""
-    number = {label: place for place, label in enumerate(labels)}
-    return np.asarray(manifest["label"].map(number), np.int64)
+def class_indices(manifest: pd.DataFrame, labels: tuple[str, ...]) -> NDArray[np.int64]:
+    """Each row's index in `labels`."""
+    index = {label: position for position, label in enumerate(labels)}
+    return np.asarray(manifest["label"].map(index), np.int64)
 
 
 def _check_validation(manifest: pd.DataFrame, labels: tuple[str, ...]) -> None:
-    learnt = manifest[manifest["split"].isin(["train", "val"])]
-    strange = sorted(set(learnt["label"]) - set(labels))
-    if strange:
+    known = manifest[manifest["split"].isin(["train", "val"])]
+    unknown = sorted(set(known["label"]) - set(labels))
+    if unknown:
         raise UserError(
-            f"Label '{strange[0]}' is in the data but has no training example or is not in data.labels"
+            f"Label '{unknown[0]}' is in the data but has no training example or is not in data.labels"
             f" ({', '.join(labels)}). Add training examples of it, or remove it"
         )
     if not (manifest["split"] == "val").any():
         raise UserError(
-            "The validation split is empty, so no epoch can be told from another."
+            "The validation split is empty, so the best epoch cannot be selected."
             " Raise data.splits.val before adding data, or add some with --split val"
         )
 
 
-def _counted(labels: list[str], counts: pd.Series) -> str:
+def _describe_counts(labels: list[str], counts: pd.Series) -> str:
     return ", ".join(f"'{label}' has {counts.get(label, 0)}" for label in labels[:5])

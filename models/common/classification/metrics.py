@@ -8,47 +8,47 @@ from numpy.typing import NDArray
 
 from models.common.data.batches import COMMON_COLUMNS
 
-LEAST = 1e-12  # probabilities are clipped here in the log loss; a label that the program does not know costs 27.6
+MIN_PROBABILITY = 1e-12  # clipped here in the log loss; a label that the program does not know costs 27.6
 BINS = 15  # of confidence, in the calibration error (Guo et al., ICML 2017)
-TOP5_FROM = 10  # classes
+MIN_TOP5_CLASSES = 10  # classes
 
 
 def class_table(
-    manifest: pd.DataFrame, probabilities: NDArray[np.float32], labels: tuple[str, ...], own_columns: Collection[str]
+    manifest: pd.DataFrame, probabilities: NDArray[np.float32], labels: tuple[str, ...], kind_columns: Collection[str]
 ) -> pd.DataFrame:
     """One row per row of the manifest, in its order.
 
     id, label, prediction, correct (0 or 1), loss (negative log likelihood, nats), confidence, probabilities (N, one per
-    label of the program), split, group, batch, row and the manifest's slice columns: all but the kind's `own_columns`.
+    label of the program), split, group, batch, row and the manifest's slice columns: all but the kind's `kind_columns`.
     A label that the program does not know is a wrong answer.
     """
-    best = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     truth = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))  # -1: a label that the program does not know
-    of_truth = np.where(truth >= 0, probabilities[np.arange(len(truth)), truth], 0.0).astype(float)
+    true_probability = np.where(truth >= 0, probabilities[np.arange(len(truth)), truth], 0.0).astype(float)
     scored = {
         "id": manifest["id"].to_numpy(),
         "label": manifest["label"].to_numpy(),
-        "prediction": np.asarray(labels, dtype=object)[best],
-        "correct": (best == truth).astype(np.int8),
-        "loss": -np.log(np.clip(of_truth, LEAST, 1.0)),
-        "confidence": probabilities[np.arange(len(best)), best],
+        "prediction": np.asarray(labels, dtype=object)[predicted],
+        "correct": (predicted == truth).astype(np.int8),
+        "loss": -np.log(np.clip(true_probability, MIN_PROBABILITY, 1.0)),
+        "confidence": probabilities[np.arange(len(predicted)), predicted],
         "probabilities": list(probabilities),
     }
-    own = {*COMMON_COLUMNS, *own_columns}
-    kept = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in own]
-    return pd.DataFrame(scored).assign(**{str(name): manifest[name].to_numpy() for name in kept})
+    excluded = {*COMMON_COLUMNS, *kind_columns}
+    manifest_columns = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in excluded]
+    return pd.DataFrame(scored).assign(**{str(name): manifest[name].to_numpy() for name in manifest_columns})
 
 
 def class_summary(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:
     """Metrics of a score table. Averages over classes take those that occur, in the macro F1 also as a prediction."""
-    found = {
+    metrics = {
         "accuracy": float(table["correct"].mean()),
         "balanced_accuracy": float(table.groupby("label")["correct"].mean().mean()),
         "macro_f1": macro_f1(table),
         "log_loss": float(table["loss"].mean()),
         "calibration_error": calibration_error(table),
     }
-    return found | ({"top5_accuracy": _top(table, labels, 5)} if len(labels) >= TOP5_FROM else {})
+    return metrics | ({"top5_accuracy": _top_k_accuracy(table, labels, 5)} if len(labels) >= MIN_TOP5_CLASSES else {})
 
 
 def macro_f1(table: pd.DataFrame) -> float:
@@ -74,8 +74,8 @@ def calibration_error(table: pd.DataFrame) -> float:
     return float((gaps * bins["examples"]).sum() / len(table))
 
 
-def _top(table: pd.DataFrame, labels: tuple[str, ...], count: int) -> float:
+def _top_k_accuracy(table: pd.DataFrame, labels: tuple[str, ...], count: int) -> float:
     probabilities = np.stack(table["probabilities"].to_list())
     truth = pd.Index(labels).get_indexer(pd.Index(table["label"]))
-    above = (probabilities > probabilities[np.arange(len(truth)), truth][:, None]).sum(axis=1)
-    return float(((truth >= 0) & (above < count)).mean())
+    higher = (probabilities > probabilities[np.arange(len(truth)), truth][:, None]).sum(axis=1)
+    return float(((truth >= 0) & (higher < count)).mean())

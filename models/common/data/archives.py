@@ -15,10 +15,10 @@ from typing import IO, Any, Protocol
 
 from models.common.errors import UserError
 
-MAX_FILE = 256 * 2**20  # bytes of one file; a larger one is not an example
-EXPANDS = 200  # times its own size that an archive may unpack to; deflate's limit is 1032, photos stay under 2
-FREE = 64 * 2**20  # bytes that any archive may unpack to, however small it is
-JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})  # what operating systems leave in folders
+MAX_FILE_BYTES = 256 * 2**20  # bytes of one file; a larger one is not an example
+MAX_EXPANSION = 200  # times its own size that an archive may unpack to; deflate's limit is 1032, photos stay under 2
+BASE_BUDGET = 64 * 2**20  # bytes that any archive may unpack to, however small it is
+SYSTEM_FILES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})  # what operating systems leave in folders
 
 Reject = Callable[[str, str], None]  # (path, reason)
 
@@ -29,8 +29,8 @@ class Archive(Protocol):
     def paths(self) -> list[str]:
         """Every file, in the order in which `stream` gives them."""
 
-    def stream(self, wanted: Collection[str], reject: Reject) -> Iterator[tuple[str, bytes]]:
-        """The wanted files, one after another; what cannot be read goes to `reject` with the reason."""
+    def stream(self, selected: Collection[str], reject: Reject) -> Iterator[tuple[str, bytes]]:
+        """The selected files, one after another; what cannot be read goes to `reject` with the reason."""
 
 
 def open_archive(path: Path, reject: Reject) -> Archive:
@@ -58,10 +58,10 @@ class _Folder:
 
     def _walk(self, folder: str, prefix: str, reject: Reject) -> None:
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
-            path = prefix + _readable(entry.name)
-            if _hidden(entry.name):
+            children = sorted(entries, key=lambda entry: entry.name)
+        for entry in children:
+            path = prefix + _normalised(entry.name)
+            if _is_hidden(entry.name):
                 continue
             if entry.is_symlink():
                 reject(path, "symbolic link; put the file itself there")
@@ -77,17 +77,17 @@ class _Folder:
     def paths(self) -> list[str]:
         return list(self._files)
 
-    def stream(self, wanted: Collection[str], reject: Reject) -> Iterator[tuple[str, bytes]]:
-        for path, place in self._files.items():
-            if path not in wanted:
+    def stream(self, selected: Collection[str], reject: Reject) -> Iterator[tuple[str, bytes]]:
+        for path, file_path in self._files.items():
+            if path not in selected:
                 continue
             try:
-                with open(place, "rb", buffering=0) as file:  # noqa: PTH123  # Path costs as much as the read itself
-                    payload = file.read(MAX_FILE + 1)
+                with open(file_path, "rb", buffering=0) as file:  # noqa: PTH123  # Path costs as much as the read itself
+                    payload = file.read(MAX_FILE_BYTES + 1)
             except OSError as error:
                 reject(path, f"cannot be read: {error.strerror}")
                 continue
-            if _fits(path, payload, reject):
+            if _fits_limit(path, payload, reject):
                 yield path, payload
 
 
@@ -100,10 +100,10 @@ class _Zip:
                 self._list(info, reject)
 
     def _list(self, info: zipfile.ZipInfo, reject: Reject) -> None:
-        name = _safe(info.filename, self._path)
+        name = _safe_path(info.filename, self._path)
         if stat.S_ISLNK(info.external_attr >> 16):
             raise UserError(f"{self._path} holds a symbolic link ({name}); put the file itself into it")
-        if info.is_dir() or any(map(_hidden, name.split("/"))):
+        if info.is_dir() or any(map(_is_hidden, name.split("/"))):
             return
         if info.flag_bits & 1:
             raise UserError(f"{self._path} is encrypted ({name}); give it without a password")
@@ -115,20 +115,20 @@ class _Zip:
     def paths(self) -> list[str]:
         return list(self._files)
 
-    def stream(self, wanted: Collection[str], reject: Reject) -> Iterator[tuple[str, bytes]]:
+    def stream(self, selected: Collection[str], reject: Reject) -> Iterator[tuple[str, bytes]]:
         budget = _Budget(self._path)
         with zipfile.ZipFile(self._path) as archive:
             for name, info in self._files.items():
-                if name not in wanted:
+                if name not in selected:
                     continue
                 try:
                     with archive.open(info) as file:
-                        payload = file.read(MAX_FILE + 1)  # the size that the zip states is not believed
+                        payload = file.read(MAX_FILE_BYTES + 1)  # the size that the zip states is not believed
                 except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
                     reject(name, f"damaged in the archive: {error}")
                     continue
                 budget.spend(len(payload))
-                if _fits(name, payload, reject):
+                if _fits_limit(name, payload, reject):
                     yield name, payload
 
 
@@ -145,23 +145,23 @@ class _Tar:
                 self._files[name] = number
 
     def _members(self) -> Iterator[tuple[int, str, IO[bytes]]]:
-        with self._path.open("rb") as raw, tarfile.open(fileobj=_unpacked(raw, self._path), mode="r|") as archive:
+        with self._path.open("rb") as raw, tarfile.open(fileobj=_decompressed(raw, self._path), mode="r|") as archive:
             for number, member in enumerate(archive):
-                name = _safe(member.name, self._path)
+                name = _safe_path(member.name, self._path)
                 if member.issym() or member.islnk():
                     raise UserError(f"{self._path} holds a link ({name}); put the file itself into it")
                 file = archive.extractfile(member) if member.isreg() else None
-                if file is not None and not any(map(_hidden, name.split("/"))):
+                if file is not None and not any(map(_is_hidden, name.split("/"))):
                     yield number, name, file
 
     def paths(self) -> list[str]:
         return list(self._files)
 
-    def stream(self, wanted: Collection[str], reject: Reject) -> Iterator[tuple[str, bytes]]:
+    def stream(self, selected: Collection[str], reject: Reject) -> Iterator[tuple[str, bytes]]:
         for number, name, file in self._members():
-            if name in wanted and self._files[name] == number:
-                payload = file.read(MAX_FILE + 1)
-                if _fits(name, payload, reject):
+            if name in selected and self._files[name] == number:
+                payload = file.read(MAX_FILE_BYTES + 1)
+                if _fits_limit(name, payload, reject):
                     yield name, payload
 
 
@@ -170,58 +170,58 @@ class _Budget:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._left = FREE + EXPANDS * path.stat().st_size
+        self._remaining = BASE_BUDGET + MAX_EXPANSION * path.stat().st_size
 
     def spend(self, size: int) -> None:
-        self._left -= size
-        if self._left < 0:
-            raise UserError(f"{self._path} unpacks to over {EXPANDS} times its size: a zip bomb, refused")
+        self._remaining -= size
+        if self._remaining < 0:
+            raise UserError(f"{self._path} unpacks to over {MAX_EXPANSION} times its size: a zip bomb, refused")
 
 
-class _Counted:
+class _BudgetedStream:
     """An unpacked stream under a budget: skipping over a member of a packed tar unpacks it, too."""
 
-    def __init__(self, plain: Any, budget: _Budget) -> None:
-        self._plain, self._budget = plain, budget
+    def __init__(self, stream: Any, budget: _Budget) -> None:
+        self._stream, self._budget = stream, budget
 
     def read(self, size: int) -> bytes:
-        chunk: bytes = self._plain.read(size)
+        chunk: bytes = self._stream.read(size)
         self._budget.spend(len(chunk))
         return chunk
 
 
-def _unpacked(raw: IO[bytes], path: Path) -> Any:
+def _decompressed(raw: IO[bytes], path: Path) -> Any:
     import bz2
     import gzip
     import lzma
 
     magic = raw.read(6)
     raw.seek(0)
-    for start, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open)):
-        if magic.startswith(start):
-            return _Counted(opener(raw, "rb"), _Budget(path))
+    for signature, open_stream in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open)):
+        if magic.startswith(signature):
+            return _BudgetedStream(open_stream(raw, "rb"), _Budget(path))
     return raw
 
 
-def _safe(name: str, archive: Path) -> str:
-    parts = _readable(name).replace("\\", "/").rstrip("/").split("/")
+def _safe_path(name: str, archive: Path) -> str:
+    parts = _normalised(name).replace("\\", "/").rstrip("/").split("/")
     absolute = parts[0] == "" or parts[0].endswith(":")
     if absolute or ".." in parts:
         raise UserError(f"{archive} holds the unsafe path {name!r}; a path in it must be relative and without '..'")
     return "/".join(part for part in parts if part != ".")
 
 
-def _readable(name: str) -> str:
+def _normalised(name: str) -> str:
     """File systems and zips spell é in two ways and hold names that are no text at all; Parquet and git do not."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
 
 
-def _hidden(part: str) -> bool:
-    return part.startswith(".") or part in JUNK
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part in SYSTEM_FILES
 
 
-def _fits(path: str, payload: bytes, reject: Reject) -> bool:
-    if len(payload) > MAX_FILE:
-        reject(path, f"larger than {MAX_FILE // 2**20} MiB")
+def _fits_limit(path: str, payload: bytes, reject: Reject) -> bool:
+    if len(payload) > MAX_FILE_BYTES:
+        reject(path, f"larger than {MAX_FILE_BYTES // 2**20} MiB")
         return False
     return True

@@ -9,17 +9,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 
-def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Texts, bytes, numbers or booleans, None for none of them, as an Arrow array of `kind`."""
-    there = _bits([value is not None for value in values])
-    if pa.types.is_boolean(kind):
-        return pa.Array.from_buffers(kind, len(values), [there, _bits(values)])
-    if not (pa.types.is_string(kind) or pa.types.is_binary(kind)):
-        numbers = np.array([value or 0 for value in values], kind.to_pandas_dtype())
-        return pa.Array.from_buffers(kind, len(values), [there, pa.py_buffer(numbers)])
+def column(values: Sequence[Any], dtype: pa.DataType) -> pa.Array:
+    """Texts, bytes, numbers or booleans, None for none of them, as an Arrow array of `dtype`."""
+    validity = _bits([value is not None for value in values])
+    if pa.types.is_boolean(dtype):
+        return pa.Array.from_buffers(dtype, len(values), [validity, _bits(values)])
+    if not (pa.types.is_string(dtype) or pa.types.is_binary(dtype)):
+        numbers = np.array([value or 0 for value in values], dtype.to_pandas_dtype())
+        return pa.Array.from_buffers(dtype, len(values), [validity, pa.py_buffer(numbers)])
     parts = [value.encode() if isinstance(value, str) else value or b"" for value in values]
-    ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
-    return pa.Array.from_buffers(kind, len(values), [there, pa.py_buffer(ends), pa.py_buffer(b"".join(parts))])
+    offsets = np.cumsum([0, *map(len, parts)], dtype=np.int32)
+    return pa.Array.from_buffers(dtype, len(values), [validity, pa.py_buffer(offsets), pa.py_buffer(b"".join(parts))])
 
 
 def empty(schema: pa.Schema) -> pa.Table:

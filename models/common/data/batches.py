@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 COMMON_COLUMNS = ("id", "file_name", "label", "split", "group", "source")
 SPLITS = ("train", "val", "test")
-ROW_GROUP = 256  # rows of a batch read at a time: 256 photos of 4 MB are 1 GiB, the most that is held
+ROW_GROUP_SIZE = 256  # rows of a batch read at a time: 256 photos of 4 MB are 1 GiB, the most that is held
 
 
 def batch_names(folder: Path) -> list[str]:
@@ -78,27 +78,27 @@ def data_version(folder: Path) -> str:
     return version_of_batches(str(pointer["outs"][0]["md5"]) for pointer in pointers)
 
 
-def payloads(folder: Path, batch: str, column: str = "bytes") -> Iterator[bytes]:
-    """The bytes of each example of a batch, in row order, read ROW_GROUP rows at a time; or its targets ("target")."""
+def iter_payloads(folder: Path, batch: str, column: str = "bytes") -> Iterator[bytes]:
+    """Each example's bytes, in row order, read ROW_GROUP_SIZE rows at a time; or its targets ("target")."""
     path = folder / f"{batch}.parquet"
     if not path.exists():
         raise UserError(f"{path} is not here. Fetch it: dvc pull {path}.dvc")
-    for chunk in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP, columns=[column]):
+    for chunk in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP_SIZE, columns=[column]):
         for value in chunk.column(0):
             yield value.as_py()
 
 
 def read_payloads(folder: Path, rows: "pd.DataFrame", column: str = "bytes") -> list[bytes]:
     """The bytes (or targets) of a few rows of a manifest, in their order. For showing examples, not whole batches."""
-    found: dict[tuple[str, int], bytes] = {}
-    for batch, wanted in rows.groupby("batch"):
+    values_by_row: dict[tuple[str, int], bytes] = {}
+    for batch, batch_rows in rows.groupby("batch"):
         file = pq.ParquetFile(folder / f"{batch}.parquet")
         start = 0
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group).num_rows
-            here = [row for row in wanted["row"] if start <= row < start + size]
-            if here:
+            rows_in_group = [row for row in batch_rows["row"] if start <= row < start + size]
+            if rows_in_group:
                 values = file.read_row_group(group, columns=[column]).column(0)
-                found |= {(str(batch), row): values[row - start].as_py() for row in here}
+                values_by_row |= {(str(batch), row): values[row - start].as_py() for row in rows_in_group}
             start += size
-    return [found[str(batch), row] for batch, row in zip(rows["batch"], rows["row"], strict=True)]
+    return [values_by_row[str(batch), row] for batch, row in zip(rows["batch"], rows["row"], strict=True)]

@@ -17,36 +17,36 @@ from pydantic import BaseModel
 
 import models
 
-PLAIN = (str, bytes, bool, int, float, complex, type(None), type(...), Path, np.generic)  # a repr says all of them
+PRIMITIVES = (str, bytes, bool, int, float, complex, type(None), type(...), Path, np.generic)  # a repr says all of them
 
 
 def conversion_digest(convert: Callable[..., Any], *settings: object) -> str:
     """Of the function, be it a partial, a bound method, a closure or a callable object, and of further settings.
 
-    Raises TypeError where a value that it is bound to cannot be told from another one of its class.
+    Raises TypeError where a value that it is bound to cannot be distinguished from another one of its class.
     """
     digest = hashlib.sha256()
-    for part in _Description().of((convert, *settings)):
+    for part in _ValueWalker().parts((convert, *settings)):
         digest.update(hashlib.sha256(part).digest())  # each of one length, so that no two lists of parts look the same
     return digest.hexdigest()[:8]
 
 
-class _Description:
+class _ValueWalker:
     """Walks through a value. Functions may hold themselves in their closures, so each is described once."""
 
     def __init__(self) -> None:
-        self._known: set[int] = set()
+        self._visited: set[int] = set()
 
-    def of(self, value: Any) -> Iterator[bytes]:
+    def parts(self, value: Any) -> Iterator[bytes]:
         """Parts that are the same in another process exactly where the value is."""
-        if isinstance(value, PLAIN):
+        if isinstance(value, PRIMITIVES):
             yield f"{type(value).__name__} {value!r}".encode()
         elif isinstance(value, functools.partial):
-            yield from self.of((value.func, value.args, value.keywords))
+            yield from self.parts((value.func, value.args, value.keywords))
         elif isinstance(value, MethodType):
-            yield from self.of((value.__func__, value.__self__))
+            yield from self.parts((value.__func__, value.__self__))
         elif isinstance(value, ModuleType):
-            yield from _sources(value.__name__, getattr(value, "__file__", None))
+            yield from _source_parts(value.__name__, getattr(value, "__file__", None))
         elif isinstance(value, type):
             yield from self._class(value)
         elif isinstance(value, FunctionType) or hasattr(value, "__wrapped__"):
@@ -56,21 +56,21 @@ class _Description:
 
     def _function(self, function: Any) -> Iterator[bytes]:
         yield function.__qualname__.encode()
-        if id(function) in self._known:
+        if id(function) in self._visited:
             return
-        self._known.add(id(function))
+        self._visited.add(id(function))
         if hasattr(function, "__wrapped__"):  # by functools.wraps or functools.cache
-            yield from self.of(function.__wrapped__)
+            yield from self.parts(function.__wrapped__)
         if isinstance(function, FunctionType):
-            yield from _sources(function.__globals__["__name__"], function.__globals__.get("__file__"))
+            yield from _source_parts(function.__globals__["__name__"], function.__globals__.get("__file__"))
             yield repr(tuple(function.__code__.co_positions())).encode()  # tells the lambdas of one file apart
             cells = [cell.cell_contents for cell in function.__closure__ or ()]
-            yield from self.of((function.__defaults__, function.__kwdefaults__, cells))
+            yield from self.parts((function.__defaults__, function.__kwdefaults__, cells))
 
-    def _class(self, kind: type) -> Iterator[bytes]:
-        yield f"{kind.__module__}.{kind.__qualname__}".encode()
-        if kind.__module__.startswith("models."):
-            yield from _sources(kind.__module__, _file(kind.__module__))
+    def _class(self, cls: type) -> Iterator[bytes]:
+        yield f"{cls.__module__}.{cls.__qualname__}".encode()
+        if cls.__module__.startswith("models."):
+            yield from _source_parts(cls.__module__, _source_file(cls.__module__))
 
     def _object(self, value: Any) -> Iterator[bytes]:
         yield from self._class(type(value))
@@ -79,23 +79,23 @@ class _Description:
             yield value.tobytes()
         elif isinstance(value, Mapping):
             for pair in value.items():
-                yield from self.of(pair)
+                yield from self.parts(pair)
         elif isinstance(value, set | frozenset):
-            yield from sorted(b"".join(self.of(item)) for item in value)
+            yield from sorted(b"".join(self.parts(item)) for item in value)
         elif isinstance(value, list | tuple):
             yield str(len(value)).encode()
             for item in value:
-                yield from self.of(item)
+                yield from self.parts(item)
         elif dataclasses.is_dataclass(value):
             for field in dataclasses.fields(value):
-                yield from self.of((field.name, getattr(value, field.name)))
+                yield from self.parts((field.name, getattr(value, field.name)))
         elif isinstance(value, BaseModel):
-            yield from self.of(dict(value))
+            yield from self.parts(dict(value))
         else:
-            yield _repr(value)
+            yield _checked_repr(value)
 
 
-def _repr(value: object) -> bytes:
+def _checked_repr(value: object) -> bytes:
     if " at 0x" in repr(value):
         raise TypeError(
             f"A converter is bound to a {type(value).__qualname__}, whose repr does not say what is in it, so its"
@@ -104,45 +104,45 @@ def _repr(value: object) -> bytes:
     return repr(value).encode()
 
 
-def _sources(module: str, file: str | Path | None) -> Iterator[bytes]:
+def _source_parts(module: str, file: str | Path | None) -> Iterator[bytes]:
     """The source of a module, and of each module of ours that it imports, directly or through others."""
-    found: dict[str, bytes] = {}
-    waiting = [(module, Path(file) if file else None)]
-    while waiting:
-        name, path = waiting.pop()
-        if name in found or path is None or path.suffix != ".py":
+    sources: dict[str, bytes] = {}
+    pending = [(module, Path(file) if file else None)]
+    while pending:
+        name, path = pending.pop()
+        if name in sources or path is None or path.suffix != ".py":
             continue
-        found[name] = path.read_bytes()
+        sources[name] = path.read_bytes()
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += [(imported, _file(imported)) for imported in _imports(found[name], package)]
+        pending += [(imported, _source_file(imported)) for imported in _imports(sources[name], package)]
     yield module.encode()  # all there is to say of a module without source
-    for name in sorted(found):
-        yield found[name]
+    for name in sorted(sources):
+        yield sources[name]
 
 
 @functools.lru_cache(maxsize=1024)
 def _imports(source: bytes, package: str) -> frozenset[str]:
     """Our modules that a source imports, also inside functions. `from package import module` counts as the module."""
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            imported.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package.rsplit(".", node.level - 1)[0] if node.level else ""
             origin = ".".join(part for part in (base, node.module) if part)
             members = {f"{origin}.{alias.name}" for alias in node.names}
-            found.update(name if _file(name) else origin for name in members)
-    return frozenset(name for name in found if name.startswith("models."))
+            imported.update(name if _source_file(name) else origin for name in members)
+    return frozenset(name for name in imported if name.startswith("models."))
 
 
-def _file(module: str) -> Path | None:
+def _source_file(module: str) -> Path | None:
     """Where the source of one of our modules is; None for any other module."""
-    top, *rest = module.split(".")
-    if top != models.__name__ or not rest:
+    package, *rest = module.split(".")
+    if package != models.__name__ or not rest:
         return None
     for folder in models.__path__:
-        place = Path(folder, *rest)
-        for path in (place.with_suffix(".py"), place / "__init__.py"):
+        base = Path(folder, *rest)
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
             if path.is_file():
                 return path
     return None

@@ -19,12 +19,12 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from models.common.data.batches import payloads, read_index
+from models.common.data.batches import iter_payloads, read_index
 from models.common.data.conversion_digest import conversion_digest
 from models.common.errors import BadExampleError, UserError
 
 Convert = Callable[[bytes], NDArray[Any]]
-CHUNK = 16  # examples decoded by one thread at a time: few enough to hold, enough to make its start-up not matter
+CHUNK_SIZE = 16  # examples decoded by one thread at a time: few enough to hold, enough to make its start-up not matter
 
 
 class Decoded:
@@ -32,8 +32,8 @@ class Decoded:
 
     def __init__(self, arrays: dict[str, NDArray[Any]], manifest: pd.DataFrame) -> None:
         self._arrays = list(arrays.values())
-        number = {name: place for place, name in enumerate(arrays)}
-        self._batch = manifest["batch"].map(number).to_numpy(np.int64)
+        index = {name: position for position, name in enumerate(arrays)}
+        self._batch = manifest["batch"].map(index).to_numpy(np.int64)
         self._row = manifest["row"].to_numpy(np.int64)
 
     def __len__(self) -> int:
@@ -51,8 +51,8 @@ class Decoded:
         out = np.empty((len(positions), *self.shape), self._arrays[0].dtype)
         batches = self._batch[positions]
         for number in np.unique(batches):
-            mine = np.flatnonzero(batches == number)
-            out[mine] = self._arrays[number][self._row[positions[mine]]]
+            in_batch = np.flatnonzero(batches == number)
+            out[in_batch] = self._arrays[number][self._row[positions[in_batch]]]
         return out
 
 
@@ -62,24 +62,26 @@ class Ragged:
     def __init__(self, arrays: dict[str, tuple[NDArray[Any], NDArray[np.int64]]], manifest: pd.DataFrame) -> None:
         self._values = [values for values, _ in arrays.values()]
         self._ends = [ends for _, ends in arrays.values()]
-        number = {name: place for place, name in enumerate(arrays)}
-        self._batch = manifest["batch"].map(number).to_numpy(np.int64)
+        index = {name: position for position, name in enumerate(arrays)}
+        self._batch = manifest["batch"].map(index).to_numpy(np.int64)
         self._row = manifest["row"].to_numpy(np.int64)
-        self.lengths = np.array([self._bounds(place)[1] - self._bounds(place)[0] for place in range(len(self))])
+        self.lengths = np.array(
+            [self._bounds(position)[1] - self._bounds(position)[0] for position in range(len(self))]
+        )
 
     def __len__(self) -> int:
         return len(self._row)
 
     def take(self, positions: NDArray[np.int64]) -> list[NDArray[Any]]:
         """Those rows of the manifest, by position; views of the file, not to be written to."""
-        return [self[int(place)] for place in positions]
+        return [self[int(position)] for position in positions]
 
-    def __getitem__(self, place: int) -> NDArray[Any]:
-        start, end = self._bounds(place)
-        return np.asarray(self._values[self._batch[place]][start:end])
+    def __getitem__(self, position: int) -> NDArray[Any]:
+        start, end = self._bounds(position)
+        return np.asarray(self._values[self._batch[position]][start:end])
 
-    def _bounds(self, place: int) -> tuple[int, int]:
-        ends, row = self._ends[self._batch[place]], self._row[place]
+    def _bounds(self, position: int) -> tuple[int, int]:
+        ends, row = self._ends[self._batch[position]], self._row[position]
         return int(ends[row - 1]) if row else 0, int(ends[row])
 
 
@@ -103,8 +105,8 @@ def decoded(
     header = {"descr": "|u1", "fortran_order": False}
     arrays = {}
     for batch in names:
-        path = cache / f"{batch}-{_content(batches, batch)}.npy"
-        with _made(path) as partial:
+        path = cache / f"{batch}-{_content_hash(batches, batch)}.npy"
+        with _write_once(path) as partial:
             if partial:
                 rows = len(read_index(batches, batch))
                 with partial.open("wb") as file:
@@ -122,9 +124,9 @@ def ragged(
     cache = home / "decoded" / f"{name}-{conversion_digest(convert, column)}"
     arrays = {}
     for batch in sorted(set(manifest["batch"])):
-        path = cache / f"{batch}-{_content(batches, batch)}.i16"
+        path = cache / f"{batch}-{_content_hash(batches, batch)}.i16"
         lengths = []
-        with _made(path) as partial:
+        with _write_once(path) as partial:
             if partial:
                 with partial.open("wb") as file:
                     for array in _converted_rows(batches, batch, convert, column):
@@ -138,7 +140,7 @@ def ragged(
 
 
 @contextmanager
-def _made(path: Path) -> Iterator[Path | None]:
+def _write_once(path: Path) -> Iterator[Path | None]:
     """Where to write what `path` is to hold, moved there at the end; None where it is there already."""
     if path.exists():
         yield None
@@ -152,7 +154,7 @@ def _made(path: Path) -> Iterator[Path | None]:
         partial.unlink(missing_ok=True)
 
 
-def _content(batches: Path, batch: str) -> str:
+def _content_hash(batches: Path, batch: str) -> str:
     """Eight hex digits of what is in the batch: another one of the same name gets another cache file."""
     pointer = yaml.safe_load((batches / f"{batch}.parquet.dvc").read_text())
     return str(pointer["outs"][0]["md5"])[:8]
@@ -162,7 +164,7 @@ def _converted_rows(batches: Path, batch: str, convert: Convert, column: str) ->
     """Each row in order. Whoever writes them does so front to back, not through a memory map: so a full disk is an
     OSError, not the end of the process."""
     row = 0
-    for arrays in _ordered(payloads(batches, batch, column), convert):
+    for arrays in _convert_in_order(iter_payloads(batches, batch, column), convert):
         for array in arrays:
             if isinstance(array, BadExampleError):
                 raise UserError(f"{batch}, row {row}: {array}. Remove it: ratchet remove {batches.name} {batch}")
@@ -170,25 +172,25 @@ def _converted_rows(batches: Path, batch: str, convert: Convert, column: str) ->
             row += 1
 
 
-def _ordered(items: Iterable[bytes], convert: Convert) -> Iterator[list[NDArray[Any] | BadExampleError]]:
+def _convert_in_order(items: Iterable[bytes], convert: Convert) -> Iterator[list[NDArray[Any] | BadExampleError]]:
     """Chunks through `convert` on every core, in order, with no more than two chunks per core in memory."""
     cores = os.cpu_count() or 1
     remaining = iter(items)
-    waiting: deque[Future[list[NDArray[Any] | BadExampleError]]] = deque()
+    pending: deque[Future[list[NDArray[Any] | BadExampleError]]] = deque()
     with ThreadPoolExecutor(cores) as pool:
-        while chunk := list(itertools.islice(remaining, CHUNK)):
-            waiting.append(pool.submit(_converted, convert, chunk))
-            if len(waiting) > 2 * cores:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        while chunk := list(itertools.islice(remaining, CHUNK_SIZE)):
+            pending.append(pool.submit(_convert_chunk, convert, chunk))
+            if len(pending) > 2 * cores:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
-def _converted(convert: Convert, chunk: list[bytes]) -> list[NDArray[Any] | BadExampleError]:
-    return [_attempt(convert, payload) for payload in chunk]
+def _convert_chunk(convert: Convert, chunk: list[bytes]) -> list[NDArray[Any] | BadExampleError]:
+    return [_convert_or_error(convert, payload) for payload in chunk]
 
 
-def _attempt(convert: Convert, payload: bytes) -> NDArray[Any] | BadExampleError:
+def _convert_or_error(convert: Convert, payload: bytes) -> NDArray[Any] | BadExampleError:
     try:
         return convert(payload)
     except BadExampleError as error:

@@ -7,7 +7,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-FLOOR = 1e-4  # share of a bin that is empty on one side: the index stays finite and a new class still shows
+MIN_SHARE = 1e-4  # share of a bin that is empty on one side: the index stays finite and a new class still shows
 
 
 def stability_index(before: "pd.Series[int]", after: "pd.Series[int]") -> float:
@@ -17,8 +17,8 @@ def stability_index(before: "pd.Series[int]", after: "pd.Series[int]") -> float:
     """
     import pandas as pd
 
-    both = pd.concat([before, after], axis=1).fillna(0)
-    shares = (both / both.sum()).clip(lower=FLOOR).to_numpy()
+    counts = pd.concat([before, after], axis=1).fillna(0)
+    shares = (counts / counts.sum()).clip(lower=MIN_SHARE).to_numpy()
     return float(((shares[:, 1] - shares[:, 0]) * np.log(shares[:, 1] / shares[:, 0])).sum())
 
 
@@ -32,5 +32,5 @@ def batch_drift(batch: "pd.Series[str]", values: "pd.Series[Any]") -> "pd.Series
 
     table = pd.crosstab(values, batch)
     total = table.sum(axis=1)
-    moved = {name: stability_index(total - table[name], total) if len(table.columns) > 1 else 0.0 for name in table}
-    return batch.map(moved).astype(float)
+    drift = {name: stability_index(total - table[name], total) if len(table.columns) > 1 else 0.0 for name in table}
+    return batch.map(drift).astype(float)

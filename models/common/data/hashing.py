@@ -1,4 +1,4 @@
-"""What a hash decides: the same on every machine and in every run. Imports nothing that takes time."""
+"""Decisions by hash: the same on every machine and in every run. Imports nothing that takes time."""
 
 import hashlib
 from collections.abc import Iterable

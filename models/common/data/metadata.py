@@ -9,8 +9,8 @@ from typing import Any
 
 from models.common.errors import UserError
 
-NAMES = ("metadata.csv", "metadata.jsonl")
-NEEDED = ("file_name", "label")
+METADATA_FILES = ("metadata.csv", "metadata.jsonl")
+REQUIRED_COLUMNS = ("file_name", "label")
 csv.field_size_limit(2**20)  # a transcript may be longer than Python's 128 KiB
 
 
@@ -20,49 +20,55 @@ class Metadata:
 
     columns: tuple[str, ...]
     rows: list[dict[str, str]]
-    broken: list[tuple[str, str]]  # (which line, reason)
+    invalid_lines: list[tuple[str, str]]  # (which line, reason)
     encoding: str
 
 
-def read_metadata(path: str, payload: bytes, named: Mapping[str, str] | None = None) -> Metadata:
-    """Reads one metadata file; `named`: our name of a column -> the file's. UserError with one line where it is none.
+def read_metadata(path: str, payload: bytes, column_names: Mapping[str, str] | None = None) -> Metadata:
+    """Reads one metadata file; `column_names`: our name of a column -> the file's. UserError where it is none.
 
     A column whose name another one takes (`label`, where `speaker` is read as it) keeps its values as `given_label`.
     """
-    text, encoding = _decoded(payload)
+    text, encoding = _decode(payload)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(f"{path} line {line} holds a NUL byte, so it is damaged or no text; write it again as UTF-8")
-    read = _jsonl if path.endswith(".jsonl") else _csv
-    columns, rows, broken = read(path, text)
-    wanted = dict(named or {})
+    parse = _read_jsonl if path.endswith(".jsonl") else _read_csv
+    columns, rows, invalid_lines = parse(path, text)
+    column_names = dict(column_names or {})
     missing = [
-        wanted.get(name, name) for name in {**dict.fromkeys(NEEDED), **wanted} if wanted.get(name, name) not in columns
+        column_names.get(name, name)
+        for name in {**dict.fromkeys(REQUIRED_COLUMNS), **column_names}
+        if column_names.get(name, name) not in columns
     ]
     if missing:
         raise UserError(
             f"{path} has no column {' and no column '.join(missing)}; it has: {', '.join(columns) or 'nothing'}."
-            f" Needed: {', '.join(wanted.get(name, name) for name in NEEDED)}; optional: split, group; any further"
-            " column becomes a slice. Columns of other names: data.columns in params.yaml"
+            f" Needed: {', '.join(column_names.get(name, name) for name in REQUIRED_COLUMNS)}; optional: split, group;"
+            " any further column becomes a slice. Columns of other names: data.columns in params.yaml"
         )
-    return _renamed(Metadata(columns, rows, broken, encoding), wanted)
+    return _renamed(Metadata(columns, rows, invalid_lines, encoding), column_names)
 
 
-def _renamed(content: Metadata, named: Mapping[str, str]) -> Metadata:
+def _renamed(content: Metadata, column_names: Mapping[str, str]) -> Metadata:
     """The same with our names. A column read as another one keeps its own name too, so that it can be a slice."""
-    if not named:
+    if not column_names:
         return content
-    taken = {ours: f"given_{ours}" for ours, theirs in named.items() if ours in content.columns and ours != theirs}
+    kept_as = {
+        target: f"given_{target}"
+        for target, column in column_names.items()
+        if target in content.columns and target != column
+    }
     rows = [
-        {taken.get(name, name): value for name, value in row.items()}
-        | {ours: row[theirs] for ours, theirs in named.items()}
+        {kept_as.get(name, name): value for name, value in row.items()}
+        | {target: row[column] for target, column in column_names.items()}
         for row in content.rows
     ]
-    columns = [taken.get(name, name) for name in content.columns]
-    return Metadata(tuple(dict.fromkeys([*columns, *named])), rows, content.broken, content.encoding)
+    columns = [kept_as.get(name, name) for name in content.columns]
+    return Metadata(tuple(dict.fromkeys([*columns, *column_names])), rows, content.invalid_lines, content.encoding)
 
 
-def _decoded(payload: bytes) -> tuple[str, str]:
+def _decode(payload: bytes) -> tuple[str, str]:
     """Text and the encoding that was used: by its mark, else UTF-8, else what Windows writes in the West."""
     if payload.startswith((b"\xff\xfe", b"\xfe\xff")):
         return payload.decode("utf-16", "replace"), "UTF-16"
@@ -78,40 +84,40 @@ def _decoded(payload: bytes) -> tuple[str, str]:
         return payload.decode("cp1252", "replace"), "Windows-1252"
 
 
-def _csv(path: str, text: str) -> tuple[tuple[str, ...], list[dict[str, str]], list[tuple[str, str]]]:
+def _read_csv(path: str, text: str) -> tuple[tuple[str, ...], list[dict[str, str]], list[tuple[str, str]]]:
     header = text.lstrip("\r\n").split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
-    rows, broken = [], []
+    rows, invalid_lines = [], []
     columns: tuple[str, ...] = ()
-    for line in _lines(path, reader):
+    for line in _csv_lines(path, reader):
         if not any(value.strip() for value in line):
             continue
         if not columns:
             columns = tuple(name.strip() for name in line)
-            _refuse_twice(path, columns)
+            _refuse_duplicates(path, columns)
         elif len(line) > len(columns):
-            broken.append((f"{path} line {reader.line_num}", f"{len(line)} values under {len(columns)} columns"))
+            invalid_lines.append((f"{path} line {reader.line_num}", f"{len(line)} values under {len(columns)} columns"))
         else:
             values = [value.strip() for value in line] + [""] * (len(columns) - len(line))
             rows.append(dict(zip(columns, values, strict=True)))
-    return columns, rows, broken
+    return columns, rows, invalid_lines
 
 
-def _lines(path: str, reader: Any) -> Iterator[list[str]]:
+def _csv_lines(path: str, reader: Any) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num} is not CSV: {error}") from None
 
 
-def _refuse_twice(path: str, columns: tuple[str, ...]) -> None:
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise UserError(f"{path} has the column {twice[0]!r} twice; give every column a name of its own")
+def _refuse_duplicates(path: str, columns: tuple[str, ...]) -> None:
+    duplicates = sorted({name for name in columns if columns.count(name) > 1})
+    if duplicates:
+        raise UserError(f"{path} has the column {duplicates[0]!r} twice; give every column a name of its own")
 
 
-def _jsonl(path: str, text: str) -> tuple[tuple[str, ...], list[dict[str, str]], list[tuple[str, str]]]:
-    rows, broken = [], []
+def _read_jsonl(path: str, text: str) -> tuple[tuple[str, ...], list[dict[str, str]], list[tuple[str, str]]]:
+    rows, invalid_lines = [], []
     columns: dict[str, None] = {}  # in order of appearance
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -121,14 +127,14 @@ def _jsonl(path: str, text: str) -> tuple[tuple[str, ...], list[dict[str, str]],
         except ValueError:
             row = None
         if not isinstance(row, dict):
-            broken.append((f"{path} line {number}", "not a JSON object"))
+            invalid_lines.append((f"{path} line {number}", "not a JSON object"))
             continue
         columns |= dict.fromkeys(row)
-        rows.append({name: _text(value) for name, value in row.items()})
-    return tuple(columns), [dict.fromkeys(columns, "") | row for row in rows], broken
+        rows.append({name: _to_text(value) for name, value in row.items()})
+    return tuple(columns), [dict.fromkeys(columns, "") | row for row in rows], invalid_lines
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if value is None:
         return ""
     return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

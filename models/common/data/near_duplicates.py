@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
-PAIRS_AT_ONCE = 2_000_000  # candidate pairs compared at a time: 16 MB for each array of them
+MAX_BATCH_PAIRS = 2_000_000  # candidate pairs compared at a time: 16 MB for each array of them
 BITS = 64
 
 
@@ -17,23 +17,23 @@ def find_near_duplicates(hashes: Hashes, others: Hashes, bits: int) -> NDArray[n
     Two hashes that differ in at most k bits agree in one of k + 1 bands of bits, whichever bits those are, so only
     pairs that share a band are compared (Manku, Jain & Das Sarma, "Detecting near-duplicates for web crawling", 2007).
     """
-    mine, back = np.unique(hashes, return_inverse=True)
-    theirs, first = np.unique(others, return_index=True)
-    found = np.full(len(mine), -1, np.int64)
-    if len(mine) and len(theirs):
-        for left, right in _near_pairs(mine, theirs, bits):
-            found[left] = first[right]
-    return found[back]
+    unique, inverse = np.unique(hashes, return_inverse=True)
+    unique_others, first = np.unique(others, return_index=True)
+    positions = np.full(len(unique), -1, np.int64)
+    if len(unique) and len(unique_others):
+        for left, right in _near_pairs(unique, unique_others, bits):
+            positions[left] = first[right]
+    return positions[inverse]
 
 
 def has_earlier_near_duplicate(hashes: Hashes, bits: int) -> NDArray[np.bool_]:
     """For each hash whether one before it differs in at most `bits` bits."""
-    values, first, back = np.unique(hashes, return_index=True, return_inverse=True)
+    values, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     earliest = first.astype(np.int64)
     if len(values):
         for left, right in _near_pairs(values, values, bits):
             np.minimum.at(earliest, left, first[right])
-    return earliest[back] < np.arange(len(hashes))
+    return earliest[inverse] < np.arange(len(hashes))
 
 
 def _near_pairs(left: Hashes, right: Hashes, bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -58,7 +58,7 @@ def _equal_pairs(left: Hashes, right: Hashes) -> Iterator[tuple[NDArray[np.int64
     starts = np.searchsorted(ranked, left, "left")
     counts = np.searchsorted(ranked, left, "right") - starts
     total = np.concatenate([[0], np.cumsum(counts)])
-    for begin in range(0, int(total[-1]), PAIRS_AT_ONCE):
-        number = np.arange(begin, min(begin + PAIRS_AT_ONCE, int(total[-1])))  # of the pair, over all of them
-        i = np.searchsorted(total, number, "right") - 1
-        yield i, order[starts[i] + (number - total[i])]
+    for begin in range(0, int(total[-1]), MAX_BATCH_PAIRS):
+        pair_numbers = np.arange(begin, min(begin + MAX_BATCH_PAIRS, int(total[-1])))  # of the pair, over all of them
+        i = np.searchsorted(total, pair_numbers, "right") - 1
+        yield i, order[starts[i] + (pair_numbers - total[i])]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.common.data.archives import open_archive
-from models.common.data.metadata import NAMES, Metadata, read_metadata
+from models.common.data.metadata import METADATA_FILES, Metadata, read_metadata
 from models.common.errors import UserError
 from models.common.kind import Example
 
@@ -29,7 +29,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-USED = frozenset({"file_name", "label", "split", "group"})
+STANDARD_COLUMNS = frozenset({"file_name", "label", "split", "group"})
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Row:
 
 
 class Source:
-    """A folder, zip or tar. What a layout finds wrong or worth telling is gathered here while it is read.
+    """A folder, zip or tar. What a layout finds wrong or worth reporting is collected here while it is read.
 
     rejected: (file, reason) of every file that is no example; notes: lines for the person who adds the source;
     columns: further columns of the metadata; total: how many examples will be read, once that is known.
@@ -63,9 +63,9 @@ class Source:
     def reject(self, path: str, reason: str) -> None:
         self.rejected.append((path, reason))
 
-    def stream(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """(path, bytes) of the wanted files in the source's own order, one at a time."""
-        return self._archive.stream(wanted, self.reject)
+    def stream(self, selected: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """(path, bytes) of the selected files in the source's own order, one at a time."""
+        return self._archive.stream(selected, self.reject)
 
     @property
     def slug(self) -> str:
@@ -83,24 +83,24 @@ def labelled_files(
 
     UserError where the source has no usable layout; single files that cannot be used go to `source.reject`.
     """
-    metadata = [path for path in source.paths if path.rsplit("/", 1)[-1] in NAMES]
-    named = dict(columns or {})
-    plan = _listed(source, metadata, extensions, named) if metadata else _foldered(source, extensions)
+    metadata = [path for path in source.paths if path.rsplit("/", 1)[-1] in METADATA_FILES]
+    column_names = dict(columns or {})
+    plan = _metadata_rows(source, metadata, extensions, column_names) if metadata else _folder_rows(source, extensions)
     source.total = len(plan)
     for path, payload in source.stream(plan):
         row = plan[path]
-        extra = {key: value for key, value in row.extra if key not in USED}
+        extra = {key: value for key, value in row.extra if key not in STANDARD_COLUMNS}
         yield Example(path, payload, row.label, row.split, row.group, extra)
 
 
-def _foldered(source: Source, extensions: Collection[str]) -> dict[str, _Row]:
+def _folder_rows(source: Source, extensions: Collection[str]) -> dict[str, _Row]:
     """Class folders, under split folders or not."""
     parts = {path: path.split("/") for path in source.paths}
     usable = [path for path in parts if _extension(path) in extensions]
     if not usable:
         raise UserError(f"{source.path} holds no file of these types: {', '.join(sorted(extensions))}")
     inside = [parts[path] for path in usable if len(parts[path]) > 1]
-    depth = _wrappers(inside)
+    depth = _wrapping_depth(inside)
     splits = all(_split_of(steps[depth]) for steps in inside) and any(len(steps) > depth + 2 for steps in inside)
     plan = {}
     for path, steps in parts.items():
@@ -115,7 +115,7 @@ def _foldered(source: Source, extensions: Collection[str]) -> dict[str, _Row]:
     return plan
 
 
-def _wrappers(paths: list[list[str]]) -> int:
+def _wrapping_depth(paths: list[list[str]]) -> int:
     """How many upper folders hold everything and so say nothing: a class or a split folder is never one of them."""
     depth = 0
     while paths and all(len(steps) > depth + 2 for steps in paths):
@@ -126,37 +126,39 @@ def _wrappers(paths: list[list[str]]) -> int:
     return depth
 
 
-def _listed(
+def _metadata_rows(
     source: Source, metadata: list[str], extensions: Collection[str], columns: dict[str, str]
 ) -> dict[str, _Row]:
     """Files named by metadata files, each relative to its own."""
     folders = [path.rpartition("/")[0] for path in metadata]
     if len(set(folders)) < len(folders):
         raise UserError(f"{source.path} has metadata.csv and metadata.jsonl side by side; keep one of them")
-    named: dict[str, set[_Row]] = {}
+    rows_by_file: dict[str, set[_Row]] = {}
     for path, payload in source.stream(set(metadata)):
         content = read_metadata(path, payload, columns)
-        _tell(source, path, content)
+        _add_notes(source, path, content)
         for row in content.rows:
-            name, wanted = _row(path, row)
-            named.setdefault(name, set()).add(wanted)
-    here = set(source.paths)
-    for name, wanted_rows in named.items():
-        if name not in here:
+            name, parsed = _row(path, row)
+            rows_by_file.setdefault(name, set()).add(parsed)
+    existing = set(source.paths)
+    for name, rows in rows_by_file.items():
+        if name not in existing:
             source.reject(name, "named in the metadata, but there is no such file")
-        elif len(wanted_rows) > 1:
+        elif len(rows) > 1:
             source.reject(name, "named more than once in the metadata, differently")
-    unlisted = [path for path in source.paths if path not in named and _extension(path) in extensions]
+    unlisted = [path for path in source.paths if path not in rows_by_file and _extension(path) in extensions]
     if unlisted:
         source.notes.append(f"{len(unlisted)} files that no metadata names were left out: {unlisted[0]}, …")
-    return {name: rows.pop() for name, rows in named.items() if name in here and len(rows) == 1}
+    return {name: rows.pop() for name, rows in rows_by_file.items() if name in existing and len(rows) == 1}
 
 
-def _tell(source: Source, path: str, content: Metadata) -> None:
-    source.rejected += content.broken
+def _add_notes(source: Source, path: str, content: Metadata) -> None:
+    source.rejected += content.invalid_lines
     if content.encoding == "Windows-1252":
         source.notes.append(f"{path} is not UTF-8; it was read as Windows-1252. See that its labels look right")
-    source.columns = tuple(dict.fromkeys([*source.columns, *(name for name in content.columns if name not in USED)]))
+    source.columns = tuple(
+        dict.fromkeys([*source.columns, *(name for name in content.columns if name not in STANDARD_COLUMNS)])
+    )
 
 
 def _row(metadata: str, row: dict[str, str]) -> tuple[str, _Row]:

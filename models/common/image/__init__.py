@@ -1,1 +1,1 @@
-"""Photos: decoded, checked, laid out, augmented, and the networks that take them."""
+"""Photos: decoded, checked, resized, augmented, and the networks that take them."""

@@ -98,8 +98,8 @@ def random_erasing(pictures: Tensor, share: float, fill: float = 0.0) -> Tensor:
     count, _, height, width = pictures.shape
     rows = _random_interval(count, height, pictures.device)
     columns = _random_interval(count, width, pictures.device)
-    chosen = torch.rand(count, 1, 1, device=pictures.device) < share
-    mask = rows[:, :, None] & columns[:, None, :] & chosen
+    erased = torch.rand(count, 1, 1, device=pictures.device) < share
+    mask = rows[:, :, None] & columns[:, None, :] & erased
     return pictures.masked_fill(mask[:, None], fill)
 
 
@@ -115,8 +115,8 @@ def _window_matrices(count: int, share: tuple[float, float], scale: float, flip:
 
 
 def _random_offset(pictures: Tensor, side: int, share: float) -> Tensor:
-    most = int(side * share)
-    return torch.randint(-most, most + 1, (len(pictures), 1), device=pictures.device)
+    limit = int(side * share)
+    return torch.randint(-limit, limit + 1, (len(pictures), 1), device=pictures.device)
 
 
 def _reflect(index: Tensor, side: int) -> Tensor:

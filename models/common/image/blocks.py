@@ -6,10 +6,10 @@ from torch import Tensor, nn
 class ConvNormAct(nn.Sequential):
     """Convolution, BatchNorm, ReLU. With a kernel of 3, or of 4 and a stride of 2, sides are divided by the stride."""
 
-    def __init__(self, inward: int, outward: int, kernel: int = 3, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(inward, outward, kernel, stride, padding=1, bias=False),
-            nn.BatchNorm2d(outward),
+            nn.Conv2d(in_channels, out_channels, kernel, stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
 

@@ -11,7 +11,7 @@ from PIL import Image
 from models.common.data.drift import batch_drift
 from models.common.data.near_duplicates import find_near_duplicates
 from models.common.errors import BadExampleError
-from models.common.image.decoding import decode, open_image, shown_size
+from models.common.image.decoding import decode, open_image, upright_size
 from models.common.image.params import PhotoData
 from models.common.kind import Expectation
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 HASH_SIDE = 8  # rows and differences a row of the perceptual hash: 64 bits
 HASH_INPUT = 32  # px: what the hash is made from; finer detail never decides
-LARGE = 4_000_000  # pixels; larger ones are decoded one at a time, so that threads do not multiply their memory
-SCALED = 8  # a JPEG is decoded at an eighth of its sides, which takes far less memory
+LARGE_PIXELS = 4_000_000  # pixels; larger ones are decoded one at a time, so that threads do not multiply their memory
+JPEG_REDUCTION = 8  # a JPEG is decoded at an eighth of its sides, which takes far less memory
 _large_image_lock = threading.Lock()
 
 
@@ -31,11 +31,11 @@ def inspect_image(payload: bytes, data: PhotoData) -> dict[str, Any]:
     Raises BadExampleError with the reason.
     """
     image = open_image(payload, data.max_pixels)
-    width, height = shown_size(image)
+    width, height = upright_size(image)
     if min(width, height) < data.min_side:
         raise BadExampleError(f"{width} x {height} px; the shorter side must have at least {data.min_side} (min_side)")
-    unpacked = width * height // (SCALED if image.format in ("JPEG", "MPO") else 1)
-    with _large_image_lock if unpacked > LARGE else nullcontext():
+    unpacked = width * height // (JPEG_REDUCTION if image.format in ("JPEG", "MPO") else 1)
+    with _large_image_lock if unpacked > LARGE_PIXELS else nullcontext():
         picture = decode(image, HASH_INPUT)
     return {"width": width, "height": height, "phash": difference_hash(picture)}
 

@@ -20,17 +20,17 @@ Image.MAX_IMAGE_PIXELS = None
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
-def shown_size(image: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height, px, as a picture is shown: after the rotation that its EXIF data asks for.
 
     Raises BadExampleError where that data cannot be read: a PNG may have it behind its pixels.
     """
     width, height = image.size
     try:
-        turned = image.getexif().get(ORIENTATION) in ROTATED
+        rotated = image.getexif().get(ORIENTATION) in ROTATED
     except Exception as error:  # truncated or damaged data makes PIL raise anything
         raise BadExampleError(f"cannot be decoded: {error}") from error
-    return (height, width) if turned else (width, height)
+    return (height, width) if rotated else (width, height)
 
 
 def open_image(payload: bytes, max_pixels: int) -> Image.Image:
@@ -70,7 +70,7 @@ def decode(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.asarray(picture)
 
 
-def decode_whole(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+def decode_resized(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     """`image` as (height, width, 3) uint8 RGB: upright, stretched to this size, nothing cut off.
 
     Raises BadExampleError where the pixels cannot be read (truncated file).

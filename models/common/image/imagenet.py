@@ -19,13 +19,13 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
 
     weights = get_model_weights(name).DEFAULT
     file = urlparse(weights.url).path.rpartition("/")[2]
-    place = f"{torch.hub.get_dir()}/checkpoints/{file}"
+    path = f"{torch.hub.get_dir()}/checkpoints/{file}"
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
     except OSError as error:  # URLError, timeouts and refused connections are OSErrors
         raise UserError(
-            f"ImageNet weights of {name} could not be downloaded ({error}); put {file} (from {weights.url}) at {place}"
+            f"ImageNet weights of {name} could not be downloaded ({error}); put {file} (from {weights.url}) at {path}"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{place} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
     return dict(state)

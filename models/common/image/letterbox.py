@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.common.image.decoding import decode_whole, open_image, shown_size
+from models.common.image.decoding import decode_resized, open_image, upright_size
 
 FILL = (124, 116, 104)  # of the edge: the mean of ImageNet's pixels, nothing once it is normalised
 
@@ -24,11 +24,13 @@ class Canvas:
     max_pixels: int
 
     @staticmethod
-    def of(given: dict[str, Any]) -> "Canvas":
+    def of(settings: dict[str, Any]) -> "Canvas":
         """From what program.json says of the input. KeyError where it says nothing of a canvas."""
-        return Canvas(int(given["width"]), int(given["height"]), bool(given["keep_aspect"]), int(given["max_pixels"]))
+        return Canvas(
+            int(settings["width"]), int(settings["height"]), bool(settings["keep_aspect"]), int(settings["max_pixels"])
+        )
 
-    def inner(self, width: int, height: int) -> tuple[int, int]:
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """The size, in px of the canvas, of a picture of `width` x `height` px on it."""
         if not self.keep_aspect:
             return self.width, self.height
@@ -37,8 +39,8 @@ class Canvas:
 
     def scale(self, width: int, height: int) -> NDArray[np.float32]:
         """(4,): what a box in px of the picture is multiplied with to be in px of the canvas."""
-        across, down = self.inner(width, height)
-        return np.array([across / width, down / height] * 2, np.float32)
+        new_width, new_height = self.resized_size(width, height)
+        return np.array([new_width / width, new_height / height] * 2, np.float32)
 
     def letterbox(self, payload: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """(height, width, 3) uint8 RGB of one file's bytes, and the picture's own width and height as shown.
@@ -46,11 +48,11 @@ class Canvas:
         Raises BadExampleError where it cannot be decoded.
         """
         image = open_image(payload, self.max_pixels)
-        width, height = shown_size(image)
-        across, down = self.inner(width, height)
+        width, height = upright_size(image)
+        new_width, new_height = self.resized_size(width, height)
         canvas = np.empty((self.height, self.width, 3), np.uint8)
         canvas[:] = FILL
-        canvas[:down, :across] = decode_whole(image, across, down)
+        canvas[:new_height, :new_width] = decode_resized(image, new_width, new_height)
         return canvas, (width, height)
 
     def pixels(self, payload: bytes) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ PHOTO_COLUMNS = {
     "height": "int32",
     "phash": "uint64",  # perceptual hash
 }
-OWN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
+BUILTIN_NETWORKS = {"small_cnn": 2, "resnet9": 1}  # our own for little pictures: how many times the stem halves them
 
 
 class PhotoData(DataParams):

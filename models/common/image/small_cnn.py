@@ -22,8 +22,8 @@ class SmallCNN(nn.Module):
         channels = [width * 2 ** min(stage, 3) for stage in range(stages + 1)]
         stem = ConvNormAct(3, width, kernel=4, stride=2) if halved else ConvNormAct(3, width)
         blocks = [
-            nn.Sequential(ConvNormAct(inward, outward), nn.MaxPool2d(2), ResidualBlock(outward))
-            for inward, outward in itertools.pairwise(channels)
+            nn.Sequential(ConvNormAct(in_channels, out_channels), nn.MaxPool2d(2), ResidualBlock(out_channels))
+            for in_channels, out_channels in itertools.pairwise(channels)
         ]
         self.features = nn.Sequential(stem, *blocks)
         self.pool = nn.AdaptiveMaxPool2d(1)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from models.common.errors import BadExampleError
 from models.common.objects.masks import Rle, read_rle
 
-OVERHANG = 2.0  # px by which a box may leave the picture and is clipped; tools round in different ways
+MAX_OVERHANG = 2.0  # px by which a box may leave the picture and is clipped; tools round in different ways
 DIGITS = 3  # of a coordinate
 
 
@@ -66,18 +66,18 @@ class Annotation:
 
 def write_target(width: int, height: int, objects: Sequence[Object]) -> bytes:
     """The target's JSON: the same bytes for the same objects in the same order."""
-    content = {"width": width, "height": height, "objects": [_plain(one) for one in objects]}
+    content = {"width": width, "height": height, "objects": [_to_json(one) for one in objects]}
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def parse_target(target: bytes) -> Annotation:
-    """What `write_target` wrote, with boxes clipped that leave the picture by up to OVERHANG px.
+    """What `write_target` wrote, with boxes clipped that leave the picture by up to MAX_OVERHANG px.
 
     BadExampleError where it is nothing of the kind.
     """
     try:
         content = json.loads(target)
-        objects = [_object(one) for one in content["objects"]]
+        objects = [_from_json(one) for one in content["objects"]]
         width, height = int(content["width"]), int(content["height"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadExampleError(f"not a target with width, height and objects: {error}") from None
@@ -105,12 +105,12 @@ def check_objects(annotation: Annotation, image_size: tuple[int, int], data_labe
             raise BadExampleError(
                 f"object {number} is a '{label}', which is not one of data.labels ({', '.join(data_labels)})"
             )
-        wrong = _wrong_box(box, image_size)
-        if wrong:
-            raise BadExampleError(f"object {number} ('{label}'): its box {_said(box)} {wrong}")
+        problem = _box_problem(box, image_size)
+        if problem:
+            raise BadExampleError(f"object {number} ('{label}'): its box {_format_box(box)} {problem}")
 
 
-def _wrong_box(box: NDArray[np.float64], image_size: tuple[int, int]) -> str:
+def _box_problem(box: NDArray[np.float64], image_size: tuple[int, int]) -> str:
     x1, y1, x2, y2 = box.tolist()
     if not np.isfinite(box).all():
         return "is not of finite numbers"
@@ -119,43 +119,43 @@ def _wrong_box(box: NDArray[np.float64], image_size: tuple[int, int]) -> str:
     if x1 == x2 or y1 == y2:
         return "has no area"
     if x1 < 0 or y1 < 0 or x2 > image_size[0] or y2 > image_size[1]:
-        return f"leaves the picture of {image_size[0]} x {image_size[1]} px by more than {OVERHANG:g} px"
+        return f"leaves the picture of {image_size[0]} x {image_size[1]} px by more than {MAX_OVERHANG:g} px"
     return ""
 
 
-def number(value: Any, what: str) -> float:
-    """A finite number found in a file. BadExampleError, naming `what`, where it is none."""
+def parse_number(value: Any, name: str) -> float:
+    """A finite number found in a file. BadExampleError, naming `name`, where it is none."""
     try:
-        found = math.nan if isinstance(value, bool) else float(value)
+        parsed = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise BadExampleError(f"{what} is {str(value)[:40]!r}, not a number")
-    return found
+        parsed = math.nan
+    if not math.isfinite(parsed):
+        raise BadExampleError(f"{name} is {str(value)[:40]!r}, not a number")
+    return parsed
 
 
 def _clipped(boxes: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
-    """Edges that are outside by up to OVERHANG px, onto the edge of the picture; those further out stay."""
+    """Edges that are outside by up to MAX_OVERHANG px, onto the edge of the picture; those further out stay."""
     inside = np.clip(boxes, 0, [width, height, width, height])
-    return np.where(np.abs(boxes - inside) <= OVERHANG, inside, boxes)
+    return np.where(np.abs(boxes - inside) <= MAX_OVERHANG, inside, boxes)
 
 
-def _plain(one: Object) -> dict[str, Any]:
-    content: dict[str, Any] = {"label": one.label, "box": [_short(edge) for edge in one.box]}
+def _to_json(one: Object) -> dict[str, Any]:
+    content: dict[str, Any] = {"label": one.label, "box": [_rounded(edge) for edge in one.box]}
     content |= {"crowd": one.crowd, "difficult": one.difficult}
     return content | ({"mask": one.mask.coco} if one.mask else {})
 
 
-def _object(content: Mapping[str, Any]) -> Object:
+def _from_json(content: Mapping[str, Any]) -> Object:
     x1, y1, x2, y2 = (float(edge) for edge in content["box"])
     mask = read_rle(content["mask"]) if "mask" in content else None
     return Object(str(content["label"]), (x1, y1, x2, y2), bool(content["crowd"]), bool(content["difficult"]), mask)
 
 
-def _short(value: float) -> float | int:
+def _rounded(value: float) -> float | int:
     rounded = round(value, DIGITS)
     return int(rounded) if rounded == int(rounded) else rounded
 
 
-def _said(box: NDArray[np.float64]) -> str:
+def _format_box(box: NDArray[np.float64]) -> str:
     return f"({', '.join(f'{edge:g}' for edge in box)})"

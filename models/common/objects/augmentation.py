@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from models.common.image.augmentation import color_jitter
 from models.common.objects.params import Augment, BoxAugment
 
-LEAST_SEEN = 0.3  # share of an object that must still be in the picture; less of it is not to be found
-LEAST_SIDE = 2.0  # px of a box
+MIN_VISIBLE = 0.3  # share of an object that must still be in the picture; less of it is not to be found
+MIN_SIDE = 2.0  # px of a box
 Boxes = Tensor  # (N, M, 4): x1, y1, x2, y2 in px; M is the most of any picture
 Masks = Tensor  # (N, M, H, W) uint8 of 0 and 1
 Classes = Tensor  # (N, M) int64; -1 where there is no object
@@ -38,18 +38,18 @@ def augment_boxes(
 def _draw_affine(batch: Tensor, augment: Augment) -> tuple[Tensor, Tensor]:
     """(N, 2) each, for x and y: a factor, negative to mirror, and a shift as a share of half the side."""
     count, device = len(batch), batch.device
-    size = torch.exp(torch.log1p(torch.tensor(augment.scale)) * _from_minus_one_to_one(count, 1, device))
-    size = size * torch.exp(0.3 * torch.log1p(torch.tensor(augment.scale)) * _from_minus_one_to_one(count, 2, device))
+    size = torch.exp(torch.log1p(torch.tensor(augment.scale)) * _signed_uniform(count, 1, device))
+    size = size * torch.exp(0.3 * torch.log1p(torch.tensor(augment.scale)) * _signed_uniform(count, 2, device))
     flips = torch.tensor([augment.horizontal_flip, augment.vertical_flip], device=device)
     mirror = torch.where((torch.rand(count, 2, device=device) < 0.5) & flips, -1.0, 1.0)
-    return size * mirror, 2 * augment.shift * _from_minus_one_to_one(count, 2, device)
+    return size * mirror, 2 * augment.shift * _signed_uniform(count, 2, device)
 
 
 def _transform_boxes(batch: Tensor, boxes: Boxes, factor: Tensor, shift: Tensor) -> tuple[Tensor, Boxes]:
     """Each point p, from -1 to 1 across the picture, goes to factor * p + shift."""
     zero = torch.zeros_like(factor[:, 0])
-    back, start = 1 / factor, -shift / factor  # where a new pixel comes from
-    matrix = torch.stack([back[:, 0], zero, start[:, 0], zero, back[:, 1], start[:, 1]], 1).view(-1, 2, 3)
+    inverse, offset = 1 / factor, -shift / factor  # where a new pixel comes from
+    matrix = torch.stack([inverse[:, 0], zero, offset[:, 0], zero, inverse[:, 1], offset[:, 1]], 1).view(-1, 2, 3)
     grid = F.affine_grid(matrix, list(batch.shape), align_corners=False)
     transformed = F.grid_sample(batch, grid, "bilinear", "zeros", align_corners=False)
     half = torch.tensor([batch.shape[-1], batch.shape[-2]], device=batch.device) / 2
@@ -66,11 +66,11 @@ def _mosaic(batch: Tensor, boxes: Boxes, classes: Classes) -> tuple[Tensor, Boxe
     order = [torch.arange(len(batch), device=batch.device)]
     order += [torch.randperm(len(batch), device=batch.device) for _ in range(3)]
     quarters = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
-    out, kept = torch.empty_like(batch), []
-    for chosen, (left, top, right, bottom) in zip(order, quarters, strict=True):
-        out[:, :, top:bottom, left:right] = batch[chosen, :, top:bottom, left:right]
-        kept.append(_clip(boxes[chosen], classes[chosen], right, bottom, left, top))
-    return out, torch.cat([each for each, _ in kept], 1), torch.cat([each for _, each in kept], 1)
+    out, parts = torch.empty_like(batch), []
+    for sources, (left, top, right, bottom) in zip(order, quarters, strict=True):
+        out[:, :, top:bottom, left:right] = batch[sources, :, top:bottom, left:right]
+        parts.append(_clip(boxes[sources], classes[sources], right, bottom, left, top))
+    return out, torch.cat([part for part, _ in parts], 1), torch.cat([part for _, part in parts], 1)
 
 
 def _clip(
@@ -81,9 +81,9 @@ def _clip(
     high = torch.tensor([right, bottom] * 2, device=boxes.device, dtype=boxes.dtype)
     inside = torch.minimum(torch.maximum(boxes, low), high)
     sides = inside[..., 2:] - inside[..., :2]
-    seen = sides.prod(-1) >= LEAST_SEEN * (boxes[..., 2:] - boxes[..., :2]).prod(-1)
-    real = seen & (sides.amin(-1) >= LEAST_SIDE)
-    return inside, torch.where(real, classes, -1)
+    visible = sides.prod(-1) >= MIN_VISIBLE * (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    valid = visible & (sides.amin(-1) >= MIN_SIDE)
+    return inside, torch.where(valid, classes, -1)
 
 
 def augment_masks(
@@ -95,7 +95,7 @@ def augment_masks(
     """
     batch = color_jitter(pictures.permute(0, 3, 1, 2).float(), augment.brightness, augment.contrast)
     if _is_affine(augment):
-        grid, size = _grid(len(batch), batch.shape[-2:], augment, batch.device)
+        grid, size = _sampling_grid(len(batch), batch.shape[-2:], augment, batch.device)
         edge = fill.view(1, 3, 1, 1)  # taken off, so that the zeros beyond the edges become the fill
         batch = F.grid_sample(batch - edge, grid, "bilinear", "zeros", align_corners=False) + edge
         masks, classes = _transform_masks(masks, classes, grid, size)
@@ -108,20 +108,20 @@ def _transform_masks(masks: Masks, classes: Classes, grid: Tensor, size: Tensor)
         return masks, classes
     transformed = (F.grid_sample(masks.float(), grid, "bilinear", "zeros", align_corners=False) >= 0.5).to(masks.dtype)
     before = masks.flatten(2).sum(2, dtype=torch.float32) * size[:, None]
-    seen = transformed.flatten(2).sum(2, dtype=torch.float32) >= LEAST_SEEN * before
-    return transformed, torch.where(seen, classes, -1)
+    visible = transformed.flatten(2).sum(2, dtype=torch.float32) >= MIN_VISIBLE * before
+    return transformed, torch.where(visible, classes, -1)
 
 
-def _grid(count: int, shape: torch.Size, augment: Augment, device: torch.device) -> tuple[Tensor, Tensor]:
+def _sampling_grid(count: int, shape: torch.Size, augment: Augment, device: torch.device) -> tuple[Tensor, Tensor]:
     """Where each new pixel comes from, (N, H, W, 2), and by how much areas grow, (N,)."""
-    factor = torch.exp(torch.log1p(torch.tensor(augment.scale)) * _from_minus_one_to_one(count, 1, device))
+    factor = torch.exp(torch.log1p(torch.tensor(augment.scale)) * _signed_uniform(count, 1, device))
     flips = torch.tensor([augment.horizontal_flip, augment.vertical_flip], device=device)
     mirror = torch.where((torch.rand(count, 2, device=device) < 0.5) & flips, -1.0, 1.0)
-    shift = 2 * augment.shift * _from_minus_one_to_one(count, 2, device)
-    back = mirror / factor  # a point p, from -1 to 1 across the picture, goes to p / back + shift
-    start = -shift * back
-    zero = torch.zeros_like(back[:, 0])
-    matrix = torch.stack([back[:, 0], zero, start[:, 0], zero, back[:, 1], start[:, 1]], 1).view(-1, 2, 3)
+    shift = 2 * augment.shift * _signed_uniform(count, 2, device)
+    inverse = mirror / factor  # a point p, from -1 to 1 across the picture, goes to p / inverse + shift
+    offset = -shift * inverse
+    zero = torch.zeros_like(inverse[:, 0])
+    matrix = torch.stack([inverse[:, 0], zero, offset[:, 0], zero, inverse[:, 1], offset[:, 1]], 1).view(-1, 2, 3)
     return F.affine_grid(matrix, [count, 3, *shape], align_corners=False), (factor**2)[:, 0]
 
 
@@ -131,11 +131,11 @@ def boxes_around(masks: Masks) -> Boxes:
         return masks.new_zeros((*masks.shape[:-2], 4), dtype=torch.float32)
     edges = []
     for axis in (-2, -1):
-        there = masks.amax(axis)  # along the other axis
-        length = there.shape[-1]
-        first = there.argmax(-1)
-        last = length - there.flip(-1).argmax(-1)
-        empty = there.amax(-1) == 0
+        occupied = masks.amax(axis)  # along the other axis
+        length = occupied.shape[-1]
+        first = occupied.argmax(-1)
+        last = length - occupied.flip(-1).argmax(-1)
+        empty = occupied.amax(-1) == 0
         edges.append((torch.where(empty, length, first), torch.where(empty, 0, last)))
     (x1, x2), (y1, y2) = edges
     return torch.stack([x1, y1, x2, y2], -1).float()
@@ -145,5 +145,5 @@ def _is_affine(augment: Augment) -> bool:
     return bool(augment.horizontal_flip or augment.vertical_flip or augment.scale or augment.shift)
 
 
-def _from_minus_one_to_one(count: int, width: int, device: torch.device) -> Tensor:
+def _signed_uniform(count: int, width: int, device: torch.device) -> Tensor:
     return 2 * torch.rand(count, width, device=device) - 1

@@ -23,9 +23,9 @@ from models.common.objects.thresholds import COCO, known_thresholds
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST = 100  # detections of one class in one picture that count
+MAX_DETECTIONS = 100  # detections of one class in one picture that count
 RECALLS = np.linspace(0.0, 1.0, 101)  # recalls at which precision is read; the very doubles of pycocotools
-LIMITS = np.minimum(COCO, 1 - 1e-10)
+MATCH_THRESHOLDS = np.minimum(COCO, 1 - 1e-10)
 COLUMNS = (
     "detected_label",
     "detected_score",
@@ -61,7 +61,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, eq=False)
-class Matched:
+class Matches:
     """What became of the detections of one picture. All are of the kept ones, the surest first."""
 
     order: NDArray[np.int64]  # (K,): their places among the predictions
@@ -69,63 +69,64 @@ class Matched:
     ignored: Bools  # (10, K): not counted
 
 
-def match(truth: GroundTruth, predictions: Predictions, iou: IoU) -> Matched:
+def match(truth: GroundTruth, predictions: Predictions, iou: IoU) -> Matches:
     """Which detections find an object at each of COCO's thresholds: each takes the best object left, the surest first.
 
     After COCOeval.evaluateImg of pycocotools, for areas of all sizes. Objects that are not to be found (crowds, and
     difficult ones of Pascal VOC) are taken only by detections that find no other; those then do not count.
     """
     order = np.argsort(-predictions.scores, kind="stable")
-    found = np.asarray(predictions.labels, object)[order]
-    wanted = np.asarray(truth.labels, object)
+    predicted_labels = np.asarray(predictions.labels, object)[order]
+    true_labels = np.asarray(truth.labels, object)
     matched, ignored = np.zeros((2, len(COCO), len(order)), bool)
     kept = np.zeros(len(order), bool)
-    for label in dict.fromkeys(found.tolist()):
-        mine, theirs = np.flatnonzero(found == label)[:MOST], np.flatnonzero(wanted == label)
-        kept[mine] = True
-        if len(theirs):
-            crowd = truth.crowd[theirs]
-            overlaps = iou(_take(predictions.regions, order[mine]), _take(truth.regions, theirs), crowd)
-            matched[:, mine], ignored[:, mine] = _greedy(overlaps, crowd, truth.ignored[theirs])
-    return Matched(order[kept], matched[:, kept], ignored[:, kept])
+    for label in dict.fromkeys(predicted_labels.tolist()):
+        detections = np.flatnonzero(predicted_labels == label)[:MAX_DETECTIONS]
+        objects = np.flatnonzero(true_labels == label)
+        kept[detections] = True
+        if len(objects):
+            crowd = truth.crowd[objects]
+            overlaps = iou(_select(predictions.regions, order[detections]), _select(truth.regions, objects), crowd)
+            matched[:, detections], ignored[:, detections] = _greedy(overlaps, crowd, truth.ignored[objects])
+    return Matches(order[kept], matched[:, kept], ignored[:, kept])
 
 
-def _take(regions: Any, places: NDArray[np.int64]) -> Any:
-    return regions[places] if isinstance(regions, np.ndarray) else [regions[place] for place in places]
+def _select(regions: Any, positions: NDArray[np.int64]) -> Any:
+    return regions[positions] if isinstance(regions, np.ndarray) else [regions[index] for index in positions]
 
 
 def _greedy(overlaps: Floats, crowd: Bools, ignored: Bools) -> tuple[Bools, Bools]:
     """IoU (D, G) of one class, the surest detection first -> matched and ignored, (10, D) each."""
-    matched, dropped = np.zeros((2, len(LIMITS), len(overlaps)), bool)
-    free = np.ones((len(LIMITS), len(crowd)), bool)
-    row = np.arange(len(LIMITS))
-    for place, overlap in enumerate(overlaps):
-        if overlap.max() < LIMITS[0]:
+    matched, ignored_matches = np.zeros((2, len(MATCH_THRESHOLDS), len(overlaps)), bool)
+    unmatched = np.ones((len(MATCH_THRESHOLDS), len(crowd)), bool)
+    row = np.arange(len(MATCH_THRESHOLDS))
+    for index, overlap in enumerate(overlaps):
+        if overlap.max() < MATCH_THRESHOLDS[0]:
             continue
-        may = free & (overlap >= LIMITS[:, None])
-        real = may & ~ignored
-        may = np.where(real.any(axis=1)[:, None], real, may)
-        taken = _last_best(np.where(may, overlap, -1.0))
-        hit = may.any(axis=1)
-        matched[:, place] = hit
-        dropped[:, place] = hit & ignored[taken]
-        free[row[hit], taken[hit]] = crowd[taken[hit]]
-    return matched, dropped
+        candidates = unmatched & (overlap >= MATCH_THRESHOLDS[:, None])
+        counted = candidates & ~ignored
+        candidates = np.where(counted.any(axis=1)[:, None], counted, candidates)
+        best = _last_argmax(np.where(candidates, overlap, -1.0))
+        hit = candidates.any(axis=1)
+        matched[:, index] = hit
+        ignored_matches[:, index] = hit & ignored[best]
+        unmatched[row[hit], best[hit]] = crowd[best[hit]]
+    return matched, ignored_matches
 
 
-def _last_best(values: Floats) -> NDArray[np.int64]:
+def _last_argmax(values: Floats) -> NDArray[np.int64]:
     """Place of the largest value of each row; of equal ones the last, as pycocotools takes it."""
     return np.asarray(values.shape[1] - 1 - values[:, ::-1].argmax(axis=1))
 
 
-def row_columns(truth: GroundTruth, predictions: Predictions, matched: Matched) -> dict[str, list[Any]]:
+def row_columns(truth: GroundTruth, predictions: Predictions, matched: Matches) -> dict[str, list[Any]]:
     """COLUMNS of one row of the score table."""
     counted = [label for label, ignored in zip(truth.labels, truth.ignored, strict=True) if not ignored]
     classes = sorted(set(counted))
     bits = 1 << np.arange(len(COCO))
     return {
-        "detected_label": [str(predictions.labels[place]) for place in matched.order],
-        "detected_score": [float(predictions.scores[place]) for place in matched.order],
+        "detected_label": [str(predictions.labels[index]) for index in matched.order],
+        "detected_score": [float(predictions.scores[index]) for index in matched.order],
         "detected_matched": (bits @ matched.matched).tolist(),
         "detected_ignored": (bits @ matched.ignored).tolist(),
         "truth_label": classes,
@@ -134,14 +135,14 @@ def row_columns(truth: GroundTruth, predictions: Predictions, matched: Matched) 
 
 
 @dataclass(frozen=True, eq=False)
-class _Class:
+class _ClassDetections:
     """One class in all pictures, detections by falling score; of equal ones in the order of the table."""
 
     score: Floats  # (D,)
     picture: NDArray[np.int64]  # (D,): row of the table
     matched: NDArray[np.int64]  # (D,): bits
     ignored: NDArray[np.int64]  # (D,): bits
-    wanted: Floats  # (N,): objects to be found in each picture
+    objects: Floats  # (N,): objects to be found in each picture
 
 
 def average_precision(
@@ -156,15 +157,15 @@ def average_precision(
     bits = known_thresholds(thresholds)
 
     def of_table(table: "pd.DataFrame") -> Estimate:
-        found = [one for one in _classes(table, classes) if one.wanted.any()]
+        counted_classes = [one for one in _classes(table, classes) if one.objects.any()]
 
         def estimate(weights: Floats) -> Floats:
             total, present = np.zeros(len(weights)), np.zeros(len(weights))
-            for one in found:
-                wanted = weights @ one.wanted
-                value = _of_class(one, weights, wanted, bits)
-                total += np.where(wanted > 0, value, 0)
-                present += wanted > 0
+            for one in counted_classes:
+                objects = weights @ one.objects
+                value = _class_precision(one, weights, objects, bits)
+                total += np.where(objects > 0, value, 0)
+                present += objects > 0
             return np.asarray(np.divide(total, present, out=np.full(len(total), np.nan), where=present > 0))
 
         return estimate
@@ -172,59 +173,59 @@ def average_precision(
     return of_table
 
 
-def _of_class(one: _Class, weights: Floats, wanted: Floats, bits: list[int]) -> Floats:
+def _class_precision(one: _ClassDetections, weights: Floats, objects: Floats, bits: list[int]) -> Floats:
     """(R,): mean over thresholds of the average precision of a class.
 
     Only where an object is found can recall rise and precision have a peak, so precision is taken there alone; what
     lies between two such places is summed once for all thresholds, unless a threshold ignores some of it.
     """
-    right = [(one.matched >> bit & 1 & ~(one.ignored >> bit)).astype(bool) for bit in bits]
-    places = np.flatnonzero(np.any(right, axis=0))
-    if not len(places):
+    true_positives = [(one.matched >> bit & 1 & ~(one.ignored >> bit)).astype(bool) for bit in bits]
+    positions = np.flatnonzero(np.any(true_positives, axis=0))
+    if not len(positions):
         return np.zeros(len(weights))
-    drawn = weights[:, one.picture[: places[-1] + 1]]
-    counted = np.add.reduceat(drawn, np.concatenate([[0], places[:-1] + 1]), axis=1).cumsum(axis=1)
+    drawn = weights[:, one.picture[: positions[-1] + 1]]
+    counted = np.add.reduceat(drawn, np.concatenate([[0], positions[:-1] + 1]), axis=1).cumsum(axis=1)
     values = np.zeros(len(weights))
-    for bit, hit in zip(bits, right, strict=True):
-        here = hit[places]
-        passed = (one.ignored[: places[-1] + 1] >> bit & 1).astype(bool)
-        seen = counted[:, here]
-        if passed.any():
-            seen = (drawn * ~passed).cumsum(axis=1)[:, places[here]]
-        values += _interpolated(drawn[:, places[here]].cumsum(axis=1), seen, wanted)
+    for bit, hit in zip(bits, true_positives, strict=True):
+        here = hit[positions]
+        ignored = (one.ignored[: positions[-1] + 1] >> bit & 1).astype(bool)
+        detections = counted[:, here]
+        if ignored.any():
+            detections = (drawn * ~ignored).cumsum(axis=1)[:, positions[here]]
+        values += _interpolated_precision(drawn[:, positions[here]].cumsum(axis=1), detections, objects)
     return values / len(bits)
 
 
-def _interpolated(hits: Floats, seen: Floats, wanted: Floats) -> Floats:
+def _interpolated_precision(hits: Floats, detections: Floats, objects: Floats) -> Floats:
     """(R,): precision at the 101 recalls. hits, seen (R, K): right and all detections up to each right one."""
     if not hits.shape[1]:
         return np.zeros(len(hits))
-    precision = hits / (seen + np.spacing(1))
+    precision = hits / (detections + np.spacing(1))
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall = hits / wanted[:, None]
+        recall = hits / objects[:, None]
     reached = np.searchsorted(RECALLS, recall, side="right")  # how many of the 101 are at or below it
-    newly = np.diff(reached, axis=1, prepend=0)
-    return np.asarray(np.einsum("rk,rk->r", precision, newly) / len(RECALLS))
+    new_recalls = np.diff(reached, axis=1, prepend=0)
+    return np.asarray(np.einsum("rk,rk->r", precision, new_recalls) / len(RECALLS))
 
 
-def _classes(table: "pd.DataFrame", wanted: tuple[str, ...] | None) -> list[_Class]:
+def _classes(table: "pd.DataFrame", selected: tuple[str, ...] | None) -> list[_ClassDetections]:
     lengths = [len(labels) for labels in table["detected_label"]]
     picture = np.repeat(np.arange(len(table)), lengths)
-    label = _joined(table["detected_label"], object)
-    score = _joined(table["detected_score"], np.float64)
-    matched, ignored = (_joined(table[f"detected_{name}"], np.int64) for name in ("matched", "ignored"))
+    label = _concatenate(table["detected_label"], object)
+    score = _concatenate(table["detected_score"], np.float64)
+    matched, ignored = (_concatenate(table[f"detected_{name}"], np.int64) for name in ("matched", "ignored"))
     counts = _counts(table)
-    names = sorted(counts) if wanted is None else [name for name in wanted if name in counts]
-    found = []
+    names = sorted(counts) if selected is None else [name for name in selected if name in counts]
+    result = []
     for name in names:
-        mine = np.flatnonzero(label == name)
-        mine = mine[np.argsort(-score[mine], kind="stable")]
-        found.append(_Class(score[mine], picture[mine], matched[mine], ignored[mine], counts[name]))
-    return found
+        rows = np.flatnonzero(label == name)
+        rows = rows[np.argsort(-score[rows], kind="stable")]
+        result.append(_ClassDetections(score[rows], picture[rows], matched[rows], ignored[rows], counts[name]))
+    return result
 
 
-def _joined(lists: Any, kind: Any) -> NDArray[Any]:
+def _concatenate(lists: Any, kind: Any) -> NDArray[Any]:
     parts = [np.asarray(part, kind) for part in lists]
     return np.concatenate(parts) if parts else np.zeros(0, kind)
 
@@ -251,22 +252,24 @@ def precision_recall(table: "pd.DataFrame", label: str, threshold: float = 0.5) 
     """The curve of one class at one of COCO's thresholds, not smoothed; without points where it has no object."""
     (bit,) = known_thresholds((threshold,))
     (one,) = _classes(table, (label,)) or (None,)
-    if one is None or not one.wanted.any():
+    if one is None or not one.objects.any():
         return Curve(*np.zeros((3, 0)))
     counts = ~(one.ignored >> bit & 1).astype(bool)
     hits = (one.matched >> bit & 1)[counts].cumsum()
-    seen = np.arange(1, len(hits) + 1)
-    return Curve(hits / one.wanted.sum(), hits / seen, one.score[counts])
+    detections = np.arange(1, len(hits) + 1)
+    return Curve(hits / one.objects.sum(), hits / detections, one.score[counts])
 
 
 def box_iou(detections: Floats, objects: Floats, crowd: Bools) -> Floats:
     """IoU (D, G) of boxes (…, 4) x1, y1, x2, y2; with a crowd: the share of the detection that lies in it."""
     low = np.maximum(detections[:, None, :2], objects[None, :, :2])
     high = np.minimum(detections[:, None, 2:], objects[None, :, 2:])
-    both = np.clip(high - low, 0, None).prod(axis=2)
-    mine, theirs = (np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (detections, objects))
-    either = np.where(crowd, mine[:, None], mine[:, None] + theirs - both)
-    return np.asarray(np.divide(both, either, out=np.zeros_like(both), where=both > 0))
+    intersection = np.clip(high - low, 0, None).prod(axis=2)
+    areas, object_areas = (
+        np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (detections, objects)
+    )
+    union = np.where(crowd, areas[:, None], areas[:, None] + object_areas - intersection)
+    return np.asarray(np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0))
 
 
 def mask_iou(detections: Sequence[Any], objects: Sequence[Any], crowd: Bools) -> Floats:

@@ -44,7 +44,7 @@ def object_expectations(
     smallest, drift = f"smallest_{thing}", f"{thing}_drift"
     octaves: pd.Series[float] = np.log2(manifest[smallest].astype(float).clip(lower=1)).round()  # type: ignore[assignment]
     manifest[drift] = batch_drift(manifest["batch"], octaves)  # alike within a factor of two
-    manifest["lacks_no_class"] = _lacks_no_class(manifest)
+    manifest["has_known_classes"] = _has_known_classes(manifest)
     between = "ExpectColumnValuesToBeBetween"
     return [
         *photo_expectations(data, manifest),
@@ -65,7 +65,7 @@ def object_expectations(
         Expectation(
             name="test and val hold classes that are learnt",
             expectation="ExpectColumnValuesToBeInSet",
-            kwargs={"column": "lacks_no_class", "value_set": [True]},
+            kwargs={"column": "has_known_classes", "value_set": [True]},
             severity="block",
             remedy="a test or val picture holds a class of which no training picture has an object;"
             " add training pictures of it, or remove it",
@@ -81,8 +81,8 @@ def object_expectations(
     ]
 
 
-def _lacks_no_class(manifest: "pd.DataFrame") -> list[bool]:
+def _has_known_classes(manifest: "pd.DataFrame") -> list[bool]:
     classes = [set(read_counts(text)) for text in manifest["classes"]]
     training = manifest["split"] == "train"
-    learnt = set[str]().union(*(each for each, mine in zip(classes, training, strict=True) if mine))
+    learnt = set[str]().union(*(each for each, is_training in zip(classes, training, strict=True) if is_training))
     return [each <= learnt for each in classes]

@@ -18,12 +18,12 @@ from typing import Any
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example
-from models.common.objects.annotations import Object, number, write_target
+from models.common.objects.annotations import Object, parse_number, write_target
 from models.common.objects.masks import Rle, read_rle
-from models.common.objects.picture_lookup import Pictures, size_of, split_of_name, split_of_path, stem
+from models.common.objects.picture_lookup import PictureIndex, picture_size, split_of_name, split_of_path, stem
 
-NEEDED = ("images", "annotations", "categories")
-FAR = 1e5  # px: a polygon further out is no part of any picture, and costs memory for each px of its edge
+REQUIRED_KEYS = ("images", "annotations", "categories")
+MAX_COORDINATE = 1e5  # px: a polygon further out is no part of any picture, and costs memory for each px of its edge
 
 
 @dataclass
@@ -40,13 +40,13 @@ class _Entry:
 
 def examples(source: Source, extensions: Collection[str], masks: bool) -> Iterator[Example]:
     """Every picture that a COCO file names; one without annotations is an example without objects."""
-    pictures = Pictures(source.paths, extensions)
+    pictures = PictureIndex(source.paths, extensions)
     plan = _plan(source, pictures)
     if not plan and not source.rejected:
         raise UserError(f"{source.path}: its COCO JSON names no picture that is in it")
-    bare = [path for path in pictures.paths if path not in plan]
-    if bare:
-        source.notes.append(f"{len(bare)} pictures that no COCO file names were left out: {bare[0]}, …")
+    unnamed = [path for path in pictures.paths if path not in plan]
+    if unnamed:
+        source.notes.append(f"{len(unnamed)} pictures that no COCO file names were left out: {unnamed[0]}, …")
     source.total = len(plan)
     for path, payload in source.stream(plan):
         try:
@@ -58,19 +58,19 @@ def examples(source: Source, extensions: Collection[str], masks: bool) -> Iterat
 
 
 def _target(entry: _Entry, payload: bytes, masks: bool) -> bytes:
-    width, height = entry.size or size_of(payload)
+    width, height = entry.size or picture_size(payload)
     return write_target(
         width, height, [_object(one, entry.categories, width, height, masks) for one in entry.annotations]
     )
 
 
-def _plan(source: Source, pictures: Pictures) -> dict[str, _Entry]:
+def _plan(source: Source, pictures: PictureIndex) -> dict[str, _Entry]:
     """Picture: what its COCO file says of it."""
     entries: dict[str, list[_Entry]] = defaultdict(list)
     for file, content in _contents(source).items():
         for entry in _entries(source, file, content):
             try:
-                path = pictures.named(entry.name, file, _hint(file))
+                path = pictures.find(entry.name, file, _hint(file))
             except BadExampleError as error:
                 source.reject(entry.name, f"in {file}: {error}")
                 continue
@@ -78,12 +78,12 @@ def _plan(source: Source, pictures: Pictures) -> dict[str, _Entry]:
                 source.reject(entry.name, f"named in {file}, but there is no such picture")
             else:
                 entries[path].append(entry)
-    for path, several in entries.items():
-        if len(several) > 1:
+    for path, duplicates in entries.items():
+        if len(duplicates) > 1:
             source.reject(
-                path, f"named {len(several)} times in {' and '.join(dict.fromkeys(one.file for one in several))}"
+                path, f"named {len(duplicates)} times in {' and '.join(dict.fromkeys(one.file for one in duplicates))}"
             )
-    return {path: several[0] for path, several in entries.items() if len(several) == 1}
+    return {path: duplicates[0] for path, duplicates in entries.items() if len(duplicates) == 1}
 
 
 def _hint(file: str) -> str:
@@ -95,16 +95,18 @@ def _contents(source: Source) -> dict[str, dict[str, Any]]:
     """JSON files of annotated objects; `instances_*` alone where there are any, beside captions and keypoints."""
     files = [path for path in source.paths if path.lower().endswith(".json")]
     instances = [path for path in files if stem(path).lower().startswith("instances")]
-    found = {}
+    contents = {}
     for path, payload in source.stream(set(instances or files)):
         content = _json(source, path, payload)
-        if isinstance(content, dict) and all(isinstance(content.get(name), list) for name in NEEDED):
-            found[path] = content
+        if isinstance(content, dict) and all(isinstance(content.get(name), list) for name in REQUIRED_KEYS):
+            contents[path] = content
         else:
-            source.notes.append(f"{path} is no COCO file with {', '.join(NEEDED)}; it was left out")
-    if not found:
-        raise UserError(f"{source.path}: none of its JSON files has the lists {', '.join(NEEDED)} of a COCO file")
-    return found
+            source.notes.append(f"{path} is no COCO file with {', '.join(REQUIRED_KEYS)}; it was left out")
+    if not contents:
+        raise UserError(
+            f"{source.path}: none of its JSON files has the lists {', '.join(REQUIRED_KEYS)} of a COCO file"
+        )
+    return contents
 
 
 def _json(source: Source, path: str, payload: bytes) -> Any:
@@ -118,7 +120,7 @@ def _entries(source: Source, file: str, content: Mapping[str, Any]) -> list[_Ent
     categories = _categories(file, content["categories"])
     split = split_of_name(stem(file)) or split_of_path(file)
     entries: dict[str, _Entry] = {}
-    strays = []
+    orphans = []
     for image in content["images"]:
         if not isinstance(image, dict) or not isinstance(image.get("file_name"), str) or "id" not in image:
             raise UserError(f"{file}: an entry of images has no id or no file_name: {str(image)[:80]}")
@@ -133,10 +135,10 @@ def _entries(source: Source, file: str, content: Mapping[str, Any]) -> list[_Ent
         if key in entries:
             entries[key].annotations.append(annotation)
         else:
-            strays.append(annotation)
-    if strays:
-        told = f"{len(strays)} annotations in {file} are of pictures that it does not name, and were left out"
-        source.notes.append(f"{told}: {str(strays[0])[:80]}")
+            orphans.append(annotation)
+    if orphans:
+        message = f"{len(orphans)} annotations in {file} are of pictures that it does not name, and were left out"
+        source.notes.append(f"{message}: {str(orphans[0])[:80]}")
     return list(entries.values())
 
 
@@ -144,9 +146,9 @@ def _key(value: Any) -> str:
     return f"{value}"  # a number in one list, the same as text in the other: seen in exports
 
 
-def _categories(file: str, listed: list[Any]) -> dict[str, str]:
+def _categories(file: str, categories: list[Any]) -> dict[str, str]:
     names = {}
-    for category in listed:
+    for category in categories:
         try:
             name = unicodedata.normalize("NFC", category["name"]).strip()
             names[_key(category["id"])] = name
@@ -165,20 +167,22 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 def _object(
     annotation: Mapping[str, Any], categories: Mapping[str, str], width: int, height: int, masks: bool
 ) -> Object:
-    who = f"annotation {annotation.get('id', '')}".strip()
+    annotation_name = f"annotation {annotation.get('id', '')}".strip()
     category = _key(annotation.get("category_id"))
     if category not in categories:
         known = ", ".join(f"{id} ({name})" for id, name in list(categories.items())[:8])
-        raise BadExampleError(f"{who} has the category_id {category}, which is not listed. Listed: {known}")
+        raise BadExampleError(f"{annotation_name} has the category_id {category}, which is not listed. Listed: {known}")
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
-        raise BadExampleError(f"{who} has no bbox of four numbers")
-    x, y, wide, high = (number(value, f"bbox of {who}") for value in box)
-    mask = _mask(annotation.get("segmentation"), width, height, who) if masks else None
-    return Object(categories[category], (x, y, x + wide, y + high), crowd=bool(annotation.get("iscrowd")), mask=mask)
+        raise BadExampleError(f"{annotation_name} has no bbox of four numbers")
+    x, y, box_width, box_height = (parse_number(value, f"bbox of {annotation_name}") for value in box)
+    mask = _mask(annotation.get("segmentation"), width, height, annotation_name) if masks else None
+    return Object(
+        categories[category], (x, y, x + box_width, y + box_height), crowd=bool(annotation.get("iscrowd")), mask=mask
+    )
 
 
-def _mask(segmentation: Any, width: int, height: int, who: str) -> Rle | None:
+def _mask(segmentation: Any, width: int, height: int, annotation_name: str) -> Rle | None:
     """None where there is none. BadExampleError where it cannot be read."""
     if not segmentation:
         return None
@@ -187,19 +191,19 @@ def _mask(segmentation: Any, width: int, height: int, who: str) -> Rle | None:
             return read_rle(segmentation)
         return from_polygons(segmentation, width, height)
     except BadExampleError as error:
-        raise BadExampleError(f"{who}: {error}") from None
+        raise BadExampleError(f"{annotation_name}: {error}") from None
 
 
 def from_polygons(polygons: Any, width: int, height: int) -> Rle:
     """The mask of [[x, y, x, y, …], …] in px, as pycocotools draws it."""
-    from pycocotools import mask as drawn
+    from pycocotools import mask as coco_mask
 
     if not isinstance(polygons, list) or not all(isinstance(polygon, list) for polygon in polygons):
         raise BadExampleError("segmentation is neither a list of polygons nor run lengths")
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise BadExampleError(f"polygon of {len(polygon)} numbers; it needs at least 3 points, x and y each")
-        if max(abs(number(value, "a polygon's coordinate")) for value in polygon) > FAR:
-            raise BadExampleError(f"polygon with a coordinate beyond {FAR:g} px")
-    merged = drawn.merge(drawn.frPyObjects([list(map(float, polygon)) for polygon in polygons], height, width))
+        if max(abs(parse_number(value, "a polygon's coordinate")) for value in polygon) > MAX_COORDINATE:
+            raise BadExampleError(f"polygon with a coordinate beyond {MAX_COORDINATE:g} px")
+    merged = coco_mask.merge(coco_mask.frPyObjects([list(map(float, polygon)) for polygon in polygons], height, width))
     return Rle(height, width, merged["counts"].decode())

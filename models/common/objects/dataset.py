@@ -1,11 +1,11 @@
-"""Annotated pictures of a manifest, as detectors learn from them and are judged by them: canvases, truth, classes."""
+"""Annotated pictures of a manifest, for training and scoring detectors: canvases, truth, classes."""
 
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from models.common.data.batches import payloads
+from models.common.data.batches import iter_payloads
 from models.common.data.class_counts import read_counts
 from models.common.data.decoded_cache import Decoded, decoded
 from models.common.errors import UserError
@@ -22,20 +22,20 @@ def canvas_of(data: ObjectData) -> Canvas:
 
 def canvases(manifest: pd.DataFrame, batches: Path, home: Path, canvas: Canvas) -> Decoded:
     """The manifest's pictures, (height, width, 3) uint8 RGB each, by position. UserError where one does not decode."""
-    fitted = "whole" if canvas.keep_aspect else "stretched"
-    name = f"{fitted}{canvas.width}x{canvas.height}"
+    mode = "letterbox" if canvas.keep_aspect else "resized"
+    name = f"{mode}{canvas.width}x{canvas.height}"
     return decoded(batches, manifest, home, name, (canvas.height, canvas.width, 3), canvas.pixels)
 
 
 def annotations(manifest: pd.DataFrame, batches: Path) -> list[Annotation]:
     """What is in the manifest's pictures, in its order."""
-    wanted: dict[tuple[str, int], Annotation] = {}
+    annotation_of: dict[tuple[str, int], Annotation] = {}
     for name, rows in manifest.groupby("batch")["row"]:
-        places = set(rows)
-        for row, target in enumerate(payloads(batches, str(name), "target")):
-            if row in places:
-                wanted[str(name), row] = parse_target(target)
-    return [wanted[batch, row] for batch, row in zip(manifest["batch"], manifest["row"], strict=True)]
+        rows_in_batch = set(rows)
+        for row, target in enumerate(iter_payloads(batches, str(name), "target")):
+            if row in rows_in_batch:
+                annotation_of[str(name), row] = parse_target(target)
+    return [annotation_of[batch, row] for batch, row in zip(manifest["batch"], manifest["row"], strict=True)]
 
 
 def object_labels(manifest: pd.DataFrame, data: DataParams) -> tuple[str, ...]:
@@ -45,23 +45,23 @@ def object_labels(manifest: pd.DataFrame, data: DataParams) -> tuple[str, ...]:
     is left to validate with.
     """
     splits = {name: _counts(rows) for name, rows in manifest.groupby("split")}
-    learnt, checked = splits.get("train", Counter()), splits.get("val", Counter())
-    labels = data.labels or tuple(sorted(learnt))
+    trained, validated = splits.get("train", Counter()), splits.get("val", Counter())
+    labels = data.labels or tuple(sorted(trained))
     if not labels:
         raise UserError("Training needs objects; no training picture has any. Add annotated pictures")
-    scarce = [f"'{label}' has {learnt[label]}" for label in labels if learnt[label] < data.min_per_class]
-    if scarce:
+    too_few = [f"'{label}' has {trained[label]}" for label in labels if trained[label] < data.min_per_class]
+    if too_few:
         raise UserError(
-            f"Too few training objects: {', '.join(scarce[:5])}; data.min_per_class is {data.min_per_class}."
+            f"Too few training objects: {', '.join(too_few[:5])}; data.min_per_class is {data.min_per_class}."
             " Add more, or remove the class"
         )
-    strange = (set(learnt) | set(checked)) - set(labels)
-    if strange:
+    unknown = (set(trained) | set(validated)) - set(labels)
+    if unknown:
         raise UserError(
-            f"Class '{min(strange)}' is in the data but has no training object or is not in data.labels"
+            f"Class '{min(unknown)}' is in the data but has no training object or is not in data.labels"
             f" ({', '.join(labels)}). Add training pictures of it, or remove it"
         )
-    if not checked:
+    if not validated:
         raise UserError(
             "No picture of the validation split has an object, so the best epoch cannot be selected."
             " Raise data.splits.val before adding data, or add some with --split val"

@@ -35,10 +35,10 @@ class Detections:
     classes: NDArray[np.int64]  # (N,): places among the program's labels
     masks: tuple[MaskCrop, ...] | None = None  # None: the program gives boxes alone
 
-    def rle(self, place: int) -> Rle:
+    def rle(self, index: int) -> Rle:
         """The mask of one object."""
         assert self.masks is not None
-        mask = self.masks[place]
+        mask = self.masks[index]
         return from_crop(mask.crop, mask.left, mask.top, self.height, self.width)
 
 
@@ -58,10 +58,10 @@ def _masks(
     outputs: dict[str, NDArray[Any]], order: NDArray[np.int64], canvas: Canvas, width: int, height: int
 ) -> tuple[MaskCrop, ...]:
     whole = outputs["boxes"] / canvas.scale(width, height)  # a mask belongs to its box before that is cut off
-    return tuple(MaskCrop(*paste(outputs["masks"][place], whole[place], width, height)) for place in order)
+    return tuple(MaskCrop(*paste(outputs["masks"][index], whole[index], width, height)) for index in order)
 
 
-def described(detections: Detections, labels: tuple[str, ...], threshold: float) -> list[dict[str, Any]]:
+def describe_detections(detections: Detections, labels: tuple[str, ...], threshold: float) -> list[dict[str, Any]]:
     """The objects from `threshold` on, as they are answered.
 
     label, score, box (x1, y1, x2, y2 in px). Where there are masks also polygons (each a list of x, y, x, y, … in px;
@@ -69,19 +69,19 @@ def described(detections: Detections, labels: tuple[str, ...], threshold: float)
     """
     return [
         {
-            "label": labels[detections.classes[place]],
-            "score": round(float(detections.scores[place]), 6),
-            "box": [round(float(edge), DIGITS) for edge in detections.boxes[place]],
+            "label": labels[detections.classes[index]],
+            "score": round(float(detections.scores[index]), 6),
+            "box": [round(float(edge), DIGITS) for edge in detections.boxes[index]],
         }
-        | _described_mask(detections, place)
-        for place in np.flatnonzero(detections.scores.astype(float) >= threshold).tolist()
+        | _describe_mask(detections, index)
+        for index in np.flatnonzero(detections.scores.astype(float) >= threshold).tolist()
     ]
 
 
-def _described_mask(detections: Detections, place: int) -> dict[str, Any]:
+def _describe_mask(detections: Detections, index: int) -> dict[str, Any]:
     if detections.masks is None:
         return {}
-    mask = detections.masks[place]
+    mask = detections.masks[index]
     lines = outlines(mask.crop, mask.left, mask.top)
     polygons = [[edge for corner in line for edge in corner] for line in lines]
-    return {"polygons": polygons, "mask": detections.rle(place).coco}
+    return {"polygons": polygons, "mask": detections.rle(index).coco}

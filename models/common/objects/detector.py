@@ -20,7 +20,7 @@ class Detector(nn.Module):
     def __init__(self, network: nn.Module, first_label: int) -> None:
         super().__init__()
         self.normalised = Normalised(network)
-        self.first = first_label
+        self.first_label = first_label
 
     @property
     def network(self) -> nn.Module:
@@ -31,21 +31,21 @@ class Detector(nn.Module):
     def forward(self, pictures: Tensor) -> list[Answer]:
         """An answer for each picture, the surest objects first."""
         answers: list[Answer] = self.normalised(pictures)
-        return [self._answer(each) for each in answers]
+        return [self._relabelled(each) for each in answers]
 
     def losses(self, inputs: Tensor, targets: Sequence[Target]) -> Tensor:
         """The network's losses, summed. inputs: (N, 3, H, W), scaled."""
-        shifted = [each | {"labels": each["labels"] + self.first} for each in targets]
+        shifted = [each | {"labels": each["labels"] + self.first_label} for each in targets]
         parts: dict[str, Tensor] = self.network(inputs, shifted)
         return torch.stack([part.float() for part in parts.values()]).sum()
 
-    def scaled(self, pictures: Tensor) -> Tensor:
+    def normalise(self, pictures: Tensor) -> Tensor:
         """(N, H, W, 3) float in 0..255 -> (N, 3, H, W) with the mean and deviation that the network is used to."""
-        return self.normalised.scaled(pictures)
+        return self.normalised.normalise(pictures)
 
-    def _answer(self, given: Answer) -> Answer:
-        masks = {"masks": given["masks"][:, 0]} if "masks" in given else {}  # torchvision gives them one channel
-        return given | {"labels": given["labels"] - self.first} | masks
+    def _relabelled(self, answer: Answer) -> Answer:
+        masks = {"masks": answer["masks"][:, 0]} if "masks" in answer else {}  # torchvision gives them one channel
+        return answer | {"labels": answer["labels"] - self.first_label} | masks
 
 
 class SinglePicture(nn.Module):

@@ -68,7 +68,9 @@ class ObjectLearner:
         self._canvas, self._labels, self._batch_size = canvas, labels, train.batch_size
         self._device = next(self.network.parameters()).device
         self._fill = torch.tensor(FILL, dtype=torch.float32, device=self._device)
-        self._layout = backbones.set_layout(self.network, channels_last=train.channels_last, compiled=train.compile)
+        self._memory_format = backbones.set_memory_format(
+            self.network, channels_last=train.channels_last, compiled=train.compile
+        )
 
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Training pictures, as they were decoded, and what is in them."""
@@ -83,14 +85,14 @@ class ObjectLearner:
         total, rows = 0.0, []
         for part in np.array_split(np.arange(len(self._val)), -(-len(self._val) // self._batch_size)):
             pictures, *objects = to_device(self._val.take(part), self._device)
-            with backbones.giving_losses(self.network):
+            with backbones.losses_in_evaluation(self.network):
                 total += len(part) * float(self._losses(pictures.float(), *objects))
             rows += [
-                self._row(self._val.annotations[place], answer)
-                for place, answer in zip(part, self._detector(pictures), strict=True)
+                self._row(self._val.annotations[index], answer)
+                for index, answer in zip(part, self._detector(pictures), strict=True)
             ]
-        reached = map_and_map50(rows)
-        return {"val_loss": total / len(self._val)} | {f"val_{name}": value for name, value in reached.items()}
+        metrics = map_and_map50(rows)
+        return {"val_loss": total / len(self._val)} | {f"val_{name}": value for name, value in metrics.items()}
 
     def exportable(self, outputs: Sequence[str]) -> SinglePicture:
         """The detector on the CPU, for one picture at a time, its answers in the order of `outputs`."""
@@ -98,7 +100,7 @@ class ObjectLearner:
         return SinglePicture(self._detector.cpu(), outputs).eval()
 
     def _losses(self, pictures: Tensor, *objects: Tensor) -> Tensor:
-        inputs = self._detector.scaled(pictures).contiguous(memory_format=self._layout)
+        inputs = self._detector.normalise(pictures).contiguous(memory_format=self._memory_format)
         return self._detector.losses(inputs, self._task.targets(*objects))
 
     def _row(self, truth: Annotation, answer: Answer) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from models.common.errors import BadExampleError
 
 MAX_RUNS = 2**22  # of one mask; more would be noise
-FIRST = 48  # code of the character that stands for 0
-BITS, MORE, SIGN = 5, 0x20, 0x10  # of a character: payload bits, "more follow", the payload's sign
+CHARACTER_OFFSET = 48  # code of the character that stands for 0
+BITS_PER_CHARACTER = 5  # that hold the payload
+CONTINUE_BIT, SIGN_BIT = 0x20, 0x10  # of a character: more follow; the payload is negative
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Rle:
     @property
     def runs(self) -> NDArray[np.int64]:
         """Lengths of 0s, 1s, 0s, …"""
-        return np.array(_runs(self.counts), np.int64)
+        return np.array(_decode_runs(self.counts), np.int64)
 
     @property
     def area(self) -> int:
@@ -65,25 +66,25 @@ def encode(mask: NDArray[np.bool_]) -> Rle:
     runs = np.diff(np.concatenate([[0], edges, [flat.size]]))
     if flat.size and flat[0]:
         runs = np.concatenate([[0], runs])
-    return Rle(height, width, _text(runs.tolist()))
+    return Rle(height, width, _encode_runs(runs.tolist()))
 
 
 def from_crop(crop: NDArray[np.bool_], left: int, top: int, height: int, width: int) -> Rle:
     """The mask of height x width px that is `crop` at (left, top) and 0 around it, never held as a whole."""
     rows, columns = crop.shape
-    edged = np.zeros((columns, rows + 2), np.int8)
-    edged[:, 1:-1] = crop.T
-    change = np.diff(edged, axis=1)  # 1 where ones begin, -1 where they end
+    padded = np.zeros((columns, rows + 2), np.int8)
+    padded[:, 1:-1] = crop.T
+    change = np.diff(padded, axis=1)  # 1 where ones begin, -1 where they end
     offset = (np.arange(columns)[:, None] + left) * height + top
-    places = np.arange(rows + 1) + offset
-    begins, ends = places[change == 1], places[change == -1]
-    apart = begins[1:] != ends[:-1]  # a column that ends at the bottom goes on at the top of the next one
-    begins, ends = np.append(begins[:1], begins[1:][apart]), np.append(ends[:-1][apart], ends[-1:])
+    positions = np.arange(rows + 1) + offset
+    begins, ends = positions[change == 1], positions[change == -1]
+    separate = begins[1:] != ends[:-1]  # a column that ends at the bottom goes on at the top of the next one
+    begins, ends = np.append(begins[:1], begins[1:][separate]), np.append(ends[:-1][separate], ends[-1:])
     edges = np.stack([begins, ends], 1).reshape(-1)
     runs = np.diff(np.concatenate([[0], edges, [height * width]]))
     if len(edges) and edges[-1] == height * width:
         runs = runs[:-1]
-    return Rle(height, width, _text(runs.tolist()))
+    return Rle(height, width, _encode_runs(runs.tolist()))
 
 
 def paste(
@@ -104,9 +105,9 @@ def paste(
 
 def _weights(first: int, last: int, low: float, high: float, size: int) -> NDArray[np.float32]:
     """(last - first, size): how much of each of `size` cells from low to high the pixels first to last take."""
-    places = (np.arange(first, max(first, last)) + 0.5 - low) * (size / max(high - low, 1e-6)) - 0.5
-    places = np.clip(places, 0, size - 1)
-    return np.asarray(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(size))), np.float32)
+    positions = (np.arange(first, max(first, last)) + 0.5 - low) * (size / max(high - low, 1e-6)) - 0.5
+    positions = np.clip(positions, 0, size - 1)
+    return np.asarray(np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(size))), np.float32)
 
 
 Outline = list[tuple[int, int]]
@@ -118,49 +119,49 @@ def outlines(crop: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Outli
     Pixels that touch at a corner only lie in outlines of their own.
     """
     steps = _steps(crop)
-    found = []
+    lines = []
     while steps:
         start = next(iter(steps))
-        here, heading = start, next(iter(steps[start]))
+        point, heading = start, next(iter(steps[start]))
         line: Outline = []
         while True:
-            ahead = steps[here]
-            turn = _turn(heading, ahead)
-            if not line or turn != heading:
-                line.append((here[0] + left, here[1] + top))
-            heading = turn
-            ahead.remove(turn)
-            if not ahead:
-                del steps[here]
-            here = here[0] + turn[0], here[1] + turn[1]
-            if here == start:
+            directions = steps[point]
+            direction = _next_direction(heading, directions)
+            if not line or direction != heading:
+                line.append((point[0] + left, point[1] + top))
+            heading = direction
+            directions.remove(direction)
+            if not directions:
+                del steps[point]
+            point = point[0] + direction[0], point[1] + direction[1]
+            if point == start:
                 break
-        found.append(line)
-    return found
+        lines.append(line)
+    return lines
 
 
 def _steps(crop: NDArray[np.bool_]) -> dict[tuple[int, int], list[tuple[int, int]]]:
     """Corner of a pixel: the ways to go on from it with a one to the right and a zero to the left."""
-    edged = np.pad(crop, 1)
+    padded = np.pad(crop, 1)
     steps: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    inside, above, below = edged[1:-1, 1:-1], edged[:-2, 1:-1], edged[2:, 1:-1]
-    before, after = edged[1:-1, :-2], edged[1:-1, 2:]
+    inside, above, below = padded[1:-1, 1:-1], padded[:-2, 1:-1], padded[2:, 1:-1]
+    before, after = padded[1:-1, :-2], padded[1:-1, 2:]
     sides = (
         (inside & ~above, (0, 0), (1, 0)),
         (inside & ~after, (1, 0), (0, 1)),
         (inside & ~below, (1, 1), (-1, 0)),
         (inside & ~before, (0, 1), (0, -1)),
     )
-    for edge, corner, way in sides:
+    for edge, corner, direction in sides:
         for y, x in np.argwhere(edge).tolist():
-            steps.setdefault((x + corner[0], y + corner[1]), []).append(way)
+            steps.setdefault((x + corner[0], y + corner[1]), []).append(direction)
     return steps
 
 
-def _turn(heading: tuple[int, int], ways: list[tuple[int, int]]) -> tuple[int, int]:
+def _next_direction(heading: tuple[int, int], directions: list[tuple[int, int]]) -> tuple[int, int]:
     """Where two ways lead on, the one to the right stays with the same pixel."""
     right = (-heading[1], heading[0])
-    return right if len(ways) > 1 and right in ways else ways[0]
+    return right if len(directions) > 1 and right in directions else directions[0]
 
 
 def read_rle(value: Mapping[str, Any]) -> Rle:
@@ -170,40 +171,40 @@ def read_rle(value: Mapping[str, Any]) -> Rle:
         raise BadExampleError(f"mask with the size {str(size)[:40]}; it must be [height, width]")
     if not isinstance(counts, (str, list)) or len(counts) > MAX_RUNS:
         raise BadExampleError("mask whose counts are neither text nor a list of run lengths")
-    runs = _runs(counts) if isinstance(counts, str) else counts
+    runs = _decode_runs(counts) if isinstance(counts, str) else counts
     if not all(isinstance(run, int) and run >= 0 for run in runs):
         raise BadExampleError("mask with a run length that is no whole number from 0 up")
     if sum(runs) != size[0] * size[1]:
         raise BadExampleError(f"mask of {sum(runs)} px; its size says {size[1]} x {size[0]}")
-    return Rle(size[0], size[1], _text(runs))
+    return Rle(size[0], size[1], _encode_runs(runs))
 
 
-def _text(runs: Sequence[int]) -> str:
+def _encode_runs(runs: Sequence[int]) -> str:
     characters = []
-    for place, run in enumerate(runs):
-        left = run - runs[place - 2] if place > 2 else run
+    for index, run in enumerate(runs):
+        remaining = run - runs[index - 2] if index > 2 else run
         while True:
-            code = left & (MORE - 1)
-            left >>= BITS
-            more = left != -1 if code & SIGN else left != 0
-            characters.append(chr(FIRST + (code | MORE if more else code)))
+            code = remaining & (CONTINUE_BIT - 1)
+            remaining >>= BITS_PER_CHARACTER
+            more = remaining != -1 if code & SIGN_BIT else remaining != 0
+            characters.append(chr(CHARACTER_OFFSET + (code | CONTINUE_BIT if more else code)))
             if not more:
                 break
     return "".join(characters)
 
 
-def _runs(text: str) -> list[int]:
+def _decode_runs(text: str) -> list[int]:
     """BadExampleError where the text ends within a number or holds other characters."""
     runs: list[int] = []
     value = shift = 0
     for character in text:
-        code = ord(character) - FIRST
-        if not 0 <= code < 2 * MORE or shift > 60:
+        code = ord(character) - CHARACTER_OFFSET
+        if not 0 <= code < 2 * CONTINUE_BIT or shift > 60:
             raise BadExampleError("mask whose counts are not COCO's compressed run lengths")
-        value |= (code & (MORE - 1)) << shift
-        shift += BITS
-        if not code & MORE:
-            if code & SIGN:
+        value |= (code & (CONTINUE_BIT - 1)) << shift
+        shift += BITS_PER_CHARACTER
+        if not code & CONTINUE_BIT:
+            if code & SIGN_BIT:
                 value -= 1 << shift
             runs.append(value + runs[-2] if len(runs) > 2 else value)
             value = shift = 0

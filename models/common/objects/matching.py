@@ -1,4 +1,4 @@
-"""Whether a service finds what the evaluation found. Travels in every Bento, which asks itself on every start.
+"""Whether a service finds what the evaluation found. Travels in every Bento, which checks itself on every start.
 
 Objects are label, score, box and, where the program gives them, mask.
 """
@@ -10,9 +10,10 @@ import numpy as np
 
 from models.common.objects.masks import read_rle
 
-CLOSE = 10  # tolerances: how near the threshold an object may be in one answer alone, and apart two of equal rank
+# Tolerances: how near the threshold an object may be in one answer alone, and apart two of equal rank.
+TIE_TOLERANCES = 10
 SAME_OBJECT = 0.5  # IoU
-LEAST_PX = 0.1
+MIN_BOX_TOLERANCE = 0.1
 
 Object = Mapping[str, Any]
 
@@ -20,20 +21,20 @@ Object = Mapping[str, Any]
 def expected_objects(row: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:  # noqa: ARG001
     """The objects that the service must answer to the example of this row of the score table: those sure enough."""
     threshold = float(row["threshold"])
-    sure = [place for place, score in enumerate(row["detected_score"]) if score >= threshold]
-    return {"threshold": threshold, "objects": [_expected(row, place) for place in sure]}
+    answered = [index for index, score in enumerate(row["detected_score"]) if score >= threshold]
+    return {"threshold": threshold, "objects": [_expected(row, index) for index in answered]}
 
 
-def _expected(row: Mapping[str, Any], place: int) -> dict[str, Any]:
-    found = {
-        "label": str(row["detected_label"][place]),
-        "score": float(row["detected_score"][place]),
-        "box": list(map(float, row["detected_box"][4 * place : 4 * place + 4])),
+def _expected(row: Mapping[str, Any], index: int) -> dict[str, Any]:
+    expected = {
+        "label": str(row["detected_label"][index]),
+        "score": float(row["detected_score"][index]),
+        "box": list(map(float, row["detected_box"][4 * index : 4 * index + 4])),
     }
     if "detected_mask" not in row:
-        return found
+        return expected
     size = [int(row["picture_height"]), int(row["picture_width"])]
-    return found | {"mask": {"size": size, "counts": str(row["detected_mask"][place])}}
+    return expected | {"mask": {"size": size, "counts": str(row["detected_mask"][index])}}
 
 
 def objects_differ(expected: Mapping[str, Any], answer: Mapping[str, Any], tolerance: float) -> str:
@@ -43,42 +44,45 @@ def objects_differ(expected: Mapping[str, Any], answer: Mapping[str, Any], toler
     within `tolerance` and a box within that share of its size; or, since of two overlapping objects of nearly equal
     score either may be kept, one half over it (by masks where there are any) with a score as near as that.
     """
-    ours, theirs = expected.get("objects"), answer.get("objects")
-    if not isinstance(ours, Sequence) or not isinstance(theirs, Sequence):
+    expected_list, answered_list = expected.get("objects"), answer.get("objects")
+    if not isinstance(expected_list, Sequence) or not isinstance(answered_list, Sequence):
         return f"{str(answer)[:80]} instead of objects"
-    sure = float(expected["threshold"]) + CLOSE * tolerance
-    for objects, others, what in ((ours, theirs, "is missing"), (theirs, ours, "was not expected")):
+    clear_score = float(expected["threshold"]) + TIE_TOLERANCES * tolerance
+    for objects, others, problem in (
+        (expected_list, answered_list, "is missing"),
+        (answered_list, expected_list, "was not expected"),
+    ):
         for one in _unmatched(objects, others, tolerance):
-            if float(one["score"]) > sure:
-                where = ", ".join(f"{edge:.1f}" for edge in one["box"])
-                return f"{one['label']} ({float(one['score']):.4f}) at ({where}) {what}"
+            if float(one["score"]) > clear_score:
+                corners = ", ".join(f"{edge:.1f}" for edge in one["box"])
+                return f"{one['label']} ({float(one['score']):.4f}) at ({corners}) {problem}"
     return ""
 
 
 def _unmatched(objects: Sequence[Object], others: Sequence[Object], tolerance: float) -> list[Object]:
     """Those that none of the others is the same as; each of the others is taken once."""
-    free, alone = list(others), []
+    remaining, unmatched = list(others), []
     for one in objects:
-        twin = next((other for other in free if _same(one, other, tolerance)), None)
-        if twin is None:
-            alone.append(one)
+        match = next((other for other in remaining if _is_same_object(one, other, tolerance)), None)
+        if match is None:
+            unmatched.append(one)
         else:
-            free.remove(twin)
-    return alone
+            remaining.remove(match)
+    return unmatched
 
 
-def _same(one: Object, other: Object, tolerance: float) -> bool:
-    apart = abs(float(one["score"]) - float(other["score"]))
-    if one["label"] != other["label"] or apart > CLOSE * tolerance:
+def _is_same_object(one: Object, other: Object, tolerance: float) -> bool:
+    score_difference = abs(float(one["score"]) - float(other["score"]))
+    if one["label"] != other["label"] or score_difference > TIE_TOLERANCES * tolerance:
         return False
     if _overlap(one, other) >= SAME_OBJECT:
         return True
-    return "mask" not in one and apart <= tolerance and _near(one["box"], other["box"], tolerance)
+    return "mask" not in one and score_difference <= tolerance and _boxes_close(one["box"], other["box"], tolerance)
 
 
-def _near(here: Sequence[float], there: Sequence[float], tolerance: float) -> bool:
-    size = max(here[2] - here[0], here[3] - here[1])
-    return max(abs(a - b) for a, b in zip(here, there, strict=True)) <= max(LEAST_PX, tolerance * size)
+def _boxes_close(box: Sequence[float], other: Sequence[float], tolerance: float) -> bool:
+    size = max(box[2] - box[0], box[3] - box[1])
+    return max(abs(a - b) for a, b in zip(box, other, strict=True)) <= max(MIN_BOX_TOLERANCE, tolerance * size)
 
 
 def _overlap(one: Object, other: Object) -> float:
@@ -87,20 +91,20 @@ def _overlap(one: Object, other: Object) -> float:
     return _box_iou(one["box"], other["box"])
 
 
-def _box_iou(here: Sequence[float], there: Sequence[float]) -> float:
-    width = min(here[2], there[2]) - max(here[0], there[0])
-    height = min(here[3], there[3]) - max(here[1], there[1])
-    both = max(width, 0) * max(height, 0)
-    either = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (here, there)) - both
-    return both / either if either > 0 else 0.0
+def _box_iou(box: Sequence[float], other: Sequence[float]) -> float:
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    intersection = max(width, 0) * max(height, 0)
+    union = sum((each[2] - each[0]) * (each[3] - each[1]) for each in (box, other)) - intersection
+    return intersection / union if union > 0 else 0.0
 
 
-def _mask_iou(here: Mapping[str, Any], there: Mapping[str, Any]) -> float:
+def _mask_iou(mask: Mapping[str, Any], other_mask: Mapping[str, Any]) -> float:
     """1 of two masks that are empty, 0 of two of other sizes."""
-    one, other = read_rle(here), read_rle(there)
+    one, other = read_rle(mask), read_rle(other_mask)
     if (one.height, one.width) != (other.height, other.width):
         return 0.0
     if one == other:
         return 1.0
-    both, either = one.array() & other.array(), one.array() | other.array()
-    return int(np.count_nonzero(both)) / max(1, int(np.count_nonzero(either)))
+    intersection, union = one.array() & other.array(), one.array() | other.array()
+    return int(np.count_nonzero(intersection)) / max(1, int(np.count_nonzero(union)))

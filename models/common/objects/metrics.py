@@ -19,8 +19,8 @@ def mean_average_precision(
 
         return average_precision(thresholds, classes)(table)
 
-    def of_classes(wanted: tuple[str, ...]) -> Metric:
-        return mean_average_precision(name, thresholds, wanted)
+    def of_classes(names: tuple[str, ...]) -> Metric:
+        return mean_average_precision(name, thresholds, names)
 
     return Metric(name, estimate=estimate, of_classes=of_classes)
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from models.common.image.params import PhotoData
 from models.common.params import Dropout, Section, Share, TrainParams
 
-STRIDE = 32  # px: how far the trunks shrink a picture; sides that are no multiple would shift the grid of answers
+STRIDE = 32  # px: how far the backbones shrink a picture; sides that are no multiple would shift the grid of answers
 Side = Annotated[int, Field(ge=32, le=2048, multiple_of=STRIDE)]
 
 

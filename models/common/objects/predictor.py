@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from models.common.image.letterbox import Canvas
-from models.common.objects.detections import described, read_detections
+from models.common.objects.detections import describe_detections, read_detections
 from models.common.objects.matching import expected_objects, objects_differ
 from models.common.program.program import Program
 from models.common.program.service import Service, one_file
@@ -32,7 +32,7 @@ class ObjectPredictor:
         """
         pixels, (width, height) = self._canvas.letterbox(image)
         detections = read_detections(self._program.run(images=pixels[None]), self._canvas, width, height)
-        objects = described(detections, self.labels, self._threshold)
+        objects = describe_detections(detections, self.labels, self._threshold)
         return {"width": width, "height": height, "threshold": self._threshold, "objects": objects}
 
 

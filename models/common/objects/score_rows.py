@@ -14,7 +14,7 @@ from models.common.objects.annotations import Annotation
 from models.common.objects.average_precision import (
     GroundTruth,
     IoU,
-    Matched,
+    Matches,
     Predictions,
     box_iou,
     mask_iou,
@@ -39,9 +39,9 @@ def mask_row(truth: Annotation, detections: Detections, labels: tuple[str, ...])
 
     Also detected_mask, COCO's run lengths, and picture_width and picture_height.
     """
-    masks = [detections.rle(place) for place in range(len(detections.scores))]
+    masks = [detections.rle(index) for index in range(len(detections.scores))]
     row, matched = _row(truth, list(truth.masks), detections, masks, labels, mask_iou)
-    detected = [masks[place].counts for place in matched.order]
+    detected = [masks[index].counts for index in matched.order]
     return row | {"detected_mask": detected, "picture_width": truth.width, "picture_height": truth.height}
 
 
@@ -53,11 +53,11 @@ def map_and_map50(rows: Sequence[Row]) -> dict[str, float]:
 
 def _row(
     truth: Annotation, objects: Any, detections: Detections, regions: Any, labels: tuple[str, ...], iou: IoU
-) -> tuple[Row, Matched]:
-    wanted = GroundTruth(truth.labels, objects, truth.crowd, truth.ignored)
+) -> tuple[Row, Matches]:
+    ground_truth = GroundTruth(truth.labels, objects, truth.crowd, truth.ignored)
     names = [labels[number] for number in detections.classes]
-    found = Predictions(names, regions, detections.scores.astype(float))
-    matched = match(wanted, found, iou)
+    predictions = Predictions(names, regions, detections.scores.astype(float))
+    matched = match(ground_truth, predictions, iou)
     boxes = detections.boxes[matched.order].astype(float).ravel().tolist()
-    row = row_columns(wanted, found, matched) | {"classes": sorted(truth.counts), "detected_box": boxes}
+    row = row_columns(ground_truth, predictions, matched) | {"classes": sorted(truth.counts), "detected_box": boxes}
     return row, matched

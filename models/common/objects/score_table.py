@@ -19,11 +19,11 @@ from models.common.objects.thresholds import COCO, HALF
 from models.common.program.program import Program
 
 
-def score_pictures(job: ScoreJob, row_of: RowOf, own_columns: Collection[str]) -> pd.DataFrame:
+def score_pictures(job: ScoreJob, row_of: RowOf, kind_columns: Collection[str]) -> pd.DataFrame:
     """One row per row of the manifest, in its order.
 
     id; what `row_of` says; threshold, the score from which the service answers; split,
-    group, batch, row and the manifest's slice columns: all but the kind's `own_columns`.
+    group, batch, row and the manifest's slice columns: all but the kind's `kind_columns`.
     UserError when the program cannot be loaded.
     """
     loaded = Program(job.program)
@@ -32,32 +32,32 @@ def score_pictures(job: ScoreJob, row_of: RowOf, own_columns: Collection[str]) -
     except KeyError as error:
         raise UserError(f"{job.program / 'program.json'}: input has no {error}, so it finds no objects") from None
     pictures, rows = canvases(job.manifest, job.batches, job.home, canvas), []
-    for place, truth in enumerate(annotations(job.manifest, job.batches)):
-        outputs = loaded.run(images=pictures.take(np.array([place])))
+    for index, truth in enumerate(annotations(job.manifest, job.batches)):
+        outputs = loaded.run(images=pictures.take(np.array([index])))
         detections = read_detections(outputs, canvas, truth.width, truth.height)
         rows.append(row_of(truth, detections, loaded.spec.labels) | {"threshold": threshold})
-    return _with_manifest(pd.DataFrame(rows), job.manifest, own_columns)
+    return _with_manifest(pd.DataFrame(rows), job.manifest, kind_columns)
 
 
-def _with_manifest(scored: pd.DataFrame, manifest: pd.DataFrame, own_columns: Collection[str]) -> pd.DataFrame:
-    own = {*COMMON_COLUMNS, *own_columns, *scored, "target_id"}
-    kept = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in own]
+def _with_manifest(scored: pd.DataFrame, manifest: pd.DataFrame, kind_columns: Collection[str]) -> pd.DataFrame:
+    excluded = {*COMMON_COLUMNS, *kind_columns, *scored, "target_id"}
+    manifest_columns = [name for name in manifest if name in {"split", "group", "batch", "row"} or name not in excluded]
     table = pd.DataFrame({"id": manifest["id"].to_numpy()})
     columns = {str(name): scored[name].to_numpy() for name in scored}
-    return table.assign(**columns, **{str(name): manifest[name].to_numpy() for name in kept})
+    return table.assign(**columns, **{str(name): manifest[name].to_numpy() for name in manifest_columns})
 
 
 def mean_average_precisions(table: pd.DataFrame) -> dict[str, float]:
     """Over COCO's thresholds, and at two of them; 0 where no picture has an object."""
     return {
-        name: _at_once(table, thresholds, None)
+        name: _mean_average_precision(table, thresholds, None)
         for name, thresholds in (("map", COCO), ("map50", HALF), ("map75", (0.75,)))
     }
 
 
 def class_average_precision(table: pd.DataFrame, label: str, thresholds: tuple[float, ...] = HALF) -> float:
     """Of one class, at an IoU of 0.5; 0 where it has no object."""
-    return _at_once(table, thresholds, (label,))
+    return _mean_average_precision(table, thresholds, (label,))
 
 
 def ap50_of_classes(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, float]:
@@ -65,26 +65,28 @@ def ap50_of_classes(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, f
     return {f"ap50_{label}": class_average_precision(table, label) for label in labels}
 
 
-def _at_once(table: pd.DataFrame, thresholds: tuple[float, ...], classes: tuple[str, ...] | None) -> float:
+def _mean_average_precision(
+    table: pd.DataFrame, thresholds: tuple[float, ...], classes: tuple[str, ...] | None
+) -> float:
     """Of all pictures, each counted once."""
     return float(np.nan_to_num(average_precision(thresholds, classes)(table)(np.ones((1, len(table))))[0]))
 
 
-def answers(row: Mapping[Any, Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def answered_detections(row: Mapping[Any, Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(D,) each: which detections the service answers and count, and which of those are right, at an IoU of 0.5."""
-    sure = np.asarray(row["detected_score"], float) >= row["threshold"]
+    answered = np.asarray(row["detected_score"], float) >= row["threshold"]
     matched, ignored = (np.asarray(row[f"detected_{name}"], int) & 1 == 1 for name in ("matched", "ignored"))
-    counted = sure & ~ignored
+    counted = answered & ~ignored
     return counted, counted & matched
 
 
-def outcome(row: Mapping[Any, Any]) -> tuple[int, int, int]:
+def detection_counts(row: Mapping[Any, Any]) -> tuple[int, int, int]:
     """Of a picture, where the service answers: right answers, answers, objects."""
-    counted, right = answers(row)
+    counted, right = answered_detections(row)
     return int(right.sum()), int(counted.sum()), int(np.sum(np.asarray(row["truth_count"], int)))
 
 
-def outcomes(table: pd.DataFrame) -> tuple[int, int, int]:
+def total_detection_counts(table: pd.DataFrame) -> tuple[int, int, int]:
     """The same of all pictures together."""
-    right, answered, objects = np.sum([outcome(row) for row in table.to_dict("records")], axis=0).tolist()
+    right, answered, objects = np.sum([detection_counts(row) for row in table.to_dict("records")], axis=0).tolist()
     return right, answered, objects

@@ -20,14 +20,14 @@ from defusedxml.ElementTree import fromstring
 from models.common.data.sources import SPLIT_NAMES, Source
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import Example
-from models.common.objects.annotations import Object, number, write_target
-from models.common.objects.picture_lookup import Pictures, size_of, split_of_path, stem
+from models.common.objects.annotations import Object, parse_number, write_target
+from models.common.objects.picture_lookup import PictureIndex, picture_size, split_of_path, stem
 
-LISTS = "ImageSets/Main/"
+SPLIT_LISTS = "ImageSets/Main/"
 
 
 @dataclass(frozen=True)
-class _Content:
+class _VocAnnotation:
     picture: str  # file name that the XML gives; ""
     size: tuple[int, int] | None  # (width, height)
     objects: tuple[Object, ...]
@@ -36,19 +36,19 @@ class _Content:
 
 def examples(source: Source, extensions: Collection[str]) -> Iterator[Example]:
     """Every picture that an XML file annotates."""
-    pictures = Pictures(source.paths, extensions)
+    pictures = PictureIndex(source.paths, extensions)
     splits = _listed_splits(source)
     plan = _plan(source, pictures)
     if not plan and not source.rejected:
         raise UserError(f"{source.path} holds .xml files, but none is a Pascal VOC annotation of a picture in it")
-    bare = [path for path in pictures.paths if path not in plan]
-    if bare:
-        source.notes.append(f"{len(bare)} pictures without an annotation were left out: {bare[0]}, …")
+    unannotated = [path for path in pictures.paths if path not in plan]
+    if unannotated:
+        source.notes.append(f"{len(unannotated)} pictures without an annotation were left out: {unannotated[0]}, …")
     source.total = len(plan)
     for path, payload in source.stream(plan):
         content = plan[path]
         try:
-            width, height = content.size or size_of(payload)
+            width, height = content.size or picture_size(payload)
         except BadExampleError as error:
             source.reject(path, str(error))
             continue
@@ -56,10 +56,10 @@ def examples(source: Source, extensions: Collection[str]) -> Iterator[Example]:
         yield Example(path, payload, split=split, target=write_target(width, height, content.objects))
 
 
-def _plan(source: Source, pictures: Pictures) -> dict[str, _Content]:
+def _plan(source: Source, pictures: PictureIndex) -> dict[str, _VocAnnotation]:
     """Picture: what its annotation says."""
-    plan: dict[str, _Content] = {}
-    twice: dict[str, str] = {}
+    plan: dict[str, _VocAnnotation] = {}
+    duplicates: dict[str, str] = {}
     for path, payload in source.stream({path for path in source.paths if path.lower().endswith(".xml")}):
         try:
             content = _read(path, payload)
@@ -68,26 +68,26 @@ def _plan(source: Source, pictures: Pictures) -> dict[str, _Content]:
             source.reject(path, str(error))
             continue
         if picture in plan:
-            twice[picture] = path
+            duplicates[picture] = path
         else:
             plan[picture] = content
-    for picture, other in twice.items():
+    for picture, other in duplicates.items():
         source.reject(picture, f"annotated twice: by {plan.pop(picture).annotation} and by {other}")
     return plan
 
 
-def _picture(content: _Content, pictures: Pictures) -> str:
+def _picture(content: _VocAnnotation, pictures: PictureIndex) -> str:
     """By the name of the XML file; tools leave stale names inside of it. Else by the name that it gives."""
     path = content.annotation
-    found = pictures.of_stem(stem(path), path)
-    if not found and content.picture:
-        found = pictures.named(content.picture, path) or pictures.of_stem(stem(content.picture), path)
-    if not found:
+    match = pictures.find_by_stem(stem(path), path)
+    if not match and content.picture:
+        match = pictures.find(content.picture, path) or pictures.find_by_stem(stem(content.picture), path)
+    if not match:
         raise BadExampleError(f"annotates {content.picture or stem(path)}, but there is no such picture")
-    return found
+    return match
 
 
-def _read(path: str, payload: bytes) -> _Content:
+def _read(path: str, payload: bytes) -> _VocAnnotation:
     try:
         root = fromstring(payload)
     except DefusedXmlException:  # whatever its encoding; entities can name files here and grow to any size
@@ -96,30 +96,30 @@ def _read(path: str, payload: bytes) -> _Content:
         raise BadExampleError(f"not XML: {error}") from None
     if root.tag != "annotation":
         raise BadExampleError(f"not a Pascal VOC annotation: its root is <{root.tag}>, not <annotation>")
-    objects = tuple(_object(one, place) for place, one in enumerate(root.findall("object"), 1))
+    objects = tuple(_object(one, index) for index, one in enumerate(root.findall("object"), 1))
     name = unicodedata.normalize("NFC", (root.findtext("filename") or "").strip())
-    return _Content(name, _size(root), objects, path)
+    return _VocAnnotation(name, _size(root), objects, path)
 
 
 def _size(root: ElementTree.Element) -> tuple[int, int] | None:
     """None where none is given; some tools write 0."""
     if root.find("size") is None:
         return None
-    width, height = (number(root.findtext(f"size/{side}"), f"size/{side}") for side in ("width", "height"))
+    width, height = (parse_number(root.findtext(f"size/{side}"), f"size/{side}") for side in ("width", "height"))
     return (int(width), int(height)) if width > 0 and height > 0 else None
 
 
-def _object(element: ElementTree.Element, place: int) -> Object:
+def _object(element: ElementTree.Element, index: int) -> Object:
     label = unicodedata.normalize("NFC", (element.findtext("name") or "").strip())
     if not label:
-        raise BadExampleError(f"object {place} has no name")
+        raise BadExampleError(f"object {index} has no name")
     if element.find("bndbox") is None:
-        raise BadExampleError(f"object {place} ('{label}') has no bndbox")
+        raise BadExampleError(f"object {index} ('{label}') has no bndbox")
     left, top, right, bottom = (
-        number(element.findtext(f"bndbox/{edge}"), f"{edge} of object {place} ('{label}')")
+        parse_number(element.findtext(f"bndbox/{edge}"), f"{edge} of object {index} ('{label}')")
         for edge in ("xmin", "ymin", "xmax", "ymax")
     )
-    # One pixel wide is a slip of the mouse, not an object: it stays without area, and is told.
+    # One pixel wide is a slip of the mouse, not an object: it stays without area, and is reported.
     box = (left - (right > left), top - (bottom > top), right, bottom)
     return Object(label, box, difficult=(element.findtext("difficult") or "").strip() in ("1", "true"))
 
@@ -129,7 +129,7 @@ def _listed_splits(source: Source) -> dict[str, str]:
     lists = {
         path: SPLIT_NAMES[stem(path).lower()]
         for path in source.paths
-        if f"/{path}".rpartition("/")[0].endswith(f"/{LISTS[:-1]}") and stem(path).lower() in SPLIT_NAMES
+        if f"/{path}".rpartition("/")[0].endswith(f"/{SPLIT_LISTS[:-1]}") and stem(path).lower() in SPLIT_NAMES
     }
     splits: dict[str, str] = {}
     for path, payload in source.stream(set(lists)):
@@ -138,6 +138,6 @@ def _listed_splits(source: Source) -> dict[str, str]:
                 name = line.split()[0]
                 if splits.setdefault(name, lists[path]) != lists[path]:
                     raise UserError(
-                        f"{source.path}: '{name}' is in two of the lists in {LISTS}; a picture is in one split"
+                        f"{source.path}: '{name}' is in two of the lists in {SPLIT_LISTS}; a picture is in one split"
                     )
     return splits

@@ -1,1 +1,1 @@
-"""The exported program: written, proven, measured, served."""
+"""The exported program: written, checked, measured, served."""

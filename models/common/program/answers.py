@@ -1,4 +1,4 @@
-"""Whether a service answers what the evaluation says. Travels in every Bento, which asks itself on every start."""
+"""Whether a service answers what the evaluation says. Travels in every Bento, which checks itself on every start."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,23 +12,25 @@ def differs(expected: Any, answer: Any, tolerance: float) -> str:
     """
     if isinstance(expected, Mapping):
         if not isinstance(answer, Mapping):
-            return _said(expected, answer)
+            return _difference(expected, answer)
         parts = ((f"{key}: ", expected[key], answer.get(key)) for key in expected)
     elif isinstance(expected, Sequence) and not isinstance(expected, str):
         if not isinstance(answer, Sequence) or isinstance(answer, str) or len(answer) != len(expected):
-            return _said(expected, answer)
-        parts = ((f"{place}: ", *pair) for place, pair in enumerate(zip(expected, answer, strict=True)))
+            return _difference(expected, answer)
+        parts = ((f"{index}: ", *pair) for index, pair in enumerate(zip(expected, answer, strict=True)))
     elif _is_number(expected) and _is_number(answer):
         close = abs(expected - answer) <= tolerance * max(1.0, abs(expected))
-        return "" if close else _said(expected, answer)
+        return "" if close else _difference(expected, answer)
     else:
-        return "" if expected == answer else _said(expected, answer)
-    return next((where + found for where, one, other in parts if (found := differs(one, other, tolerance))), "")
+        return "" if expected == answer else _difference(expected, answer)
+    return next(
+        (where + difference for where, one, other in parts if (difference := differs(one, other, tolerance))), ""
+    )
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _said(expected: Any, answer: Any) -> str:
+def _difference(expected: Any, answer: Any) -> str:
     return f"{str(answer)[:80]} instead of {str(expected)[:80]}"

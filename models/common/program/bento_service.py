@@ -13,7 +13,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # before bentoml reads it: a service of ours tells nobody
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # before bentoml reads it: a service of ours sends no telemetry
 
 import bentoml
 from bentoml import IODescriptor
@@ -28,41 +28,41 @@ from models.common.program.settings import Settings, read_settings
 
 TOLERANCE = 1e-3  # of a probability: between the machine that packaged the Bento and the one that serves it
 LOG_BYTES = 64 * 2**20  # of one file of the prediction log; four older ones are kept
-LOGGED = 2000  # characters of a text in an answer; of a longer one, a mask, the log keeps the length
+MAX_LOGGED_TEXT = 2000  # characters of a text in an answer; of a longer one, a mask, the log keeps the length
 
 
 def bento_service(service: Service, folder: Path) -> Any:
     """The bentoml.Service of a Bento's folder, which holds program/, golden/ and settings.json."""
     settings = read_settings(folder)
-    paths = {"predict": service.fields, **service.further}
+    paths = {"predict": service.fields, **service.extra_endpoints}
 
     def __init__(self: Any) -> None:  # noqa: N807
         predictor = service.predictor(folder / "program", settings.threads)
         log = _prediction_log(settings)
-        self.answers = {path: Answers(settings, getattr(predictor, path), log) for path in paths}
-        self.answers["predict"].check(folder / "golden", service.differs)
+        self.handlers = {path: PredictionHandler(settings, getattr(predictor, path), log) for path in paths}
+        self.handlers["predict"].check(folder / "golden", service.differs)
 
     methods = {path: _endpoint(service, path, fields) for path, fields in paths.items()}
     name = "".join(word.capitalize() for word in settings.kind.split("_"))
-    made = type(name, (), {"__init__": __init__, "__module__": "service", "__doc__": None, **methods})
-    served = bentoml.service(**settings.service)(made)
-    served.add_asgi_middleware(RequestMiddleware, settings=settings, fields=service.fields)
-    return served
+    service_class = type(name, (), {"__init__": __init__, "__module__": "service", "__doc__": None, **methods})
+    bento = bentoml.service(**settings.service)(service_class)
+    bento.add_asgi_middleware(RequestMiddleware, settings=settings, fields=service.fields)
+    return bento
 
 
 def _endpoint(service: Service, path: str, fields: Files) -> Any:
     """`POST /path` with a form of these fields."""
 
     def answer(self: Any, **form: bytes | None) -> dict[str, Any]:
-        given = {name: file for name, file in form.items() if file is not None}
-        found: dict[str, Any] = self.answers[path].answer(**given)
-        return found
+        files = {name: file for name, file in form.items() if file is not None}
+        response: dict[str, Any] = self.handlers[path].answer(**files)
+        return response
 
     answer.__name__ = path
     answer.__doc__ = getattr(service.predictor, path).__doc__
-    kind = Path | None if service.may_be_left_out else Path
+    kind = Path | None if service.fields_optional else Path
     content: dict[str, Any] = {"__annotations__": dict.fromkeys(fields, kind), "__module__": __name__}
-    if service.may_be_left_out:
+    if service.fields_optional:
         content |= dict.fromkeys(fields)
     return bentoml.api(input_spec=type("Form", (Upload,), content))(answer)
 
@@ -100,10 +100,10 @@ async def _files(request: Request, required: dict[str, bool]) -> dict[str, bytes
     for name in form:
         if name not in names:
             raise RefusedError(HTTPStatus.BAD_REQUEST, f"unknown field '{name[:80]}'. Known: {', '.join(names)}")
-    given = [name for name in names if required[name] or name in form]
-    if not given:
+    present = [name for name in names if required[name] or name in form]
+    if not present:
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"the form is empty; it needs at least one of: {', '.join(names)}")
-    return {name: await _file(name, form.getlist(name)) for name in given}
+    return {name: await _file(name, form.getlist(name)) for name in present}
 
 
 async def _file(name: str, values: list[UploadFile | str]) -> bytes:
@@ -117,7 +117,7 @@ async def _file(name: str, values: list[UploadFile | str]) -> bytes:
     return await value.read()
 
 
-class Answers:
+class PredictionHandler:
     """A predictor's answers, signed with model and version, logged, and refused in one line where an input is bad."""
 
     def __init__(
@@ -134,9 +134,9 @@ class Answers:
         except BadExampleError as error:
             raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from error
         if self._log:
-            took = round((time.perf_counter() - start) * 1000, 3)
-            entry = {"time": time.time(), "bytes": sum(map(len, form.values())), "ms": took, **answer}
-            self._log.info(json.dumps({name: _brief(value) for name, value in entry.items()}))
+            elapsed_ms = round((time.perf_counter() - start) * 1000, 3)
+            entry = {"time": time.time(), "bytes": sum(map(len, form.values())), "ms": elapsed_ms, **answer}
+            self._log.info(json.dumps({name: _shortened(value) for name, value in entry.items()}))
         return answer
 
     def check(self, golden: Path, differs: Callable[[Any, Any, float], str]) -> None:
@@ -146,14 +146,16 @@ class Answers:
         """
         for example in json.loads((golden / "answers.json").read_text()):
             form = {name: (golden / file).read_bytes() for name, file in example["form"].items()}
-            found = differs(example["expected"], self._predict(**form), TOLERANCE)
-            if found:
-                raise RuntimeError(f"golden example {', '.join(example['form'].values())}: this machine says {found}")
+            difference = differs(example["expected"], self._predict(**form), TOLERANCE)
+            if difference:
+                raise RuntimeError(
+                    f"golden example {', '.join(example['form'].values())}: this machine says {difference}"
+                )
 
 
-def _brief(value: Any) -> Any:
+def _shortened(value: Any) -> Any:
     """What the log keeps of a value: of a picture in text only how long it is."""
-    return f"({len(value):,} characters)" if isinstance(value, str) and len(value) > LOGGED else value
+    return f"({len(value):,} characters)" if isinstance(value, str) and len(value) > MAX_LOGGED_TEXT else value
 
 
 def _prediction_log(settings: Settings) -> logging.Logger | None:

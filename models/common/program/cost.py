@@ -18,7 +18,7 @@ WARM_UP = 5  # runs
 RUNS = 101  # of each program, at most
 SECONDS = 3.0  # for all programs together, after which slow ones are not run again
 MB = 1_000_000  # bytes
-DESCRIPTION = "VmHWM:"  # Linux: the most memory that this process itself ever held, in KiB
+PEAK_MEMORY_FIELD = "VmHWM:"  # Linux: the most memory that this process itself ever held, in KiB
 
 
 def measure(folders: list[Path]) -> list[dict[str, float]]:
@@ -32,17 +32,17 @@ def measure(folders: list[Path]) -> list[dict[str, float]]:
 def latencies_ms(folders: list[Path]) -> list[float]:
     """Median time of one example on one thread, ms. The programs take turns, so a busy moment hits them alike."""
     loaded = [Program(folder, threads=1) for folder in folders]
-    examples = [program.one_example() for program in loaded]
+    examples = [program.example_inputs() for program in loaded]
     for program, example in zip(loaded * WARM_UP, examples * WARM_UP, strict=True):
         program.run(**example)
-    taken: list[list[float]] = [[] for _ in loaded]
+    times_by_program: list[list[float]] = [[] for _ in loaded]
     end = time.perf_counter() + SECONDS
-    while len(taken[0]) < RUNS and (time.perf_counter() < end or len(taken[0]) < 5):
-        for program, example, times in zip(loaded, examples, taken, strict=True):
+    while len(times_by_program[0]) < RUNS and (time.perf_counter() < end or len(times_by_program[0]) < 5):
+        for program, example, times in zip(loaded, examples, times_by_program, strict=True):
             start = time.perf_counter()
             program.run(**example)
             times.append(1000 * (time.perf_counter() - start))
-    return [median(times) for times in taken]
+    return [median(times) for times in times_by_program]
 
 
 def size_mb(folder: Path) -> float:
@@ -54,25 +54,25 @@ def memory_mb(folder: Path) -> float:
     """Peak memory of a fresh process that loads the program and runs it."""
     root = Path(models.__file__).parent.parent
     command = [sys.executable, "-m", "models.common.program.cost", str(folder.absolute())]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
         raise UserError(f"{folder} cannot be run in a process of its own: {lines[-1]}")
-    return float(done.stdout)
+    return float(process.stdout)
 
 
 def peak_mb() -> float:
     """Peak memory of this process. getrusage alone would count what the parent held when it forked."""
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith(DESCRIPTION))
+        line = next(line for line in status.read_text().splitlines() if line.startswith(PEAK_MEMORY_FIELD))
         return int(line.split()[1]) * 1024 / MB
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / MB if sys.platform == "darwin" else used * 1024 / MB  # bytes on macOS, KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MB if sys.platform == "darwin" else peak * 1024 / MB  # bytes on macOS, KiB elsewhere
 
 
 if __name__ == "__main__":
     program = Program(Path(sys.argv[1]), threads=1)
     for _ in range(WARM_UP):
-        program.run(**program.one_example())
+        program.run(**program.example_inputs())
     print(f"{peak_mb():.1f}")

@@ -1,4 +1,4 @@
-"""From a trained network to the program that is shipped, with proof that both say the same."""
+"""From a trained network to the program that is shipped, checked to give the same outputs."""
 
 import io
 import logging
@@ -28,8 +28,8 @@ def export(network: nn.Module, example: torch.Tensor, spec: ProgramSpec, folder:
     """
     folder.mkdir(parents=True, exist_ok=True)
     network.eval()
-    write = _traced if _pools_evenly(network, example) else _captured
-    with _quiet(), _told():
+    write = _export_by_tracing if _pools_evenly(network, example) else _export_by_dynamo
+    with _silenced(), _export_errors():
         write(network, example, folder / "program.onnx", name)
     spec.save(folder)
 
@@ -51,7 +51,7 @@ def _pools_evenly(network: nn.Module, example: torch.Tensor) -> bool:
     return not uneven
 
 
-def _traced(network: nn.Module, example: torch.Tensor, target: Path, name: str) -> None:
+def _export_by_tracing(network: nn.Module, example: torch.Tensor, target: Path, name: str) -> None:
     write_graph(network, {name: example}, ("logits",), {name: {0: "batch"}, "logits": {0: "batch"}}, target)
 
 
@@ -59,12 +59,12 @@ def write_graph(
     network: nn.Module,
     examples: dict[str, torch.Tensor],
     outputs: Sequence[str],
-    open_dimensions: dict[str, dict[int, str]],
+    dynamic_axes: dict[str, dict[int, str]],
     target: Path,
 ) -> None:
     """The graph of a network with inputs like `examples`, in their order, by torch's tracing exporter.
 
-    `open_dimensions`: of inputs and outputs, dimension -> its name; the others stay as in the example.
+    `dynamic_axes`: of inputs and outputs, dimension -> its name; the others stay as in the example.
     """
     torch.onnx.export(
         network,
@@ -72,7 +72,7 @@ def write_graph(
         str(target),
         input_names=list(examples),
         output_names=list(outputs),
-        dynamic_axes=open_dimensions,
+        dynamic_axes=dynamic_axes,
         opset_version=OPSET,
         dynamo=False,
     )
@@ -82,20 +82,20 @@ def export_graph(
     network: nn.Module,
     examples: dict[str, torch.Tensor],
     outputs: Sequence[str],
-    open_dimensions: dict[str, dict[int, str]],
+    dynamic_axes: dict[str, dict[int, str]],
     spec: ProgramSpec,
     folder: Path,
 ) -> None:
     """Writes program.onnx and program.json of a network with any inputs and outputs. RatchetError where it cannot."""
     folder.mkdir(parents=True, exist_ok=True)
     network.eval()
-    with _quiet(), _told():
-        write_graph(network, examples, outputs, open_dimensions, folder / "program.onnx")
+    with _silenced(), _export_errors():
+        write_graph(network, examples, outputs, dynamic_axes, folder / "program.onnx")
     spec.save(folder)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _export_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the exporters raise whatever they trip over
@@ -103,7 +103,7 @@ def _told() -> Iterator[None]:
         raise RatchetError(f"The network cannot be exported to ONNX: {reason}") from error
 
 
-def _captured(network: nn.Module, example: torch.Tensor, target: Path, name: str) -> None:
+def _export_by_dynamo(network: nn.Module, example: torch.Tensor, target: Path, name: str) -> None:
     torch.onnx.export(
         network,
         (example,),
@@ -123,13 +123,13 @@ def parity(network: nn.Module, folder: Path, inputs: NDArray[Any], name: str = "
     Raises RatchetError where they differ by more than TOLERANCE of the largest logit, or in a clear first choice.
     """
     with torch.inference_mode():
-        ours = network.eval()(torch.from_numpy(inputs)).numpy()
-    theirs = Program(folder).run(**{name: inputs})["logits"]
-    difference = float(np.abs(ours - theirs).max())
-    allowed = TOLERANCE * max(1.0, float(np.abs(ours).max()))
-    first, second = np.sort(ours, axis=1)[:, -1], np.sort(ours, axis=1)[:, -2]
+        network_logits = network.eval()(torch.from_numpy(inputs)).numpy()
+    program_logits = Program(folder).run(**{name: inputs})["logits"]
+    difference = float(np.abs(network_logits - program_logits).max())
+    allowed = TOLERANCE * max(1.0, float(np.abs(network_logits).max()))
+    first, second = np.sort(network_logits, axis=1)[:, -1], np.sort(network_logits, axis=1)[:, -2]
     clear = first - second > 2 * allowed
-    changed = int((ours.argmax(1) != theirs.argmax(1))[clear].sum())
+    changed = int((network_logits.argmax(1) != program_logits.argmax(1))[clear].sum())
     if not difference <= allowed or changed:
         raise RatchetError(
             f"The exported program differs from the network: logits by up to {difference:.2g} (allowed {allowed:.2g}),"
@@ -139,7 +139,7 @@ def parity(network: nn.Module, folder: Path, inputs: NDArray[Any], name: str = "
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silenced() -> Iterator[None]:
     """Neither the exporter's notes to its own developers nor its deprecation of itself reach the user.
 
     Changes the whole process, so it is for the main thread of a training, once nothing else runs in it.

@@ -1,4 +1,4 @@
-"""What stands before every service: the start page, the limit on bodies, refusals as one line of JSON."""
+"""ASGI middleware of every service: the start page, the limit on bodies, refusals as one line of JSON."""
 
 import json
 import logging
@@ -45,9 +45,9 @@ class RequestMiddleware:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets a request through, counting its body, and an answer back, rewriting those that refuse."""
-        size, status, said = 0, HTTPStatus.OK, b""
+        size, status, body = 0, HTTPStatus.OK, b""
 
-        async def counted() -> Message:
+        async def counting_receive() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
@@ -55,42 +55,42 @@ class RequestMiddleware:
                 raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large)
             return message
 
-        async def rewritten(message: Message) -> None:
-            nonlocal status, said
+        async def rewriting_send(message: Message) -> None:
+            nonlocal status, body
             if message["type"] == "http.response.start":
                 status = HTTPStatus(message["status"])
             if status < HTTPStatus.BAD_REQUEST:
                 await send(message)
             elif message["type"] == "http.response.body":
-                said += message.get("body", b"")
+                body += message.get("body", b"")
                 if not message.get("more_body"):
-                    await self._refuse(send, scope, status, said)
+                    await self._refuse(send, scope, status, body)
 
-        await self._app(scope, counted, rewritten)
+        await self._app(scope, counting_receive, rewriting_send)
 
-    async def _refuse(self, send: Send, scope: Scope, status: HTTPStatus, said: bytes) -> None:
+    async def _refuse(self, send: Send, scope: Scope, status: HTTPStatus, body: bytes) -> None:
         if status == HTTPStatus.NOT_FOUND:
-            line = f"no such page: {scope['path'][:80]}. {self._usage}"
+            message = f"no such page: {scope['path'][:80]}. {self._usage}"
         elif status == HTTPStatus.METHOD_NOT_ALLOWED:
-            line = f"{scope['method']} is not allowed on {scope['path'][:80]}. {self._usage}"
+            message = f"{scope['method']} is not allowed on {scope['path'][:80]}. {self._usage}"
         elif status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            line = self._too_large
+            message = self._too_large
         elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            line = "the service failed on this request; its log says why"
+            message = "the service failed on this request; its log says why"
         else:
-            line = _line(said)
-        await _send(send, status, "application/json", json.dumps({"error": line}).encode())
+            message = _error_message(body)
+        await _send(send, status, "application/json", json.dumps({"error": message}).encode())
 
 
-def _line(said: bytes) -> str:
+def _error_message(body: bytes) -> str:
     """The message in what BentoML answers: {"error": …}, the same in a list, or plain text."""
     try:
-        found = json.loads(said)
+        content = json.loads(body)
     except ValueError:
-        return " ".join(said.decode(errors="replace").split())
-    while isinstance(found, list) and found:
-        found = found[0]
-    return " ".join(str(found["error"] if isinstance(found, dict) and "error" in found else found).split())
+        return " ".join(body.decode(errors="replace").split())
+    while isinstance(content, list) and content:
+        content = content[0]
+    return " ".join(str(content["error"] if isinstance(content, dict) and "error" in content else content).split())
 
 
 def _content_length(scope: Scope) -> int:

@@ -1,4 +1,4 @@
-"""Proof that a program with any inputs and outputs says what its network says, on real examples."""
+"""Whether a program with any inputs and outputs gives what its network gives, on real examples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,18 +14,18 @@ from models.common.program.export import TOLERANCE
 from models.common.program.program import Program
 
 
-def parity_of(network: nn.Module, folder: Path, inputs: Mapping[str, NDArray[Any]]) -> float:
+def check_parity(network: nn.Module, folder: Path, inputs: Mapping[str, NDArray[Any]]) -> float:
     """Largest difference between any output of the network and the same output of its program, on the same inputs.
 
     network: takes the inputs in their order, gives the program's outputs in theirs, one tensor or several.
     Raises RatchetError where one differs by more than TOLERANCE of that output's largest value.
     """
     with torch.inference_mode():
-        found = network.eval()(*(torch.from_numpy(values) for values in inputs.values()))
-    ours = [tensor.numpy() for tensor in ([found] if isinstance(found, torch.Tensor) else found)]
-    theirs = Program(folder).run(**inputs)
+        outputs = network.eval()(*(torch.from_numpy(values) for values in inputs.values()))
+    network_outputs = [tensor.numpy() for tensor in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
+    program_outputs = Program(folder).run(**inputs)
     largest = 0.0
-    for (name, values), expected in zip(theirs.items(), ours, strict=True):
+    for (name, values), expected in zip(program_outputs.items(), network_outputs, strict=True):
         difference = float(np.abs(values - expected).max())
         allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
         if not difference <= allowed:

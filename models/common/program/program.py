@@ -79,14 +79,14 @@ class Program:
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, inputs), strict=True))
 
-    def one_example(self) -> dict[str, NDArray[Any]]:
-        """Zeros in the shape of one example, to time the graph with; dimensions that nothing tells are 1."""
+    def example_inputs(self) -> dict[str, NDArray[Any]]:
+        """Zeros in the shape of one example, to time the graph with; dimensions that are nowhere given are 1."""
         return {
-            given.name: np.zeros(
-                self.spec.example.get(given.name) or [size if isinstance(size, int) else 1 for size in given.shape],
-                TYPES[given.type],
+            node.name: np.zeros(
+                self.spec.example.get(node.name) or [size if isinstance(size, int) else 1 for size in node.shape],
+                TYPES[node.type],
             )
-            for given in self._session.get_inputs()
+            for node in self._session.get_inputs()
         }
 
 

@@ -1,4 +1,4 @@
-"""What a kind's service is asked and must answer. Travels in every Bento and needs no torch."""
+"""What a kind's service takes and must answer. Travels in every Bento and needs no torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,9 +40,9 @@ class Service:
 
     predictor: the class of which every worker makes one.
     form: example -> the form that asks about it: field -> file.
-    expected: row of the score table, labels -> what must be answered, as far as it can be told.
+    expected: row of the score table, labels -> what must be answered, as far as it is determined.
     differs: how an answer differs from what was expected, in a few words; "" where it agrees.
-    further: methods of the predictor, served under their own names -> the fields of their forms.
+    extra_endpoints: methods of the predictor, served under their own names -> the fields of their forms.
     """
 
     predictor: type[Predictor]
@@ -50,5 +50,5 @@ class Service:
     form: Callable[[bytes], dict[str, bytes]]
     expected: Callable[[Mapping[str, Any], tuple[str, ...]], dict[str, Any]] = class_probabilities
     differs: Callable[[Mapping[str, Any], Mapping[str, Any], float], str] = differs
-    may_be_left_out: bool = False  # any field, but not all of them
-    further: Mapping[str, Files] = field(default_factory=dict)
+    fields_optional: bool = False  # any field, but not all of them
+    extra_endpoints: Mapping[str, Files] = field(default_factory=dict)

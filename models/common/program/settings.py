@@ -17,7 +17,7 @@ class Settings:
     max_body_mb: float  # of a whole request
     timeout_s: float  # for a whole request; then 504
     threads: int  # cores that one worker computes on
-    max_waiting: int = 64  # requests in one worker at once; more are told 429 at once
+    max_waiting: int = 64  # requests in one worker at once; more are refused with status 429
 
     @property
     def service(self) -> dict[str, Any]:

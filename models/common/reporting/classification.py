@@ -24,13 +24,13 @@ def confidence(job: ReportJob) -> str:
     parts.append(svg.text(frame.x(0) + 8, frame.y(1) + 12, "accuracy"))
     figure = svg.drawing(frame.width, frame.height, parts, "reliability diagram")
     errors = {style: calibration_error(table) for style, table in tables.items() if table is not None}
-    told = [f"<b class={style}>{style}</b> {error:.3f}" for style, error in errors.items()]
-    said = (
+    error_texts = [f"<b class={style}>{style}</b> {error:.3f}" for style, error in errors.items()]
+    text = (
         "<p>On the dashed line confidence is what it says: of the answers given with confidence 0.8, 8 in 10 are right."
         " Below it the model is too sure of itself. A larger dot stands for more test examples."
-        f"</p><p>Calibration error, 15 bins: {', '.join(reversed(told))}.</p>"
+        f"</p><p>Calibration error, 15 bins: {', '.join(reversed(error_texts))}.</p>"
     )
-    return f'<div class="pair"><div class="figure">{figure}</div><div>{said}</div></div>'
+    return f'<div class="pair"><div class="figure">{figure}</div><div>{text}</div></div>'
 
 
 def _dots(frame: svg.Frame, table: pd.DataFrame, style: str) -> list[str]:
@@ -56,18 +56,18 @@ def mistakes(
     payloads = shown_payloads(job, wrong, f"The {len(wrong)} {things}")
     if isinstance(payloads, str):
         return payloads
-    right_before = set() if job.champion is None else set(job.champion.loc[job.champion["correct"] == 1, "id"])
+    right_by_champion = set() if job.champion is None else set(job.champion.loc[job.champion["correct"] == 1, "id"])
     files = file_names(job)
     cards = [
-        card(payload, _caption(row, row.id in right_before), f"{files.get(row.id, '')} in {row.batch}")
+        card(payload, _caption(row, row.id in right_by_champion), f"{files.get(row.id, '')} in {row.batch}")
         for row, payload in zip(wrong.itertuples(), payloads, strict=True)
     ]
     total = int((job.candidate["correct"] == 0).sum())
-    said = f"The {len(cards)} of {total:,} wrong answers that were furthest from the truth, the worst first."
-    said += " A label that is wrong in the data shows up here, too."
+    text = f"The {len(cards)} of {total:,} wrong answers that were furthest from the truth, the worst first."
+    text += " A label that is wrong in the data shows up here, too."
     if job.champion is not None:
-        said += " <span class=tag>new</span> marks those that the champion answers rightly."
-    return f"<p>{said}</p>{grid(cards)}"
+        text += " <span class=tag>new</span> marks those that the champion answers rightly."
+    return f"<p>{text}</p>{grid(cards)}"
 
 
 def _caption(row: object, new: bool) -> str:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from models.common.kind import ReportJob
 from models.common.reporting import svg
 
-MATRIX_UP_TO = 100  # classes; more are told by their commonest confusions alone
-NUMBERS_UP_TO = 20  # classes of which each cell of the matrix shows its count
+MAX_MATRIX_CLASSES = 100  # classes; of more only the commonest confusions are listed
+MAX_NUMBERED_CLASSES = 20  # classes of which each cell of the matrix shows its count
 SHOWN_CONFUSIONS = 12
 
 
@@ -23,35 +23,35 @@ def confusions(job: ReportJob) -> str:
         return "<p>No test example was mistaken for another class.</p>"
     labels = [label for label in job.labels if label in set(job.candidate["label"]) | set(job.candidate["prediction"])]
     labels += sorted(set(job.candidate["label"]) - set(job.labels))
-    if len(labels) > MATRIX_UP_TO:
-        said = f"{len(labels)} classes are too many for a matrix; these are taken for one another most often."
-        return f"<p>{said}</p>{_commonest(job)}"
+    if len(labels) > MAX_MATRIX_CLASSES:
+        text = f"{len(labels)} classes are too many for a matrix; these are taken for one another most often."
+        return f"<p>{text}</p>{_commonest(job)}"
     counts = pd.crosstab(job.candidate["label"], job.candidate["prediction"])
     matrix = counts.reindex(index=labels, columns=labels, fill_value=0).to_numpy()
-    beside = "pair top" if len(labels) <= NUMBERS_UP_TO else ""
+    layout = "pair top" if len(labels) <= MAX_NUMBERED_CLASSES else ""
     return (
-        f'<div class="{beside}"><div class="figure">{_matrix(matrix, labels)}</div><div>{_commonest(job)}</div></div>'
+        f'<div class="{layout}"><div class="figure">{_matrix(matrix, labels)}</div><div>{_commonest(job)}</div></div>'
     )
 
 
 def _matrix(counts: NDArray[np.int64], labels: list[str]) -> str:
     """Rows: the true label. Columns: the prediction. Shaded by the share of the row."""
     cell = max(6.0, min(36.0, 560 / len(labels)))
-    names = len(labels) <= 60
-    left = 16 + (7 * min(16, max(map(len, labels))) if names else 0)
+    with_names = len(labels) <= 60
+    left = 16 + (7 * min(16, max(map(len, labels))) if with_names else 0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     parts = []
     for row, column in np.argwhere(counts > 0):
         x, y, kind = left + column * cell, left + row * cell, "hit" if row == column else "miss"
-        said = f"{labels[row]} taken for {labels[column]}: {counts[row, column]}"
+        title = f"{labels[row]} taken for {labels[column]}: {counts[row, column]}"
         parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{cell - 1:.1f}" height="{cell - 1:.1f}" class="{kind}"'
-            f' fill-opacity="{0.12 + 0.88 * shares[row, column] ** 0.5:.2f}"><title>{escape(said)}</title></rect>'
+            f' fill-opacity="{0.12 + 0.88 * shares[row, column] ** 0.5:.2f}"><title>{escape(title)}</title></rect>'
         )
-        if len(labels) <= NUMBERS_UP_TO:
+        if len(labels) <= MAX_NUMBERED_CLASSES:
             strong = " on" if shares[row, column] > 0.35 else ""
             parts.append(svg.text(x + cell / 2, y + cell / 2 + 4, f"{counts[row, column]}", f"cell{strong}", "middle"))
-    if names:
+    if with_names:
         parts += _names(labels, left, cell)
     edge = left + cell * len(labels)
     return svg.drawing(edge + 4, edge + 4, parts, "confusion matrix: rows are true labels, columns predictions")
@@ -63,23 +63,25 @@ def _names(labels: list[str], left: float, cell: float) -> list[str]:
         short = label if len(label) <= 16 else f"{label[:15]}…"
         middle = left + index * cell + cell / 2
         parts.append(svg.text(left - 6, middle + 4, short, "", "end"))
-        turned = f'transform="rotate(-90 {middle + 4:.1f} {left - 6})"'
-        parts.append(svg.text(middle + 4, left - 6, short).replace("<text ", f"<text {turned} "))
+        rotation = f'transform="rotate(-90 {middle + 4:.1f} {left - 6})"'
+        parts.append(svg.text(middle + 4, left - 6, short).replace("<text ", f"<text {rotation} "))
     return parts
 
 
 def _commonest(job: ReportJob) -> str:
     """The pairs most often confused, with the champion's count beside them."""
     pairs = _pairs(job.candidate)[:SHOWN_CONFUSIONS]
-    before = None if job.champion is None else dict(_pairs(job.champion))
+    champion_counts = None if job.champion is None else dict(_pairs(job.champion))
     rows = []
     for (label, prediction), count in pairs:
-        of = int((job.candidate["label"] == label).sum())
-        was = "" if before is None else f'<td class="n">{before.get((label, prediction), 0)}</td>'
+        examples = int((job.candidate["label"] == label).sum())
+        champion_cell = (
+            "" if champion_counts is None else f'<td class="n">{champion_counts.get((label, prediction), 0)}</td>'
+        )
         names = f"<td>{escape(label)}</td><td>{escape(prediction)}</td>"
-        rows.append(f'<tr>{names}<td class="n">{count} of {of}</td>{was}</tr>')
+        rows.append(f'<tr>{names}<td class="n">{count} of {examples}</td>{champion_cell}</tr>')
     head = "<th>is</th><th>taken for</th><th class=n>candidate</th>"
-    head += "" if before is None else "<th class=n>champion</th>"
+    head += "" if champion_counts is None else "<th class=n>champion</th>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

@@ -7,20 +7,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.common.image.decoding import decode_whole, open_image
+from models.common.image.decoding import decode_resized, open_image
 from models.common.kind import ReportJob
 from models.common.objects.annotations import Annotation, parse_target
 from models.common.objects.average_precision import precision_recall
-from models.common.objects.score_table import answers
+from models.common.objects.score_table import answered_detections
 from models.common.reporting import svg
 from models.common.reporting.examples import file_names, shown_payloads
 from models.common.reporting.image import MAX_PIXELS, jpeg_uri
 
-CURVES = 12  # classes that are drawn; of more the commonest
-POINTS = 120  # of one curve
+MAX_CURVES = 12  # classes that are drawn; of more the commonest
+MAX_POINTS = 120  # of one curve
 THUMBNAIL = 420  # px, longer side
-SHOWN = 8  # pictures
-TRUE, RIGHT, WRONG = "#f5c542", "#39c0a0", "#ff5a4d"  # over any photo: what is there, found, found wrongly
+SHOWN_PICTURES = 8  # pictures
+# Over any photo: what is there, found, found wrongly.
+TRUTH_COLOUR, RIGHT_COLOUR, WRONG_COLOUR = "#f5c542", "#39c0a0", "#ff5a4d"
 
 Row = dict[str, Any]  # of the score table
 Errors = Callable[[Row], tuple[int, int]]  # of a picture: objects that are not found, and what is found wrongly
@@ -33,7 +34,7 @@ def curves(job: ReportJob, what: str) -> str:
     Tables need the columns of average_precision.py and `threshold`, from which the service answers.
     """
     counts = pd.Series([label for labels in job.candidate["truth_label"] for label in labels]).value_counts()
-    labels = [label for label in job.labels if label in counts.nlargest(CURVES)]
+    labels = [label for label in job.labels if label in counts.nlargest(MAX_CURVES)]
     if not labels:
         return "<p>No test picture has an object.</p>"
     text = (
@@ -55,8 +56,8 @@ def _curve(job: ReportJob, label: str) -> str:
 
 def _line(frame: svg.Frame, table: pd.DataFrame, label: str, style: str) -> list[str]:
     curve = precision_recall(table, label)
-    chosen = np.unique(np.linspace(0, len(curve.recall) - 1, min(POINTS, len(curve.recall))).astype(int))
-    dots = " ".join(f"{frame.x(curve.recall[i]):.1f},{frame.y(curve.precision[i]):.1f}" for i in chosen)
+    sampled = np.unique(np.linspace(0, len(curve.recall) - 1, min(MAX_POINTS, len(curve.recall))).astype(int))
+    dots = " ".join(f"{frame.x(curve.recall[i]):.1f},{frame.y(curve.precision[i]):.1f}" for i in sampled)
     parts = [f'<polyline points="{dots}" class="line {style}"/>']
     answered = np.flatnonzero(curve.score >= float(table["threshold"].iloc[0]))
     if len(answered):
@@ -65,11 +66,11 @@ def _line(frame: svg.Frame, table: pd.DataFrame, label: str, style: str) -> list
     return parts
 
 
-def drawn_on(payload: bytes, width: int, height: int, parts: Sequence[str], label: str) -> str:
+def draw_over_photo(payload: bytes, width: int, height: int, parts: Sequence[str], label: str) -> str:
     """A photo of width x height px with SVG over it, whose units are px of the photo."""
     scale = min(1.0, THUMBNAIL / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    uri = jpeg_uri(decode_whole(open_image(payload, MAX_PIXELS), *size))
+    uri = jpeg_uri(decode_resized(open_image(payload, MAX_PIXELS), *size))
     photo = f'<image width="{width}" height="{height}" href="{uri}"/>'
     return svg.drawing(width, height, [photo, *parts], label)
 
@@ -88,7 +89,7 @@ def worst_pictures(job: ReportJob, errors: Errors, draw: Draw, legend: str, wrap
     """
     rows = _rows(job.candidate)
     table = job.candidate.assign(errors=[sum(errors(row)) for row in rows])
-    worst = table[table["errors"] > 0].nlargest(SHOWN, "errors")
+    worst = table[table["errors"] > 0].nlargest(SHOWN_PICTURES, "errors")
     if worst.empty:
         return "<p>None: in every test picture all objects were found, and nothing else.</p>"
     payloads = shown_payloads(job, worst, f"The {len(worst)} pictures")
@@ -122,23 +123,23 @@ def false_alarms(candidate: pd.DataFrame) -> dict[str, int]:
     """Class: how many answers say so that find nothing, or what another answer has found."""
     counts: dict[str, int] = {}
     for row in _rows(candidate):
-        counted, right = answers(row)
-        for place in np.flatnonzero(counted & ~right):
-            label = str(row["detected_label"][place])
+        counted, right = answered_detections(row)
+        for index in np.flatnonzero(counted & ~right):
+            label = str(row["detected_label"][index])
             counts[label] = counts.get(label, 0) + 1
     return counts
 
 
-def answered(row: Row) -> list[tuple[int, str, str]]:
+def coloured_detections(row: Row) -> list[tuple[int, str, str]]:
     """Of each detection that the service answers: its place, its colour, and its class with its score."""
-    counted, right = answers(row)
-    sure = np.flatnonzero(np.asarray(row["detected_score"], float) >= row["threshold"]).tolist()
-    names = [f"{row['detected_label'][place]} {row['detected_score'][place]:.2f}" for place in sure]
-    colours = [WRONG if counted[place] and not right[place] else RIGHT for place in sure]
-    return list(zip(sure, colours, names, strict=True))
+    counted, right = answered_detections(row)
+    indices = np.flatnonzero(np.asarray(row["detected_score"], float) >= row["threshold"]).tolist()
+    names = [f"{row['detected_label'][index]} {row['detected_score'][index]:.2f}" for index in indices]
+    colours = [WRONG_COLOUR if counted[index] and not right[index] else RIGHT_COLOUR for index in indices]
+    return list(zip(indices, colours, names, strict=True))
 
 
-def name_of(x: float, y: float, colour: str, line: float, name: str) -> str:
+def name_label(x: float, y: float, colour: str, line: float, name: str) -> str:
     """What stands at the upper left of an object, at a line width of `line` px of the photo."""
     at = f'x="{x + 2 * line:.1f}" y="{y + 9 * line:.1f}" font-size="{8 * line:.1f}"'
     return f'<text {at} fill="{colour}">{escape(name)}</text>'

@@ -93,7 +93,7 @@ def line_chart(lines: Sequence[Line], x_name: str, mark: float | None = None, ma
         ends_high = frame.y(lines[0].points[-1][1]) < frame.height / 2  # keep clear of the curve
         height = frame.y(frame.bottom) - 7 if ends_high else frame.y(frame.top) + 10
         parts.append(text(frame.x(mark) + (-5 if left else 5), height, mark_name, "", "end" if left else "start"))
-    for line, y in zip(lines, _apart([frame.y(line.points[-1][1]) for line in lines]), strict=True):
+    for line, y in zip(lines, _spread_out([frame.y(line.points[-1][1]) for line in lines]), strict=True):
         path = " ".join(f"{frame.x(x):.1f},{frame.y(value):.1f}" for x, value in line.points)
         parts.append(f'<polyline points="{path}" class="line {line.style}"/>')
         parts.append(text(frame.x(frame.right) + 6, y + 4, line.name, f"name {line.style}"))
@@ -123,8 +123,8 @@ def gain(lower: float | None, value: float, upper: float | None, reach: float, l
     """One gain with its interval, large and with its numbers; `zero` says what a gain of 0 means."""
     width, height, pad, middle = 640, 84, 60, 36
 
-    def x(place: float) -> float:
-        return pad + (min(max(place, -reach), reach) + reach) / (2 * reach) * (width - 2 * pad)
+    def x(shown: float) -> float:
+        return pad + (min(max(shown, -reach), reach) + reach) / (2 * reach) * (width - 2 * pad)
 
     low, high = -reach if lower is None else lower, reach if upper is None else upper
     side = "better" if low > 0 else "worse" if high < 0 else "open"
@@ -150,10 +150,10 @@ def _rule(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{style}"/>'
 
 
-def _apart(heights: Sequence[float], least: float = 13) -> list[float]:
+def _spread_out(heights: Sequence[float], min_gap: float = 13) -> list[float]:
     """Heights moved down where two names would overlap."""
     moved, last = dict[int, float](), -math.inf
     for index in sorted(range(len(heights)), key=lambda index: heights[index]):
-        last = max(heights[index], last + least)
+        last = max(heights[index], last + min_gap)
         moved[index] = last
     return [moved[index] for index in range(len(heights))]

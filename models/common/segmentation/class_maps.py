@@ -21,27 +21,27 @@ from models.common.errors import BadExampleError
 ClassMap = NDArray[np.uint8]
 IGNORE_INDEX = 255  # in class maps: void, neither learnt nor scored
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-HEADER = 33  # bytes: the signature and the first chunk, IHDR, which is always as long
+HEADER_SIZE = 33  # bytes: the signature and the first chunk, IHDR, which is always as long
 KEYWORD = b"ratchet-classes"
 GREY, PALETTE = 0, 3  # PNG's colour types
 COLOUR_TYPES = {2: "colour (RGB)", 4: "grey with transparency", 6: "colour with transparency (RGBA)"}
-SCALED = {2: 85, 4: 17}  # bits of a grey pixel -> what PIL multiplies it with
+GREY_STEP = {2: 85, 4: 17}  # bits of a grey pixel -> what PIL multiplies it with
 
 
 def embed_class_names(payload: bytes, names: Sequence[str]) -> bytes:
     """A PNG with the names of its classes put in, in the place of those that it had. What is no PNG stays as it is."""
-    if not payload.startswith(SIGNATURE) or len(payload) < HEADER:
+    if not payload.startswith(SIGNATURE) or len(payload) < HEADER_SIZE:
         return payload
     body = KEYWORD + b"\0\0\0\0\0" + "\n".join(names).encode()  # not compressed, no language, no translated keyword
-    return payload[:HEADER] + _chunk(b"iTXt", body) + payload[_end_of_class_names(payload) :]
+    return payload[:HEADER_SIZE] + _chunk(b"iTXt", body) + payload[_end_of_class_names(payload) :]
 
 
 def read_class_names(payload: bytes) -> tuple[str, ...]:
     """The names that `embed_class_names` put in; a class number is the index of its name. BadExampleError without."""
     end = _end_of_class_names(payload)
-    if end == HEADER:
+    if end == HEADER_SIZE:
         raise BadExampleError("the mask carries no class names, so its numbers mean nothing")
-    text = payload[HEADER + 8 + len(KEYWORD) + 5 : end - 4].decode()
+    text = payload[HEADER_SIZE + 8 + len(KEYWORD) + 5 : end - 4].decode()
     return tuple(text.split("\n"))
 
 
@@ -54,13 +54,13 @@ def decode_mask(payload: bytes, max_pixels: int) -> ClassMap:
     except Exception as error:  # truncated or damaged data makes PIL raise anything
         raise BadExampleError(f"mask cannot be decoded: {error}") from error
     bits, colour = payload[24], payload[25]
-    return values // SCALED[bits] if colour == GREY and bits in SCALED else values
+    return values // GREY_STEP[bits] if colour == GREY and bits in GREY_STEP else values
 
 
 def _check_header(payload: bytes, max_pixels: int) -> None:
     if not payload:
         raise BadExampleError("mask is an empty file (0 bytes)")
-    if not payload.startswith(SIGNATURE) or len(payload) < HEADER:
+    if not payload.startswith(SIGNATURE) or len(payload) < HEADER_SIZE:
         raise BadExampleError("mask is not a PNG; give class numbers as 8-bit grey or palette PNG")
     width, height, bits, colour = struct.unpack(">IIBB", payload[16:26])
     if colour in COLOUR_TYPES:
@@ -96,11 +96,11 @@ def resize_class_map(values: ClassMap, width: int, height: int) -> ClassMap:
 def palette(classes: int) -> NDArray[np.uint8]:
     """(classes, 3) uint8 RGB, as different as hue and lightness allow, the same for the same number."""
     golden = 0.618033988749895  # steps of the golden ratio never come close to an earlier hue soon
-    found = [
+    colours = [
         colorsys.hls_to_rgb((0.58 + golden * number) % 1, (0.55, 0.4, 0.7)[number % 3], 0.75)
         for number in range(classes)
     ]
-    return np.asarray(np.round(np.array(found).reshape(classes, 3) * 255), np.uint8)
+    return np.asarray(np.round(np.array(colours).reshape(classes, 3) * 255), np.uint8)
 
 
 def encode_png(values: ClassMap, classes: int) -> bytes:
@@ -124,9 +124,9 @@ def decode_base64(text: str) -> ClassMap:
 
 
 def _end_of_class_names(payload: bytes) -> int:
-    """Where the chunk with the names ends; HEADER where there is none."""
-    there = payload[HEADER + 4 : HEADER + 8 + len(KEYWORD) + 1] == b"iTXt" + KEYWORD + b"\0"
-    return HEADER + 12 + int.from_bytes(payload[HEADER : HEADER + 4], "big") if there else HEADER
+    """Where the chunk with the names ends; HEADER_SIZE where there is none."""
+    present = payload[HEADER_SIZE + 4 : HEADER_SIZE + 8 + len(KEYWORD) + 1] == b"iTXt" + KEYWORD + b"\0"
+    return HEADER_SIZE + 12 + int.from_bytes(payload[HEADER_SIZE : HEADER_SIZE + 4], "big") if present else HEADER_SIZE
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:

@@ -46,17 +46,17 @@ def class_ious(table: "pd.DataFrame") -> dict[str, float]:
     """Class -> IoU over all pictures' pixels, of the classes that occur."""
     intersection, union = (pixel_counts(table, prefix).sum(axis=0) for prefix in (INTERSECTION, UNION))
     return {
-        name: float(above / below)
-        for name, above, below in zip(known_classes(table), intersection, union, strict=True)
-        if below > 0
+        name: float(overlap / total)
+        for name, overlap, total in zip(known_classes(table), intersection, union, strict=True)
+        if total > 0
     }
 
 
-def mean_of_ratios(above: "NDArray[Any]", below: "NDArray[Any]") -> "NDArray[np.float64]":
+def mean_of_ratios(numerators: "NDArray[Any]", denominators: "NDArray[Any]") -> "NDArray[np.float64]":
     """(R, C) and (R, C) -> (R,): the mean over the classes that have any pixel below; NaN where none has."""
     import numpy as np
 
-    here = below > 0
-    ratios = np.where(here, above / np.where(here, below, 1), 0.0)
-    count = here.sum(axis=1)
+    defined = denominators > 0
+    ratios = np.where(defined, numerators / np.where(defined, denominators, 1), 0.0)
+    count = defined.sum(axis=1)
     return np.asarray(np.where(count > 0, ratios.sum(axis=1) / np.maximum(count, 1), np.nan), np.float64)

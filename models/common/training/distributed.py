@@ -19,12 +19,12 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until every process is here."""
     if dist.is_initialized():
         dist.barrier()
@@ -34,10 +34,10 @@ def wait() -> None:
 def first_before_others() -> Iterator[None]:
     """Process 0 goes through the block alone, then all the others at once."""
     if rank():
-        wait()
+        barrier()
     yield
     if not rank():
-        wait()
+        barrier()
 
 
 def device() -> torch.device:
@@ -55,7 +55,7 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
-    flat /= world()
+    flat /= world_size()
     parts = torch.split(flat, [gradient.numel() for gradient in gradients])
     torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
 
@@ -67,16 +67,16 @@ def share_buffers(network: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
-def agreed(row: dict[str, float], on: torch.device) -> dict[str, float]:
+def broadcast_row(row: dict[str, float], target: torch.device) -> dict[str, float]:
     """Process 0's numbers for everyone, so that all stop after the same epoch."""
     if not dist.is_initialized():
         return row
-    values = torch.tensor(list(row.values()), dtype=torch.float64, device=on)
+    values = torch.tensor(list(row.values()), dtype=torch.float64, device=target)
     dist.broadcast(values, 0)
     return dict(zip(row, values.tolist(), strict=True))
 
 
-def processes(devices: int) -> int:
+def process_count(devices: int) -> int:
     """How many to start for `devices` GPUs: 1 where there is none. UserError where there are some, but fewer."""
     present = torch.cuda.device_count()
     if 0 < present < devices:
@@ -91,19 +91,19 @@ def launch(work: Callable[[], None], count: int) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
-            spawn(_join, (count, str(Path(folder) / "store"), work), nprocs=count)  # type: ignore[no-untyped-call]
+            spawn(_run_process, (count, str(Path(folder) / "store"), work), nprocs=count)  # type: ignore[no-untyped-call]
         except ProcessRaisedException as error:  # its text ends with the process's own error
-            raise _of_process(str(error).strip().splitlines()[-1]) from error
+            raise _process_error(str(error).strip().splitlines()[-1]) from error
 
 
-def _of_process(line: str) -> RatchetError:
+def _process_error(line: str) -> RatchetError:
     """The error that a process ended with, of its own class where that is one of ours: `module.Class: message`."""
     name, _, message = line.partition(": ")
-    kind = getattr(errors, name.rpartition(".")[2], RatchetError)
-    return kind(message or line) if issubclass(kind, RatchetError) else RatchetError(line)
+    error_class = getattr(errors, name.rpartition(".")[2], RatchetError)
+    return error_class(message or line) if issubclass(error_class, RatchetError) else RatchetError(line)
 
 
-def _join(number: int, count: int, store: str, work: Callable[[], None]) -> None:
+def _run_process(number: int, count: int, store: str, work: Callable[[], None]) -> None:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(number)

@@ -23,15 +23,15 @@ def layer_groups(network: nn.Module, head: list[nn.Module]) -> list[LayerGroup]:
     A part with more than half of all layers in it (a ResNet's stages in one Sequential, a transformer's encoder) is
     cut up further, so every family comes out as a handful to a few dozen groups.
     """
-    ends = {module for layer in head for module in layer.modules()}
+    head_modules = {module for layer in head for module in layer.modules()}
     limit = sum(1 for _ in network.modules()) / 2
-    units = _merged([unit for unit in _units(network, ends, limit) if _parameters([unit])])
+    units = _merged([unit for unit in _units(network, head_modules, limit) if _parameters([unit])])
     groups = [LayerGroup(tuple(unit), tuple(_parameters(unit))) for unit in units]
     last = LayerGroup(tuple(head), tuple(_parameters(head)))
     grouped = {parameter for group in [*groups, last] for parameter in group.parameters}
-    bare = tuple(parameter for parameter in network.parameters() if parameter not in grouped)
+    ungrouped = tuple(parameter for parameter in network.parameters() if parameter not in grouped)
     if groups:
-        groups[0] = LayerGroup(groups[0].modules, bare + groups[0].parameters)
+        groups[0] = LayerGroup(groups[0].modules, ungrouped + groups[0].parameters)
     return [*groups, last]
 
 
@@ -54,12 +54,12 @@ def freeze(network: nn.Module, groups: list[LayerGroup], trainable: int) -> None
     Frozen groups stay in evaluation mode: their BatchNorm keeps the statistics that their weights were trained with.
     """
     network.train()
-    for place, group in enumerate(groups):
-        learns = place >= len(groups) - trainable
+    for index, group in enumerate(groups):
+        unfrozen = index >= len(groups) - trainable
         for parameter in group.parameters:
-            parameter.requires_grad_(learns)
+            parameter.requires_grad_(unfrozen)
         for module in group.modules:
-            module.train(learns)
+            module.train(unfrozen)
 
 
 def _units(module: nn.Module, head: set[nn.Module], limit: float) -> Iterator[nn.Module]:

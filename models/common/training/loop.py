@@ -83,27 +83,27 @@ def fit(
 
 def prefetched(fetch: Callable[[NDArray[np.int64]], Any], parts: list[NDArray[np.int64]]) -> Iterator[Any]:
     """`fetch` of each part, in order, run on a thread of its own up to PREFETCH parts before they are asked for."""
-    waiting: deque[Future[Any]] = deque()
+    pending: deque[Future[Any]] = deque()
     with ThreadPoolExecutor(1) as pool:
         for part in parts:
-            waiting.append(pool.submit(fetch, part))
-            if len(waiting) > PREFETCH:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(fetch, part))
+            if len(pending) > PREFETCH:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def bucket_by_length(
     parts: list[NDArray[np.int64]], lengths: NDArray[np.int64], rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
     """The same examples in batches of about one length each, so that little is padded: sorted within BUCKET batches."""
-    arranged = []
+    batches = []
     for start in range(0, len(parts), BUCKET):
         pool = parts[start : start + BUCKET]
         joined = np.concatenate(pool)
         ends = np.cumsum([len(part) for part in pool])[:-1]
-        arranged += np.split(joined[np.argsort(lengths[joined], kind="stable")], ends)
-    return [arranged[place] for place in rng.permutation(len(arranged))]
+        batches += np.split(joined[np.argsort(lengths[joined], kind="stable")], ends)
+    return [batches[index] for index in rng.permutation(len(batches))]
 
 
 def step(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
@@ -147,7 +147,7 @@ class _Training:
         self._average = ExponentialMovingAverage(learner.network, train.ema_decay) if train.ema_decay else None
         self._best = -np.inf  # higher is better: a loss is negated
         self._best_epoch = 0
-        self._waited = 0
+        self._epochs_without_gain = 0
 
     def run(self) -> TrainingResult:
         torch.backends.cudnn.benchmark = True  # batches are of two sizes at most
@@ -155,7 +155,7 @@ class _Training:
             keep_freed_memory()
         start = self._resume()
         epoch = start
-        while epoch < self._train.epochs and not self._stops():
+        while epoch < self._train.epochs and not self._should_stop():
             row = self._epoch(epoch)
             self._save_epoch(epoch, row)
             self._logger.end_epoch(row)
@@ -179,7 +179,7 @@ class _Training:
         )
 
     def _epoch(self, epoch: int) -> Row:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         self._logger.start_epoch(epoch + 1, self._steps)
         torch.manual_seed(self._seed(epoch))
         freeze(self._learner.network, self._learner.groups, self._trainable(epoch))
@@ -195,7 +195,7 @@ class _Training:
             total += loss.detach()
             self._logger.step()
         train_loss = float(total) / self._steps  # the epoch's only wait for a GPU
-        trained = time.perf_counter() - begun
+        train_seconds = time.perf_counter() - start
         self._check(train_loss, epoch)
         validation = self._evaluate()
         return {
@@ -203,9 +203,9 @@ class _Training:
             "train_loss": train_loss,
             **validation,
             "learning_rate": max(group["lr"] for group in self._optimizer.param_groups),
-            "seconds": time.perf_counter() - begun,
-            "seconds_per_step": trained / self._steps,
-            "examples_per_s": self._learner.examples / trained,
+            "seconds": time.perf_counter() - start,
+            "seconds_per_step": train_seconds / self._steps,
+            "examples_per_s": self._learner.examples / train_seconds,
         }
 
     def _batches(self, epoch: int) -> Iterator[Any]:
@@ -215,26 +215,26 @@ class _Training:
         lengths = getattr(self._learner, "lengths", None)
         if lengths is not None:
             parts = bucket_by_length(parts, lengths, rng)
-        return prefetched(self._learner.fetch, [part[distributed.rank() :: distributed.world()] for part in parts])
+        return prefetched(self._learner.fetch, [part[distributed.rank() :: distributed.world_size()] for part in parts])
 
     def _evaluate(self) -> Row:
         distributed.share_buffers(self._learner.network)
         with self._average.applied() if self._average else nullcontext(), self._autocast(), torch.inference_mode():
             self._learner.network.eval()
-            return distributed.agreed(self._learner.evaluate(), self._device)
+            return distributed.broadcast_row(self._learner.evaluate(), self._device)
 
     def _save_epoch(self, epoch: int, row: Row) -> None:
         """Judges the epoch, then saves: the best weights first, then the state that says which epoch they are of."""
-        value = self._goodness(row)
+        value = self._score(row)
         if value > self._best or not self._best_epoch:
-            self._best, self._best_epoch, self._waited = value, epoch + 1, 0
+            self._best, self._best_epoch, self._epochs_without_gain = value, epoch + 1, 0
             with self._average.applied() if self._average else nullcontext():
                 self._save("best", {"network": self._learner.network.state_dict()})
         elif self._trainable(epoch) == self._trainable(self._train.epochs - 1):
-            self._waited += 1  # not while layers are still being unfrozen
+            self._epochs_without_gain += 1  # not while layers are still being unfrozen
         self._save("last", self._state(epoch, row))
 
-    def _goodness(self, row: Row) -> float:
+    def _score(self, row: Row) -> float:
         """The monitored metric, higher for a better epoch; NaN, which no comparison could place, is worse than any."""
         value = -row[self._monitor] if self._monitor.endswith("loss") else row[self._monitor]
         return -np.inf if np.isnan(value) else value
@@ -249,7 +249,7 @@ class _Training:
             "precision": self._precision,
             "best": float(self._best),
             "best_epoch": self._best_epoch,
-            "waited": self._waited,
+            "waited": self._epochs_without_gain,
         }
 
     def _resume(self) -> int:
@@ -262,7 +262,7 @@ class _Training:
         if self._average:
             self._average.restore(state["average"])
         self._precision = state["precision"]
-        self._best, self._best_epoch, self._waited = state["best"], state["best_epoch"], state["waited"]
+        self._best, self._best_epoch, self._epochs_without_gain = state["best"], state["best_epoch"], state["waited"]
         for row in state["rows"]:
             self._logger.log(row)
         return int(state["epoch"])
@@ -270,10 +270,10 @@ class _Training:
     def _save(self, name: str, state: dict[str, Any]) -> None:
         if distributed.rank() == 0:
             self._checkpoints.save(name, state)
-        distributed.wait()
+        distributed.barrier()
 
-    def _stops(self) -> bool:
-        return 0 < self._train.early_stopping <= self._waited
+    def _should_stop(self) -> bool:
+        return 0 < self._train.early_stopping <= self._epochs_without_gain
 
     def _trainable(self, epoch: int) -> int:
         return trainable_groups(self._train.unfreeze, len(self._learner.groups), epoch, self._train.epochs)

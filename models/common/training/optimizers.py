@@ -19,13 +19,13 @@ def build_optimizer(groups: list[LayerGroup], train: TrainParams) -> torch.optim
     (whatever has one dimension) are not decayed.
     """
     options: list[dict[str, Any]] = []
-    for place, group in enumerate(groups):
-        peak = train.learning_rate * train.layer_decay ** (len(groups) - 1 - place)
+    for index, group in enumerate(groups):
+        peak = train.learning_rate * train.layer_decay ** (len(groups) - 1 - index)
         for decayed in (True, False):
-            chosen = [parameter for parameter in group.parameters if (parameter.ndim > 1) == decayed]
-            if chosen:
+            parameters = [parameter for parameter in group.parameters if (parameter.ndim > 1) == decayed]
+            if parameters:
                 decay = train.weight_decay if decayed else 0.0
-                options.append({"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay})
+                options.append({"params": parameters, "peak": peak, "lr": peak, "weight_decay": decay})
     if train.optimizer == "sgd":
         nesterov = train.momentum > 0
         return torch.optim.SGD(options, lr=train.learning_rate, momentum=train.momentum, nesterov=nesterov, fused=True)
@@ -89,16 +89,16 @@ class ExponentialMovingAverage:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from `state()` of an average over the same network."""
         self._updates = state["updates"]
-        for mine, saved in zip(self._averages + self._copies, state["averages"] + state["copies"], strict=True):
-            mine.copy_(saved)
+        for average, saved in zip(self._averages + self._copies, state["averages"] + state["copies"], strict=True):
+            average.copy_(saved)
 
     @torch.no_grad()
     def _swap(self) -> None:
         pairs = zip(self._floats + self._counters, self._averages + self._copies, strict=True)
-        for mine, other in pairs:
-            keep = mine.detach().clone()
-            mine.copy_(other)
-            other.copy_(keep)
+        for current, average in pairs:
+            saved = current.detach().clone()
+            current.copy_(average)
+            average.copy_(saved)
 
 
 def _floats_and_counters(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

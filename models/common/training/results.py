@@ -32,16 +32,16 @@ def write_results(
     labels: tuple[str, ...],
     network_name: str,
     result: TrainingResult,
-    **further: Any,
+    **details: Any,
 ) -> None:
-    """weights.pt, trained_on.parquet and summary.json; `further` goes into the summary."""
+    """weights.pt, trained_on.parquet and summary.json; `details` goes into the summary."""
     folder = job.out / "training"
     state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     with (folder / "weights.pt").open("wb") as file:
         torch.save({"network": network_name, "labels": list(labels), "state": state}, file)
-    seen = job.manifest[job.manifest["split"].isin(["train", "val"])]
-    seen[["id", "group"]].to_parquet(folder / "trained_on.parquet", index=False)
-    summary = _summary(network, result) | further
+    trained_on = job.manifest[job.manifest["split"].isin(["train", "val"])]
+    trained_on[["id", "group"]].to_parquet(folder / "trained_on.parquet", index=False)
+    summary = _summary(network, result) | details
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 

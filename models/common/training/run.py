@@ -34,14 +34,14 @@ def run_training(job: Job, build: Callable[[Job, torch.device], L], export: Call
     """Trains on `job.manifest`, on every GPU asked for, and writes job.out/program and job.out/training.
 
     build: the learner, with its network's starting weights loaded, on the device. Called with the seed set.
-    export: writes job.out/program from the learner, which has the best epoch's weights, and proves that both agree.
+    export: writes job.out/program from the learner, which has the best epoch's weights, and checks that both agree.
     Both must be functions of a module, as they go to other processes where there are several GPUs.
 
     Raises UserError for data or params that cannot be trained with, RatchetError where the training itself fails;
     its checkpoints stay, and the same training run again goes on from them.
     """
     with explain_resource_errors(job):
-        distributed.launch(functools.partial(_train, job, build, export), distributed.processes(job.train.devices))
+        distributed.launch(functools.partial(_train, job, build, export), distributed.process_count(job.train.devices))
 
 
 def _train(job: Job, build: Callable[[Job, torch.device], L], export: Callable[[Job, L], Exported]) -> None:

@@ -41,14 +41,15 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 def load_matching_tensors(network: nn.Module, head: list[nn.Module], state: dict[str, Tensor], source: str) -> None:
     """Every tensor of the right shape; those of the head may be missing or of another number of classes."""
-    own = network.state_dict()
-    heads = _parameter_names(network, head)
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    missing = [key for key in own if key not in fitting and key not in heads and "num_batches" not in key]
+    current = network.state_dict()
+    head_keys = _parameter_names(network, head)
+    fitting = {key: value for key, value in state.items() if key in current and current[key].shape == value.shape}
+    missing = [key for key in current if key not in fitting and key not in head_keys and "num_batches" not in key]
     if missing:
         raise UserError(
-            f"{source} does not fit the network: {len(missing)} of {len(own)} tensors are missing or of another shape,"
-            f" '{missing[0]}' first. Set the network, its width and image_size as they were, or other train.weights"
+            f"{source} does not fit the network: {len(missing)} of {len(current)} tensors are missing or of another"
+            f" shape, '{missing[0]}' first. Set the network, its width and image_size as they were, or other"
+            " train.weights"
         )
     network.load_state_dict(fitting, strict=False)
 
@@ -58,12 +59,12 @@ def _remap_head_rows(
 ) -> dict[str, Tensor]:
     """`state` with the head's rows of classes known before in their new places; new classes keep their fresh ones."""
     state = dict(state)
-    own = network.state_dict()
+    current = network.state_dict()
     shared = [label for label in new if label in old]
-    to, of = [new.index(label) for label in shared], [old.index(label) for label in shared]
+    new_rows, old_rows = [new.index(label) for label in shared], [old.index(label) for label in shared]
     for key in _parameter_names(network, head) & set(state):
-        rows = own[key].clone()
-        rows[to] = state[key][of].to(rows.dtype)
+        rows = current[key].clone()
+        rows[new_rows] = state[key][old_rows].to(rows.dtype)
         state[key] = rows
     return state
 

@@ -19,11 +19,11 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
     row, column = len(reference), len(hypothesis)
     pairs: list[Pair] = []
     while row or column:
-        here = costs[row, column]
-        if row and column and here == costs[row - 1, column - 1] + (reference[row - 1] != hypothesis[column - 1]):
+        cost = costs[row, column]
+        if row and column and cost == costs[row - 1, column - 1] + (reference[row - 1] != hypothesis[column - 1]):
             row, column = row - 1, column - 1
             pairs.append((reference[row], hypothesis[column]))
-        elif row and here == costs[row - 1, column] + 1:
+        elif row and cost == costs[row - 1, column] + 1:
             row -= 1
             pairs.append((reference[row], None))
         else:

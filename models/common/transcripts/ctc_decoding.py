@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 BLANK = 0
 Frames = NDArray[np.float32]
 Beams = dict[tuple[int, ...], tuple[float, float]]  # letters -> probability that ends in a blank, in the last of them
-NOTHING = (0.0, 0.0)
-LEAST = 1e-4  # a letter less probable than this in a frame opens no new branch of the search
-NEAR = 0.01  # two letters of a frame closer than this in probability: another machine may choose the other
-NEVER = -1e30  # log probability of what cannot be; finite, so that sums of it stay numbers
+NO_PROBABILITY = (0.0, 0.0)
+MIN_PROBABILITY = 1e-4  # a letter less probable than this in a frame opens no new branch of the search
+TIE_MARGIN = 0.01  # two letters of a frame closer than this in probability: another machine may choose the other
+LOG_ZERO = -1e30  # log probability of what cannot be; finite, so that sums of it stay numbers
 
 
 @dataclass(frozen=True)
@@ -53,28 +53,28 @@ def transcribe(frames: Frames, alphabet: Sequence[str], frame_seconds: float, be
     """The text of a recording's frames by beam search, or greedily where `beam_width` is 0."""
     hypothesis = beam_search(frames, beam_width) if beam_width else greedy(frames)
     words = timed_words(frames, hypothesis, alphabet, frame_seconds)
-    text, sure = text_of(hypothesis.letters, alphabet), confidence(frames, hypothesis, len(words))
-    return Transcript(text, words, sure, hypothesis.margin)
+    text, text_confidence = text_of(hypothesis.letters, alphabet), confidence(frames, hypothesis, len(words))
+    return Transcript(text, words, text_confidence, hypothesis.margin)
 
 
 def greedy(frames: Frames) -> Hypothesis:
     """The most probable letter of each frame, repetitions and blanks taken out."""
     best = frames.argmax(axis=1)
-    return Hypothesis(tuple(_collapsed(best)), _greedy_margin(frames, best))
+    return Hypothesis(tuple(_collapse(best)), _greedy_margin(frames, best))
 
 
-def beam_search(frames: Frames, width: int, least: float = LEAST) -> Hypothesis:
-    """The most probable letters over all ways to say them, `width` beginnings kept (Hannun et al., 2014).
+def beam_search(frames: Frames, width: int, min_probability: float = MIN_PROBABILITY) -> Hypothesis:
+    """The most probable letters over all alignments, `width` beginnings kept (Hannun et al., 2014).
 
-    With a width that nothing is cut at and `least` 0 it is exact.
+    With a width that nothing is cut at and `min_probability` 0 it is exact.
     """
     beams: Beams = {(): (1.0, 0.0)}
-    chances = np.exp(frames.astype(np.float64))
-    for row, likely in zip(chances.tolist(), chances >= least, strict=True):
+    probabilities = np.exp(frames.astype(np.float64))
+    for row, likely in zip(probabilities.tolist(), probabilities >= min_probability, strict=True):
         letters = [letter for letter in np.flatnonzero(likely).tolist() if letter != BLANK]
-        extended = _extended(beams, row, letters)
+        extended = _extend(beams, row, letters)
         kept = heapq.nsmallest(width, extended.items(), key=_rank)
-        total = sum(kept[0][1]) or 1.0  # of the best: the others are told relative to it, so nothing underflows
+        total = sum(kept[0][1]) or 1.0  # of the best: the others are kept relative to it, so nothing underflows
         beams = {text: (blank / total, other / total) for text, (blank, other) in kept}
     (first, best), *others = sorted(beams.items(), key=_rank)
     return Hypothesis(first, 1.0 - sum(others[0][1]) / sum(best) if others else 1.0)
@@ -84,57 +84,57 @@ def _rank(item: tuple[tuple[int, ...], tuple[float, float]]) -> tuple[float, tup
     return -item[1][0] - item[1][1], item[0]
 
 
-def _extended(beams: Beams, row: list[float], likely: list[int]) -> Beams:
+def _extend(beams: Beams, row: list[float], likely: list[int]) -> Beams:
     """Every beginning as it is, and longer by each of the likely letters."""
     extended: Beams = {}
     for text, (blank, other) in beams.items():
         last, both = text[-1] if text else BLANK, blank + other
-        before = extended.get(text, NOTHING)
+        before = extended.get(text, NO_PROBABILITY)
         extended[text] = (before[0] + both * row[BLANK], before[1] + (other * row[last] if text else 0.0))
         for letter in likely:
             longer = (*text, letter)
-            before = extended.get(longer, NOTHING)
+            before = extended.get(longer, NO_PROBABILITY)
             extended[longer] = (before[0], before[1] + row[letter] * (blank if letter == last else both))
     return extended
 
 
 def log_probability(frames: Frames, letters: Sequence[int]) -> float:
-    """Log probability of exactly these letters, over all ways to say them (the CTC forward algorithm)."""
+    """Log probability of exactly these letters, over all alignments (the CTC forward algorithm)."""
     if not len(frames):
         return 0.0 if not letters else -math.inf
     states, jumps = _states(letters)
-    emitted = frames[:, states].astype(np.float64)
-    forward = np.full(len(states), NEVER)
-    forward[:2] = emitted[0, :2]
-    for row in emitted[1:]:
-        step = np.concatenate([[NEVER], forward[:-1]])
-        jump = np.concatenate([[NEVER, NEVER], forward[:-2]])[: len(states)]
-        forward = np.logaddexp(np.logaddexp(forward, step), np.where(jumps, jump, NEVER)) + row
+    emissions = frames[:, states].astype(np.float64)
+    forward = np.full(len(states), LOG_ZERO)
+    forward[:2] = emissions[0, :2]
+    for row in emissions[1:]:
+        step = np.concatenate([[LOG_ZERO], forward[:-1]])
+        jump = np.concatenate([[LOG_ZERO, LOG_ZERO], forward[:-2]])[: len(states)]
+        forward = np.logaddexp(np.logaddexp(forward, step), np.where(jumps, jump, LOG_ZERO)) + row
     return float(np.logaddexp.reduce(forward[-2:]))
 
 
 def forced_alignment(frames: Frames, letters: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last frame of each letter on the most probable path that says these letters (Viterbi).
+    """First and last frame of each letter on the most probable path that emits these letters (Viterbi).
 
     The letters must fit into the frames, as those that were decoded from them do.
     """
     states, jumps = _states(letters)
-    emitted = frames[:, states]
-    best = np.full(len(states), NEVER)
-    best[:2] = emitted[0, :2]
-    moves = np.zeros(emitted.shape, np.int8)
+    emissions = frames[:, states]
+    best = np.full(len(states), LOG_ZERO)
+    best[:2] = emissions[0, :2]
+    backpointers = np.zeros(emissions.shape, np.int8)
     for frame in range(1, len(frames)):
-        jump = np.concatenate([[NEVER, NEVER], best[:-2]])[: len(states)]
-        ways = np.stack([best, np.concatenate([[NEVER], best[:-1]]), np.where(jumps, jump, NEVER)])
-        moves[frame] = ways.argmax(axis=0)
-        best = ways.max(axis=0) + emitted[frame]
+        jump = np.concatenate([[LOG_ZERO, LOG_ZERO], best[:-2]])[: len(states)]
+        candidates = np.stack([best, np.concatenate([[LOG_ZERO], best[:-1]]), np.where(jumps, jump, LOG_ZERO)])
+        backpointers[frame] = candidates.argmax(axis=0)
+        best = candidates.max(axis=0) + emissions[frame]
     state = len(states) - 1 - (len(states) > 1 and best[-2] > best[-1])
     spans: dict[int, tuple[int, int]] = {}
     for frame in range(len(frames) - 1, -1, -1):
         if state % 2:
             spans[state // 2] = (frame, spans.get(state // 2, (frame, frame))[1])
-        state -= int(moves[frame, state])
-    return [spans[place] for place in range(len(letters))]
+        state -= int(backpointers[frame, state])
+    return [spans[index] for index in range(len(letters))]
 
 
 def timed_words(frames: Frames, hypothesis: Hypothesis, alphabet: Sequence[str], frame_seconds: float) -> list[Word]:
@@ -175,7 +175,7 @@ def confidence(frames: Frames, hypothesis: Hypothesis, words: int) -> float:
 
 
 def fits(letters: NDArray[np.int64], frames: int) -> bool:
-    """Whether CTC can say these letters in so many frames: one each, and a blank between two that are the same."""
+    """Whether CTC can emit these letters in so many frames: one each, and a blank between two that are the same."""
     return len(letters) + int((letters[1:] == letters[:-1]).sum()) <= frames
 
 
@@ -188,22 +188,22 @@ def _states(letters: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_
     return states, jumps
 
 
-def _collapsed(path: NDArray[np.int64]) -> list[int]:
+def _collapse(path: NDArray[np.int64]) -> list[int]:
     changes = np.flatnonzero(np.diff(path, prepend=-1))
     return [int(letter) for letter in path[changes] if letter != BLANK]
 
 
 def _greedy_margin(frames: Frames, best: NDArray[np.int64]) -> float:
-    """The least change of a frame's probabilities that would make another text of it; NEAR where it is larger."""
-    chances, rows = np.exp(frames), np.arange(len(frames))
-    first = chances[rows, best]
-    chances[rows, best] = 0
-    second = chances.argmax(axis=1)
-    gap = first - chances[rows, second]
-    text, margin = _collapsed(best), NEAR
-    for frame in np.flatnonzero(gap < NEAR):
+    """The least change of a frame's probabilities that would make another text of it; TIE_MARGIN where it is larger."""
+    probabilities, rows = np.exp(frames), np.arange(len(frames))
+    first = probabilities[rows, best]
+    probabilities[rows, best] = 0
+    second = probabilities.argmax(axis=1)
+    gap = first - probabilities[rows, second]
+    text, margin = _collapse(best), TIE_MARGIN
+    for frame in np.flatnonzero(gap < TIE_MARGIN):
         other = best.copy()
         other[frame] = second[frame]
-        if _collapsed(other) != text:
+        if _collapse(other) != text:
             margin = min(margin, float(gap[frame]))
     return margin

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from models.common.classification.labels import class_labels, class_numbers
+from models.common.classification.labels import class_indices, class_labels
 from models.common.kind import AnyTrainJob
 from models.common.program.export import export, parity
 from models.common.program.program import ProgramSpec
@@ -38,4 +38,4 @@ def export_program(job: AnyTrainJob, learner: LanguageLearner) -> Exported:
 def _batch(job: AnyTrainJob, split: str, labels: tuple[str, ...], device: torch.device) -> Batch:
     rows = job.rows(split)
     shares = texts(rows, job.batches, job.home).take(np.arange(len(rows)))
-    return torch.from_numpy(shares).to(device), torch.tensor(class_numbers(rows, labels), device=device)
+    return torch.from_numpy(shares).to(device), torch.tensor(class_indices(rows, labels), device=device)

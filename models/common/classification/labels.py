@@ -45,7 +45,7 @@ def _check_validation(manifest: pd.DataFrame, labels: tuple[str, ...]) -> None:
         )
     if not (manifest["split"] == "val").any():
         raise UserError(
-            "The validation split is empty, so no epoch can be told from another."
+            "The validation split is empty, so the best epoch cannot be selected."
             " Raise data.splits.val before adding data, or add some with --split val"
         )
 

@@ -1,4 +1,4 @@
-"""What there is: every model and what it has in production, every candidate and how it was judged."""
+"""The state of a project: every model and its version in production, every candidate and how it was judged."""
 
 import json
 from dataclasses import asdict, dataclass

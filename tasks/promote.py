@@ -28,7 +28,7 @@ STAGES = ("validate", "initial_weights", "train", "evaluate")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A saved candidate: a commit on top of the one it was made from, under `refs/exps`."""
+    """A saved candidate: a commit on top of its source commit, under `refs/exps`."""
 
     model: str
     name: str  # of the DVC experiment
@@ -116,7 +116,7 @@ def _declare_artifacts(tree: Path, model: str, bento: bool) -> None:
     declared[f"{model}-program"] = {
         "path": f"{folder}/program",
         "type": "onnx",
-        "desc": f"The program of {model}: program.onnx and the program.json that says what it takes and gives",
+        "desc": f"The program of {model}: program.onnx, and program.json with its inputs and outputs",
         "labels": [kind, "program"],
     }
     if bento:

@@ -12,7 +12,7 @@ from tasks.project.params import load_model
 
 @dataclass(frozen=True)
 class RemoveReport:
-    """What was taken out and what is left."""
+    """What was removed and what is left."""
 
     model: str
     batch: str

@@ -27,7 +27,7 @@ DELIVERIES = (("first", "january"), ("more", "february"), ("wrong", "march"))
 
 
 def main(kind: str) -> None:
-    """Tells the story of a kind and exits with 1 where it did not go as it should."""
+    """Runs the story of a kind and exits with 1 where it did not go as expected."""
     sample = load_sample(kind)
     story = Story(FOLDER / kind)
     started = time.perf_counter()
@@ -65,14 +65,14 @@ def _retrain(story: Story, model: str, source: Path, expected: str) -> None:
     added = story.ratchet("add", model, str(source))
     answer = story.ratchet("retrain", model)
     _expect(answer, {expected})
-    came = f"{answer['state']} as {answer['version']}: {_decision(answer)}"
-    story.tell(f"{added['added']} examples arrive: add, retrain", came, time.perf_counter() - start)
+    result = f"{answer['state']} as {answer['version']}: {_decision(answer)}"
+    story.record(f"{added['added']} examples arrive: add, retrain", result, time.perf_counter() - start)
 
 
 def _retrain_again(story: Story, model: str) -> None:
     answer = story.ratchet("retrain", model)
     _expect(answer, {"UNCHANGED"})
-    story.tell("nothing new: retrain", "UNCHANGED", answer["seconds"])
+    story.record("nothing new: retrain", "UNCHANGED", answer["seconds"])
 
 
 def _wrong(story: Story, model: str, source: Path) -> None:
@@ -83,13 +83,13 @@ def _wrong(story: Story, model: str, source: Path) -> None:
     _expect(answer, {"HELD", "REJECTED", "BLOCKED"})
     if _champion(story, model) != before:
         sys.exit("error: the demo's wrong batch changed the champion")
-    story.tell(
+    story.record(
         f"{added['added']} wrongly labelled examples: add, retrain",
         f"{answer['state']}, production untouched: {_decision(answer)}",
         time.perf_counter() - start,
     )
     removed = story.ratchet("remove", model, added["batch"])
-    story.tell("that batch is taken out: remove", f"{removed['batch']} removed", removed["seconds"])
+    story.record("that batch is taken out: remove", f"{removed['batch']} removed", removed["seconds"])
 
 
 def _rollback_and_back(story: Story, model: str) -> None:
@@ -98,8 +98,8 @@ def _rollback_and_back(story: Story, model: str) -> None:
     forth = story.ratchet("rollback", model, "--to", newest)
     if _champion(story, model) != newest:
         sys.exit(f"error: after rollback and back the champion should be {newest}")
-    came = f"production is {back['version']}, then {forth['version']} again"
-    story.tell("rollback, and back", came, back["seconds"] + forth["seconds"])
+    result = f"production is {back['version']}, then {forth['version']} again"
+    story.record("rollback, and back", result, back["seconds"] + forth["seconds"])
 
 
 def _request(story: Story, sample: Any) -> None:
@@ -108,17 +108,17 @@ def _request(story: Story, sample: Any) -> None:
     form = sample.question(story.folder / "question")
     command = [sys.executable, "-m", "flows.cli", "serve", sample.MODEL, "--port", str(port)]
     story.console.print(f"\n[bold]$ ratchet serve {sample.MODEL} --port {port}[/bold]")
-    asked = " ".join(f"-F {name}=@{path.name}" for name, path in form.items())
+    fields = " ".join(f"-F {name}=@{path.name}" for name, path in form.items())
     with _process(command, story):
         wait_for(f"http://127.0.0.1:{port}/readyz", 90)
-        story.console.print(f"[bold]$ curl {asked} http://127.0.0.1:{port}/predict[/bold]")
+        story.console.print(f"[bold]$ curl {fields} http://127.0.0.1:{port}/predict[/bold]")
         files = {name: (path.name, path.read_bytes()) for name, path in form.items()}
         reply = httpx.post(f"http://127.0.0.1:{port}/predict", files=files, timeout=30)
     reply.raise_for_status()
     story.console.print_json(data=_short(reply.json()))
-    if found := sample.right(reply.json()):
-        sys.exit(f"error: the served model is wrong: {found}")
-    story.tell(
+    if mistake := sample.right(reply.json()):
+        sys.exit(f"error: the served model is wrong: {mistake}")
+    story.record(
         f"serve, and ask with {', '.join(path.name for path in form.values())}", "right", time.perf_counter() - start
     )
 
@@ -138,7 +138,7 @@ def _expect(answer: dict[str, Any], states: set[str]) -> None:
 
 
 def _champion(story: Story, model: str) -> str:
-    """Version in production, as `ratchet status` tells it."""
+    """Version in production, as `ratchet status` shows it."""
     return str(next(row["version"] for row in story.ratchet("status")["models"] if row["model"] == model))
 
 
@@ -148,7 +148,7 @@ def _decision(answer: dict[str, Any]) -> str:
 
 @contextmanager
 def _prefect_server(story: Story) -> Iterator[None]:
-    """One Prefect server for all runs, as a team would have; its UI stays up while the story is told."""
+    """One Prefect server for all runs, as a team would have; its UI stays up while the story runs."""
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     os.environ["PREFECT_SERVER_UI_API_URL"] = f"http://127.0.0.1:{port}/api"  # else its pages ask port 4200

@@ -66,7 +66,7 @@ def champion_of(project: Path, **changes: object) -> Path:
 
 
 def write_project(template: Path, folder: Path, digits: Path) -> Path:
-    """A project with the digits added and an evaluated candidate that was made from others."""
+    """A project with the digits added and an evaluated candidate that was trained on others."""
     project = Path(shutil.copytree(template, folder, symlinks=True))
     add(project, "digits", digits)
     write_program(project / "artifacts/digits/program", 1500)

@@ -19,10 +19,10 @@ TINY = {"network": "small_cnn", "width": 8, "epochs": 2, "batch_size": 32, "lear
 def write_batch(folder: Path, name: str, files: list[Path]) -> None:
     """Files in class folders as the batch `name` in `folder`; each fourth one is for validation."""
     rows = []
-    for place, path in enumerate(files):
+    for index, path in enumerate(files):
         payload = path.read_bytes()
         digest = hashlib.sha256(payload).hexdigest()
-        split = "val" if place % 4 == 0 else "train"
+        split = "val" if index % 4 == 0 else "train"
         row = {"id": digest, "file_name": path.name, "label": path.parent.name, "split": split, "group": digest}
         rows.append(row | {"source": "test", "bytes": payload})
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""A user's story told through the real command line, in a clone of its own with remotes of its own.
+"""A user's story, run through the real command line, in a clone of its own with remotes of its own.
 
-`make demo` and benchmarks/cifar10.py are such stories: they call `ratchet` as a person would and keep what it answers.
+`make demo` and benchmarks/cifar10.py are such stories: they call `ratchet` as a person would and record its answers.
 """
 
 import json
@@ -28,7 +28,7 @@ class Story:
 
     folder: Path
     console: Console = field(default_factory=Console)
-    chapters: list[tuple[str, str, float]] = field(default_factory=list)  # what was done, what came of it, seconds
+    steps: list[tuple[str, str, float]] = field(default_factory=list)  # what was done, result, seconds
 
     @property
     def project(self) -> Path:
@@ -81,19 +81,19 @@ class Story:
         answer = json.loads(done.stdout) if done.stdout.strip() else {}
         return answer | {"exit_code": done.returncode, "seconds": time.perf_counter() - start}
 
-    def tell(self, what: str, came: str, seconds: float) -> None:
-        """Ends a chapter: one row of the closing table."""
-        self.chapters.append((what, came, seconds))
-        self.console.print(f"[green]→ {came}[/green]  [dim]({seconds:.0f} s)[/dim]")
+    def record(self, what: str, result: str, seconds: float) -> None:
+        """Ends a step: one row of the closing table."""
+        self.steps.append((what, result, seconds))
+        self.console.print(f"[green]→ {result}[/green]  [dim]({seconds:.0f} s)[/dim]")
 
     def table(self, title: str) -> Table:
-        """What happened, chapter by chapter."""
+        """What happened, step by step."""
         table = Table(title=title, title_justify="left")
-        for heading in ("what was done", "what came of it"):
+        for heading in ("what was done", "result"):
             table.add_column(heading)
         table.add_column("seconds", justify="right")
-        for what, came, seconds in self.chapters:
-            table.add_row(what, came, f"{seconds:.0f}")
+        for what, result, seconds in self.steps:
+            table.add_row(what, result, f"{seconds:.0f}")
         return table
 
     def _call(self, *command: str, cwd: Path | None = None) -> None:

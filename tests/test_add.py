@@ -60,16 +60,16 @@ def untouched(project: Path, before: str) -> bool:
 
 
 def test_a_folder_becomes_one_committed_batch_with_its_bytes_as_delivered(project: Path, digits: Path) -> None:
-    seen = []
+    progress = []
     (project / "mine.txt").write_text("work in progress")
     (project / "staged.txt").write_text("not ours")
     git(project, "add", "staged.txt")
-    report = add(project, "digits", digits, progress=lambda done, total: seen.append((done, total)))
+    report = add(project, "digits", digits, progress=lambda done, total: progress.append((done, total)))
     assert (report.rows, report.added, report.duplicates, report.quarantined) == (200, 200, 0, [])
     assert sum(report.classes.values()) == sum(report.splits.values()) == 200
     assert (report.committed, report.pushed) == (True, False)
     assert any("no DVC remote" in note for note in report.notes)
-    assert seen[-1] == (200, 200)
+    assert progress[-1] == (200, 200)
     changed = git(project, "show", "--name-only", "--format=", "HEAD").split()
     assert changed == [
         f"data/digits/{name}" for name in (".gitignore", f"{report.batch}.index", f"{report.batch}.parquet.dvc")
@@ -198,7 +198,7 @@ def test_a_detached_head_or_no_identity_is_found_before_anything_is_read(
     assert not (project / "data").exists()
 
 
-def test_one_class_only_is_taken_and_told(project: Path, tmp_path: Path) -> None:
+def test_one_class_only_is_accepted_and_reported(project: Path, tmp_path: Path) -> None:
     photo(tmp_path / "a/cat/1.png", 1)
     photo(tmp_path / "a/cat/2.png", 2)
     report = add(project, "digits", tmp_path / "a")
@@ -267,7 +267,7 @@ def test_a_killed_add_is_finished_or_cleared_by_the_next(
     assert not list((project / ".ratchet/adding").glob("*"))
 
 
-def test_a_folder_of_the_same_process_number_or_a_stray_file_does_not_block_an_add(project: Path, digits: Path) -> None:
+def test_a_folder_of_the_same_process_id_or_a_stray_file_does_not_block_an_add(project: Path, digits: Path) -> None:
     adding = project / ".ratchet/adding"
     (adding / str(os.getpid())).mkdir(parents=True)  # as a killed one left it; in a container the number comes again
     (adding / "notes.txt").touch()
@@ -352,7 +352,7 @@ def test_a_removed_batch_is_gone_and_comes_back_with_a_revert(project: Path, tmp
         remove(project, "digits", "x")
 
 
-def test_further_columns_become_slices_and_our_own_are_not_taken_over(project: Path, tmp_path: Path) -> None:
+def test_further_columns_become_slices_and_those_that_ratchet_fills_are_ignored(project: Path, tmp_path: Path) -> None:
     source = photos(tmp_path / "a", each=2)
     lines = [f"{kind}/{n}.png,{kind},A,99" for kind in ("cat", "dog") for n in range(2)]
     (source / "metadata.csv").write_text("file_name,label,camera,width\n" + "\n".join(lines))
@@ -360,5 +360,5 @@ def test_further_columns_become_slices_and_our_own_are_not_taken_over(project: P
     manifest = read_manifest(project / "data/digits")
     assert set(manifest["camera"]) == {"A"}
     assert set(manifest["width"]) == {16}
-    assert any("not taken over: width" in note for note in report.notes)
+    assert any("ignored: width" in note for note in report.notes)
     assert dataclasses.asdict(report)["model"] == "digits"

@@ -23,17 +23,19 @@ def ratchet(project: Path, *arguments: str, **environment: str) -> "subprocess.C
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["frobnicate"], "No such command 'frobnicate'"),
         (["add"], "Missing argument 'model'"),
         (["retrain", "digits", "--bogus"], "No such option: --bogus"),
     ],
 )
-def test_a_mistyped_command_says_what_is_wrong_and_exits_with_2(project: Path, arguments: list[str], said: str) -> None:
+def test_a_mistyped_command_says_what_is_wrong_and_exits_with_2(
+    project: Path, arguments: list[str], message: str
+) -> None:
     done = ratchet(project, *arguments)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_a_prefect_server_that_is_not_there_is_one_line(project: Path, digits: Path) -> None:
@@ -50,9 +52,9 @@ def test_a_model_without_data_says_how_to_add_some(project: Path) -> None:
     assert "ratchet add digits SOURCE" in done.stderr
 
 
-@pytest.mark.parametrize(("state", "told"), [("REJECTED", True), ("HELD", True), ("PROMOTED", False)])
+@pytest.mark.parametrize(("state", "expected"), [("REJECTED", True), ("HELD", True), ("PROMOTED", False)])
 def test_a_candidate_that_stays_out_says_how_to_take_its_data_out(
-    state: str, told: bool, capsys: pytest.CaptureFixture[str]
+    state: str, expected: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show_outcome(RunOutcome("digits", state, ("accuracy 0.9 → 0.8: worse",), version="v1.0.0"))
-    assert ("ratchet remove digits BATCH" in capsys.readouterr().out) == told
+    assert ("ratchet remove digits BATCH" in capsys.readouterr().out) == expected

@@ -14,14 +14,14 @@ from models.common.errors import RegistryError
 from tasks.project.fingerprint import find_judgement, judgement_ref, read_inputs
 from tests.conftest import CODE, git
 from tests.test_repository import clone, share
-from tests.world import Answer
+from tests.world import CommandResult
 
 
-def ratchet(root: Path, *arguments: str, module: str = "flows.cli") -> Answer:
+def ratchet(root: Path, *arguments: str, module: str = "flows.cli") -> CommandResult:
     env = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{CODE}", "COLUMNS": "100"}
     command = [sys.executable, "-m", module, *arguments]
     pipe = subprocess.PIPE
-    return Answer.of(subprocess.Popen(command, cwd=root, env=env, stdout=pipe, stderr=pipe, text=True))
+    return CommandResult.of(subprocess.Popen(command, cwd=root, env=env, stdout=pipe, stderr=pipe, text=True))
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def with_data(project: Path) -> Path:
 
 def judge_by_hand(project: Path) -> None:
     """Notes today's inputs as judged; the candidate is HEAD itself."""
-    found = read_inputs(project, "digits")
-    git(project, "update-ref", judgement_ref("digits", found.fingerprint), found.commit)
+    inputs = read_inputs(project, "digits")
+    git(project, "update-ref", judgement_ref("digits", inputs.fingerprint), inputs.commit)
 
 
 @pytest.mark.parametrize("command", ["add", "remove", "retrain", "status", "history", "rollback", "serve", "schedule"])
@@ -91,7 +91,7 @@ def test_ctrl_c_is_one_line_and_130(with_data: Path) -> None:
     assert (answer.code, "interrupted" in answer.error) == (130, True)
 
 
-def test_uncommitted_changes_are_told_and_a_detached_head_is_no_hindrance(with_data: Path) -> None:
+def test_uncommitted_changes_are_reported_and_a_detached_head_is_no_hindrance(with_data: Path) -> None:
     git(with_data, "checkout", "--quiet", "--detach")
     (with_data / "Makefile").write_text("changed")
     judge_by_hand(with_data)
@@ -127,8 +127,8 @@ def test_a_clone_made_anew_knows_what_was_judged_and_trains_nothing(with_data: P
 def test_what_was_judged_here_is_known_without_asking_the_remote(with_data: Path, tmp_path: Path) -> None:
     share(with_data, tmp_path).rename(tmp_path / "away")
     judge_by_hand(with_data)
-    found = read_inputs(with_data, "digits")
-    assert find_judgement(with_data, "digits", found.fingerprint) == found.commit
+    inputs = read_inputs(with_data, "digits")
+    assert find_judgement(with_data, "digits", inputs.fingerprint) == inputs.commit
     with pytest.raises(RegistryError):
         find_judgement(with_data, "digits", "0" * 64)
 
@@ -139,13 +139,13 @@ def test_the_data_version_of_a_commit_is_that_of_its_files(with_data: Path) -> N
 
 def fingerprints(project: Path, *changed: str) -> set[str]:
     """Of the project as it is, and after a change to each of these files."""
-    seen = {read_inputs(project, "digits").fingerprint}
+    fingerprints = {read_inputs(project, "digits").fingerprint}
     for name in changed:
         path = project / name
         path.write_text(path.read_text() + "\n# changed\n")
         git(project, "commit", "--quiet", "--all", f"--message={name}")
-        seen.add(read_inputs(project, "digits").fingerprint)
-    return seen
+        fingerprints.add(read_inputs(project, "digits").fingerprint)
+    return fingerprints
 
 
 def test_any_code_that_a_stage_depends_on_is_an_input(with_data: Path) -> None:

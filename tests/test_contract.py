@@ -1,4 +1,4 @@
-"""Every kind is held to the contract: its smallest delivery goes through the whole chain, and comes out proven.
+"""Every kind is held to the contract: its smallest delivery goes through the whole chain, smoke test included.
 
 A kind takes part by being a folder in models/ with deliveries in tests/samples/<kind>.py.
 """
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @dataclass(frozen=True)
 class Chain:
-    """A project in which one kind's tiny model went through the chain, and what each step said."""
+    """A project in which one kind's tiny model went through the chain, and the result of each step."""
 
     root: Path
     sample: Any

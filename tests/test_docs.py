@@ -37,9 +37,9 @@ def _help(*command: str) -> str:
 def test_every_ratchet_command_shown_exists_with_its_options(page: Path) -> None:
     for line in re.findall(r"^\$? ?ratchet ([a-z]+[^\n#|]*)", _text(page), re.MULTILINE):
         verb, *rest = line.split()
-        told = _help(verb)
+        help_text = _help(verb)
         for option in (word.split("=")[0] for word in rest if word.startswith("--")):
-            assert option in told, f"{page.name}: ratchet {verb} has no {option}"
+            assert option in help_text, f"{page.name}: ratchet {verb} has no {option}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -30,7 +30,7 @@ def _trained(_template: Path, digits: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def trained(_trained: Path, tmp_path: Path) -> Path:
-    """A project with 200 digits and an evaluated candidate that was made from others."""
+    """A project with 200 digits and an evaluated candidate that was trained on others."""
     return Path(shutil.copytree(_trained, tmp_path / "project", symlinks=True))
 
 
@@ -74,9 +74,9 @@ def test_the_champion_sits_the_same_exam_and_loses(trained: Path) -> None:
     folder = champion_of(trained, examples=1500, noise=3.0)
     verdict = judge(trained, "digits", folder, "v1.0.0")
     assert verdict.outcome == "PROMOTE"
-    ours = pd.read_parquet(trained / "artifacts/digits/evaluation/examples.parquet")
-    theirs = pd.read_parquet(folder / "examples.parquet")
-    assert set(ours["id"]) == set(theirs["id"])
+    candidate = pd.read_parquet(trained / "artifacts/digits/evaluation/examples.parquet")
+    champion = pd.read_parquet(folder / "examples.parquet")
+    assert set(candidate["id"]) == set(champion["id"])
     written = json.loads((trained / "artifacts/digits/verdict.json").read_text())
     assert written["champion_version"] == "v1.0.0"
     assert written["metrics"]["candidate"]["accuracy"] > written["metrics"]["champion"]["accuracy"]
@@ -135,10 +135,10 @@ def test_the_metrics_are_scikit_learns() -> None:
     probabilities = rng.dirichlet([1, 1, 1], 300)
     truth = [labels[index] for index in rng.integers(0, 3, 300)]
     table = scored(probabilities, truth, labels)
-    found = class_summary(table, labels)
-    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, table["prediction"]))
-    assert found["macro_f1"] == pytest.approx(f1_score(truth, table["prediction"], average="macro"))
-    assert found["log_loss"] == pytest.approx(log_loss(truth, probabilities), rel=1e-4)
+    summary = class_summary(table, labels)
+    assert summary["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, table["prediction"]))
+    assert summary["macro_f1"] == pytest.approx(f1_score(truth, table["prediction"], average="macro"))
+    assert summary["log_loss"] == pytest.approx(log_loss(truth, probabilities), rel=1e-4)
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:

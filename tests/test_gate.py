@@ -99,7 +99,7 @@ def test_a_lower_word_error_rate_is_better() -> None:
     assert judge(bad, good, WER).outcome == "REJECT"
 
 
-# What it says
+# Messages
 
 
 def test_the_reason_is_a_sentence_with_the_numbers() -> None:
@@ -180,7 +180,7 @@ def test_too_few_groups_decide_nothing() -> None:
     assert json.dumps(verdict.to_json(), allow_nan=False)
 
 
-def test_what_a_first_model_is_held_for_is_said_first() -> None:
+def test_what_a_first_model_is_held_for_comes_first() -> None:
     verdict = judge(right_on(wrong=450), None)
     assert verdict.outcome in {"HOLD", "REJECT"}
     assert verdict.reasons[0].startswith("against always answering")
@@ -301,7 +301,7 @@ def test_a_new_class_is_floored_and_the_rest_compared_on_the_shared_labels() -> 
     assert any(check.about == "new class" and check.status == "pass" for check in verdict.checks)
 
 
-def test_a_new_class_that_is_not_told_apart_better_than_by_chance_rejects() -> None:
+def test_a_new_class_that_is_not_recognised_better_than_by_chance_rejects() -> None:
     candidate, champion = right_on(wrong=20), replace(right_on(wrong=120), labels=("ant", "bee", "cat"))
     dogs = candidate.table.index[candidate.table["label"] == "dog"]
     candidate.table.loc[dogs[:120], "correct"] = 0
@@ -311,7 +311,7 @@ def test_a_new_class_that_is_not_told_apart_better_than_by_chance_rejects() -> N
     assert "chance is 0.250" in verdict.reasons[0]
 
 
-def test_a_new_class_with_hardly_any_test_examples_is_told_and_does_not_decide() -> None:
+def test_a_new_class_with_hardly_any_test_examples_is_reported_and_does_not_decide() -> None:
     labels = (*LABELS, "eel")
     candidate, champion = replace(right_on(wrong=20), labels=labels), right_on(wrong=60)
     verdict = judge(candidate, champion)
@@ -357,7 +357,7 @@ def test_a_slice_that_got_worse_beyond_tolerance_rejects() -> None:
     assert verdict.reasons[0].startswith("slice camera=old: accuracy")
 
 
-def test_an_underpowered_slice_is_told_and_never_rejects() -> None:
+def test_an_underpowered_slice_is_reported_and_never_rejects() -> None:
     candidate, champion = right_on(wrong=0), right_on(wrong=60)
     for one in (candidate, champion):
         one.table["camera"] = np.where(np.arange(600) >= 580, "rare", "usual")
@@ -367,7 +367,7 @@ def test_an_underpowered_slice_is_told_and_never_rejects() -> None:
     assert "1 have too few test examples to be judged: camera=rare (20)" in texts(verdict)
 
 
-def test_an_empty_class_is_told_and_decides_nothing() -> None:
+def test_an_empty_class_is_reported_and_decides_nothing() -> None:
     labels = (*LABELS, "eel")
     candidate, champion = replace(right_on(wrong=20), labels=labels), replace(right_on(wrong=60), labels=labels)
     verdict = judge(candidate, champion)

@@ -46,9 +46,9 @@ def masks(
     union = np.random.default_rng(99_999).integers(200, 900, (examples, len(labels)))  # the exam is the same for all
     share = np.clip(rng.normal(quality, 0.1, union.shape) - 0.2 * (np.array(labels) == bad), 0, 1)
     table = pd.DataFrame({"id": [f"{index:04d}" for index in range(examples)]})
-    for place, label in enumerate(labels):
-        table[f"union:{label}"] = union[:, place]
-        table[f"intersection:{label}"] = np.round(union[:, place] * share[:, place])
+    for column, label in enumerate(labels):
+        table[f"union:{label}"] = union[:, column]
+        table[f"intersection:{label}"] = np.round(union[:, column] * share[:, column])
     table["classes"] = [[label for label in labels if label != "tree" or index % 2] for index in range(examples)]
     return Scores(table, labels, metrics={"mean_iou": float(share.mean())})
 
@@ -72,12 +72,12 @@ def test_of_200_segmenters_no_better_than_the_champion_about_one_in_twenty_is_pr
 
 def test_an_estimate_that_is_a_ratio_has_the_bounds_of_that_ratio() -> None:
     rng = np.random.default_rng(3)
-    ours, theirs, words = rng.poisson(2, 300), rng.poisson(2.3, 300), rng.integers(5, 15, 300)
+    candidate, champion, words = rng.poisson(2, 300), rng.poisson(2.3, 300), rng.integers(5, 15, 300)
     groups = np.arange(300) // 3
-    ratio = statistics.compare((ours, words), (theirs, words), groups, higher_is_better=False)
+    ratio = statistics.compare((candidate, words), (champion, words), groups, higher_is_better=False)
     estimate = statistics.compare_estimates(
-        lambda weights: (weights @ ours) / (weights @ words),
-        lambda weights: (weights @ theirs) / (weights @ words),
+        lambda weights: (weights @ candidate) / (weights @ words),
+        lambda weights: (weights @ champion) / (weights @ words),
         groups,
         higher_is_better=False,
     )
@@ -102,7 +102,7 @@ def test_a_class_inside_examples_that_got_worse_is_found_by_its_own_metric() -> 
     assert next(check for check in verdict.checks if check.name == "sky").status == "pass"
 
 
-def test_a_new_class_is_left_out_of_the_comparison_and_told() -> None:
+def test_a_new_class_is_left_out_of_the_comparison_and_reported() -> None:
     champion = masks(0, labels=("road", "sky"))
     candidate = masks(1, 0.8, bad="tree")
     champion.table["classes"] = candidate.table["classes"]
@@ -134,9 +134,9 @@ def test_a_first_model_is_promoted_by_its_floors_alone() -> None:
 def test_free_text_has_no_classes_and_another_alphabet_is_no_obstacle() -> None:
     words = pd.DataFrame({"id": [f"{index}" for index in range(200)], "edits": 1, "words": 10})
     ratio = (Metric("word_error_rate", numerator="edits", denominator="words", higher_is_better=False),)
-    ours = words.assign(edits=np.arange(200) % 2)
+    candidate = words.assign(edits=np.arange(200) % 2)
     verdict = decide(
-        Scores(ours, labels=tuple("abc")), Scores(words, labels=tuple("ab")), Gate(metric="word_error_rate"), ratio
+        Scores(candidate, labels=tuple("abc")), Scores(words, labels=tuple("ab")), Gate(metric="word_error_rate"), ratio
     )
     assert verdict.outcome == "PROMOTE"
     assert not [check for check in verdict.checks if check.about in {"class", "labels", "new class"}]

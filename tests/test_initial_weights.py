@@ -23,9 +23,9 @@ OUT = Path("artifacts/digits/initial_weights")
 WEIGHTS = Path("artifacts/digits/training/weights.pt")
 
 
-def set_weights(project: Path, wanted: str) -> None:
+def set_weights(project: Path, weights: str) -> None:
     params = project / "params.yaml"
-    params.write_text(params.read_text().replace("network: small_cnn,", f"network: small_cnn, weights: {wanted},"))
+    params.write_text(params.read_text().replace("network: small_cnn,", f"network: small_cnn, weights: {weights},"))
 
 
 def run(project: Path, stage: str) -> bool:

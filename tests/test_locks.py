@@ -38,8 +38,8 @@ def kill(process: "subprocess.Popen[str]") -> None:
 
 def test_a_lock_that_is_held_names_its_holder_and_is_free_when_that_was_killed(tmp_path: Path) -> None:
     other, _ = holder(tmp_path)
-    said = rf"digits is busy \(process {other.pid}\)\. Wait for it, or stop it"
-    with pytest.raises(UserError, match=said), lock_or_refuse(tmp_path, "retrain/digits", "digits is busy"):
+    message = rf"digits is busy \(process {other.pid}\)\. Wait for it, or stop it"
+    with pytest.raises(UserError, match=message), lock_or_refuse(tmp_path, "retrain/digits", "digits is busy"):
         pytest.fail("two processes hold one lock")
     kill(other)
     with lock_or_refuse(tmp_path, "retrain/digits", "digits is busy"), lock(tmp_path, "add/digits"):
@@ -47,13 +47,13 @@ def test_a_lock_that_is_held_names_its_holder_and_is_free_when_that_was_killed(t
 
 
 def test_a_folder_in_use_stays_and_one_whose_process_was_killed_goes(tmp_path: Path) -> None:
-    other, theirs = holder(tmp_path)
-    with temporary_folder(tmp_path / "adding") as ours:
-        assert ours != theirs
-        assert {path.name for path in theirs.parent.iterdir()} == {ours.name, theirs.name}
+    other, other_folder = holder(tmp_path)
+    with temporary_folder(tmp_path / "adding") as own_folder:
+        assert own_folder != other_folder
+        assert {path.name for path in other_folder.parent.iterdir()} == {own_folder.name, other_folder.name}
     kill(other)
     with temporary_folder(tmp_path / "adding"):
-        assert not theirs.exists()
+        assert not other_folder.exists()
     assert list((tmp_path / "adding").iterdir()) == []
 
 

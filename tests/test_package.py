@@ -118,18 +118,18 @@ def test_the_bento_says_where_it_comes_from(unpacked: Path) -> None:
 def test_a_bento_that_answers_differently_from_its_evaluation_is_refused(
     report: PackageReport, root: Path, tmp_path: Path
 ) -> None:
-    mine = copied(root, tmp_path)
-    path = mine / "artifacts/digits/evaluation/examples.parquet"
+    project = copied(root, tmp_path)
+    path = project / "artifacts/digits/evaluation/examples.parquet"
     scores = pd.read_parquet(path)
     scores["probabilities"] = [chances * 0.9995 for chances in scores["probabilities"]]
     scores.to_parquet(path)
-    before = hashlib.sha256((mine / "artifacts/digits/digits.bento").read_bytes()).digest()
+    before = hashlib.sha256((project / "artifacts/digits/digits.bento").read_bytes()).digest()
     with pytest.raises(
         RatchetError, match=r"answers differently from the evaluation: probabilities: \w+: 0\.\d+ instead of 0\.\d+"
     ):
-        package(mine, "digits", "v1.3.0")
-    assert hashlib.sha256((mine / "artifacts/digits/digits.bento").read_bytes()).digest() == before
-    assert list((mine / ".ratchet" / "bentos").iterdir()) == []
+        package(project, "digits", "v1.3.0")
+    assert hashlib.sha256((project / "artifacts/digits/digits.bento").read_bytes()).digest() == before
+    assert list((project / ".ratchet" / "bentos").iterdir()) == []
     assert not [child for child in psutil.Process().children(recursive=True) if "bentoml" in " ".join(child.cmdline())]
 
 
@@ -156,16 +156,16 @@ def test_smoke_test_requests_cover_every_label(root: Path) -> None:
 
 
 def test_a_model_that_was_not_evaluated_is_refused_with_the_command_that_does(root: Path, tmp_path: Path) -> None:
-    mine = copied(root, tmp_path)
-    (mine / "artifacts/digits/evaluation/examples.parquet").unlink()
+    project = copied(root, tmp_path)
+    (project / "artifacts/digits/evaluation/examples.parquet").unlink()
     with pytest.raises(UserError, match="dvc repro evaluate@digits"):
-        package(mine, "digits", "v1.3.0")
+        package(project, "digits", "v1.3.0")
 
 
 def test_test_examples_that_are_not_in_this_clone_are_refused_with_the_command_that_fetches_them(
     root: Path, tmp_path: Path
 ) -> None:
-    mine = copied(root, tmp_path)
-    (mine / "data/digits/first.parquet").unlink()
+    project = copied(root, tmp_path)
+    (project / "data/digits/first.parquet").unlink()
     with pytest.raises(UserError, match="dvc pull"):
-        package(mine, "digits", "v1.3.0")
+        package(project, "digits", "v1.3.0")

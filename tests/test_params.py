@@ -1,4 +1,4 @@
-"""params.yaml: what is refused and how it is said; docs/params.md names every key with its default."""
+"""params.yaml: what is refused, with which message; docs/params.md names every key with its default."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_empty_sections_take_the_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (("train: {}", "train: {epoch: 3}"), "models.m1.train has unknown key 'epoch'. Known: augment, batch_size"),
         (
@@ -57,21 +57,21 @@ def test_empty_sections_take_the_defaults(tmp_path: Path) -> None:
         (("{m1", "{{m1"), "not valid YAML"),
     ],
 )
-def test_a_mistake_is_one_line_that_says_what_is_allowed(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+def test_a_mistake_is_one_line_that_says_what_is_allowed(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     assert change[0] in GOOD
-    assert said in _refusal(tmp_path, GOOD.replace(*change))
+    assert message in _refusal(tmp_path, GOOD.replace(*change))
 
 
 def test_a_model_name_that_cannot_be_a_tag_is_refused(tmp_path: Path) -> None:
     assert "must be lower-case letters" in _refusal(tmp_path, GOOD.replace("m1:", "'my model':"), "my model")
 
 
-@pytest.mark.parametrize("asked", ["m1", "m1-program"])
-def test_two_models_that_would_share_tags_are_refused(tmp_path: Path, asked: str) -> None:
+@pytest.mark.parametrize("model", ["m1", "m1-program"])
+def test_two_models_that_would_share_tags_are_refused(tmp_path: Path, model: str) -> None:
     two = GOOD.replace("{m1: {", "{m1-program: {kind: image_classification, data: {}, train: {}, gate: {}}, m1: {")
-    said = _refusal(tmp_path, two, asked)
-    assert "models 'm1' and 'm1-program' would share the git tags m1-program@" in said
-    assert "rename one of them" in said
+    message = _refusal(tmp_path, two, model)
+    assert "models 'm1' and 'm1-program' would share the git tags m1-program@" in message
+    assert "rename one of them" in message
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ def gto_champion(project: Path) -> tuple[str, str] | None:
 
 def agree(project: Path) -> tuple[str, str] | None:
     """The champion, which must be the same in GTO's reading and ours."""
-    found = champion(project, "digits")
-    ours = (found.version, found.commit) if found else None
-    assert gto_champion(project) == ours
-    return ours
+    current = champion(project, "digits")
+    as_ratchet_reads = (current.version, current.commit) if current else None
+    assert gto_champion(project) == as_ratchet_reads
+    return as_ratchet_reads
 
 
 def test_a_model_never_promoted_has_no_champion(project: Path) -> None:
@@ -147,20 +147,20 @@ def test_of_two_clones_that_promote_at_once_one_wins(
 ) -> None:
     origin = share(project, tmp_path)
     other = clone(origin, tmp_path / "other")
-    mine, theirs = candidates(project, 2)
-    git(other, "fetch", "--quiet", str(project), mine, theirs)
-    promote(project, mine)
+    first, second = candidates(project, 2)
+    git(other, "fetch", "--quiet", str(project), first, second)
+    promote(project, first)
     monkeypatch.setattr(
         "tasks.project.registry.synchronise", lambda *_: None
     )  # `other` looked just before `project` pushed
     before = git(other, "for-each-ref")
     with pytest.raises(LostRaceError, match="promoted by someone else"):
-        register_and_assign(other, "digits", theirs, None)
+        register_and_assign(other, "digits", second, None)
     monkeypatch.undo()
     assert git(other, "for-each-ref") == before
-    found = champion(other, "digits")
-    assert found is not None
-    assert (found.commit, len(tags(other, "digits"))) == (mine, 2)
+    current = champion(other, "digits")
+    assert current is not None
+    assert (current.commit, len(tags(other, "digits"))) == (first, 2)
 
 
 def after_a_push(origin: Path, *commands: str) -> None:
@@ -218,9 +218,9 @@ def test_who_synchronises_while_the_same_clone_promotes_finds_nothing_odd(
 
     monkeypatch.setattr("tasks.project.registry.git", promoted_meanwhile)
     synchronise(project, "digits")
-    found = champion(project, "digits")
-    assert found is not None
-    assert found.commit == commit
+    current = champion(project, "digits")
+    assert current is not None
+    assert current.commit == commit
 
 
 @pytest.mark.parametrize("is_shared", [False, True])

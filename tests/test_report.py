@@ -91,8 +91,8 @@ def test_against_a_champion_the_verdict_comes_first_and_everything_is_there(judg
     verdict = judge(judged, "digits", champion, "v1.2.0")
     text, reader = read(write_report(judged, "digits", verdict, champion, LINEAGE))
     assert text.index("Promote") < text.index(verdict.reasons[0].split(":")[0]) < text.index("Key numbers")
-    for wanted in ("champion v1.2.0", "Classes and slices", "Confusions", "Confidence", "Worst mistakes"):
-        assert wanted in text
+    for expected in ("champion v1.2.0", "Classes and slices", "Confusions", "Confidence", "Worst mistakes"):
+        assert expected in text
     assert "12.3 ms" in text
     assert "no drift" in text
     assert "digits-0 removed" in text
@@ -177,18 +177,18 @@ def made_up(classes: int, examples: int = 3000) -> ReportJob:
 
 
 def test_more_than_a_hundred_classes_get_their_commonest_confusions_and_no_matrix() -> None:
-    found = report(made_up(120))[0].html
-    assert "120 classes are too many for a matrix" in found
-    assert "<rect" not in found
-    assert found.count("<tr>") == 13
+    html = report(made_up(120))[0].html
+    assert "120 classes are too many for a matrix" in html
+    assert "<rect" not in html
+    assert html.count("<tr>") == 13
 
 
 @pytest.mark.parametrize("classes", [2, 20, 100])
 def test_a_matrix_has_a_cell_for_each_pair_that_occurs(classes: int) -> None:
     job = made_up(classes)
-    found = report(job)[0].html
-    assert found.count("<rect") == len(job.candidate[["label", "prediction"]].drop_duplicates())
-    assert len(found) < 900_000
+    html = report(job)[0].html
+    assert html.count("<rect") == len(job.candidate[["label", "prediction"]].drop_duplicates())
+    assert len(html) < 900_000
 
 
 def test_a_model_without_mistakes_has_a_short_report() -> None:

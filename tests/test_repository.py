@@ -89,10 +89,10 @@ def test_a_refused_push_keeps_the_commit_and_says_what_to_run(project: Path, tmp
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
     (project / "new").write_text("1")
-    mine = commit(project, ["new"], "new")
+    own_commit = commit(project, ["new"], "new")
     with pytest.raises(PublishError, match="To publish: git pull --rebase && git push"):
         publish(project, [])
-    assert git(project, "rev-parse", "HEAD") == mine
+    assert git(project, "rev-parse", "HEAD") == own_commit
 
 
 def test_an_unreachable_remote_is_a_publish_error(project: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import yaml
 from models.common.errors import LostRaceError, PublishError, RatchetError, RegistryError
 from tests.conftest import CODE, git
 from tests.digits import write_digits
-from tests.world import Answer, World, prefect_server
+from tests.world import CommandResult, World, prefect_server
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def promoted(
     _template: Path, digits: Path, server: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[World, Answer]:
+) -> tuple[World, CommandResult]:
     """A project with 200 digits and its first champion, and how `retrain` answered. To be copied."""
     world = World.make(tmp_path_factory.mktemp("world"), _template)
     assert world.ratchet("add", "digits", str(digits)).code == 0
@@ -40,7 +40,7 @@ def promoted(
 
 
 @pytest.fixture
-def world(promoted: tuple[World, Answer], tmp_path: Path) -> World:
+def world(promoted: tuple[World, CommandResult], tmp_path: Path) -> World:
     """A copy of the promoted project, for one test."""
     return promoted[0].copy(tmp_path / "world")
 
@@ -51,7 +51,7 @@ def flow_runs(server: str) -> list[dict[str, str]]:
 
 
 def test_the_first_model_is_promoted_and_anyone_can_get_it(
-    promoted: tuple[World, Answer], server: str, tmp_path: Path
+    promoted: tuple[World, CommandResult], server: str, tmp_path: Path
 ) -> None:
     world, answer = promoted
     assert (answer.code, answer.json["state"], answer.json["version"]) == (0, "PROMOTED", "v1.0.0"), answer.err
@@ -216,7 +216,7 @@ def test_two_models_retrain_at_once_and_one_model_only_once(world: World) -> Non
     both = [world.start("retrain", name, "--json") for name in ("digits", "twins")]
     _wait_until(lambda: any((world.project / ".ratchet/work").glob("twins@*")))
     again = world.ratchet("retrain", "twins")
-    first, second = [Answer.of(process) for process in both]
+    first, second = [CommandResult.of(process) for process in both]
     assert (first.json["state"], second.json["state"]) == ("PROMOTED", "PROMOTED"), first.err + second.err
     assert (again.code, "retrained already" in again.error) == (2, True)
 
@@ -243,11 +243,11 @@ def test_the_server_s_pages_answer(server: str) -> None:
 
 
 def _scheduled(server: str) -> set[str]:
-    wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    query = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
     found: list[dict[str, str]] = []
 
     def any_yet() -> bool:
-        found[:] = httpx.post(f"{server}/api/flow_runs/filter", json=wanted).json()
+        found[:] = httpx.post(f"{server}/api/flow_runs/filter", json=query).json()
         return bool(found)
 
     _wait_until(any_yet)

@@ -162,7 +162,7 @@ def test_many_at_once_get_the_answers_they_would_get_alone(client: httpx.Client,
     assert together == alone
 
 
-def test_health_is_told_in_the_usual_places(client: httpx.Client) -> None:
+def test_health_is_reported_in_the_usual_places(client: httpx.Client) -> None:
     assert [client.get(path).status_code for path in ("/livez", "/readyz", "/healthz", "/metrics")] == [200] * 4
 
 
@@ -210,7 +210,7 @@ def test_what_is_not_a_bento_is_refused_in_one_line(tmp_path: Path) -> None:
     assert list((tmp_path / "bentos").iterdir()) == []
 
 
-def test_a_port_that_is_taken_is_told_at_once(bento: Path, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_refused_at_once(bento: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"Cannot listen on 127\.0\.0\.1:{port} .*Choose another: --port"):

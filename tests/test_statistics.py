@@ -23,9 +23,9 @@ from tasks.gating.statistics import (
 
 def resampled(candidate: np.ndarray, champion: np.ndarray, groups: np.ndarray) -> ResampledComparison:
     ones = np.ones(len(groups))
-    found = compare((candidate, ones), (champion, ones), groups)
-    assert isinstance(found, ResampledComparison)
-    return found
+    comparison = compare((candidate, ones), (champion, ones), groups)
+    assert isinstance(comparison, ResampledComparison)
+    return comparison
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (7, 2), (2, 7), (12, 12), (24, 0)])
@@ -111,11 +111,11 @@ def test_a_p_value_and_a_bound_are_one_statement_for_any_number_of_groups() -> N
     for groups in (1, 2, 3, 4, 5, 6, 7, 8, 12, 40, 1000):
         draws = rng.normal(0.1, 1, (4, 300))
         for resampled in (draws[0], draws[1].round(), np.abs(draws[2].round()), np.full(300, 0.1), draws[3][:1]):
-            found = ResampledComparison(float(resampled.mean()), resampled, groups)
-            seen = rng.choice(resampled, 3)  # exactly where bounds lie
-            for threshold in (-10, 0, 0.1, 10, *seen, *rng.normal(0, 1, 3)):
-                for confidence in (*CONFIDENCES, 1 - found.p_below(threshold), 1 - found.p_above(threshold)):
-                    assert same_statement(found, threshold, confidence), (groups, threshold, confidence)
+            comparison = ResampledComparison(float(resampled.mean()), resampled, groups)
+            thresholds = rng.choice(resampled, 3)  # exactly where bounds lie
+            for threshold in (-10, 0, 0.1, 10, *thresholds, *rng.normal(0, 1, 3)):
+                for confidence in (*CONFIDENCES, 1 - comparison.p_below(threshold), 1 - comparison.p_above(threshold)):
+                    assert same_statement(comparison, threshold, confidence), (groups, threshold, confidence)
 
 
 @pytest.mark.parametrize("groups", [5, 6, 8, 12, 30])
@@ -129,9 +129,9 @@ def test_a_p_value_of_few_groups_gives_no_more_false_alarms_than_it_says(groups:
 
 
 def test_all_groups_agreeing_is_no_surer_than_their_number() -> None:
-    found = resampled(np.ones(80), np.zeros(80), np.repeat(np.arange(6), 20)[:80])
-    assert found.p_above(0) >= 0.5**4
-    assert found.p_below(0) == 1
+    comparison = resampled(np.ones(80), np.zeros(80), np.repeat(np.arange(6), 20)[:80])
+    assert comparison.p_above(0) >= 0.5**4
+    assert comparison.p_below(0) == 1
 
 
 def test_exchanging_the_models_mirrors_the_interval() -> None:
@@ -157,8 +157,8 @@ def test_the_true_gain_is_rarely_under_the_lower_bound(win: float, lose: float, 
     counts = rng.multinomial(examples, [win, lose, 1 - win - lose], size=3000)
     kinds, times = np.unique(counts, axis=0, return_counts=True)
     missed = sum(
-        seen
-        for (wins, losses, _), seen in zip(kinds, times, strict=True)
+        count
+        for (wins, losses, _), count in zip(kinds, times, strict=True)
         if BinaryComparison(int(wins), int(losses), examples).lower(0.95) > win - lose
     )
     assert missed / 3000 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 3000)
@@ -167,10 +167,10 @@ def test_the_true_gain_is_rarely_under_the_lower_bound(win: float, lose: float, 
 def test_the_bootstrap_of_means_has_the_textbook_standard_error() -> None:
     rng = np.random.default_rng(1)
     one, two = rng.normal(size=(2, 400))
-    found = resampled(one, two, np.arange(400))
-    assert found.gain == pytest.approx((one - two).mean())
-    assert found.standard_error == pytest.approx((one - two).std() / math.sqrt(400), rel=0.03)
-    assert found.lower(0.95) == pytest.approx(found.gain - 1.645 * found.standard_error, rel=0.05)
+    comparison = resampled(one, two, np.arange(400))
+    assert comparison.gain == pytest.approx((one - two).mean())
+    assert comparison.standard_error == pytest.approx((one - two).std() / math.sqrt(400), rel=0.03)
+    assert comparison.lower(0.95) == pytest.approx(comparison.gain - 1.645 * comparison.standard_error, rel=0.05)
 
 
 def test_drawing_different_rows_only_is_the_same_bootstrap() -> None:
@@ -185,8 +185,8 @@ def test_drawing_different_rows_only_is_the_same_bootstrap() -> None:
 def test_a_ratio_is_resampled_as_a_ratio_of_sums() -> None:
     words = np.array([1.0, 1, 1, 1, 1, 1, 1, 1, 1, 91])
     fewer_edits, more_edits = np.array([0.0] * 9 + [9]), np.array([1.0] * 9 + [9])
-    found = compare((fewer_edits, words), (more_edits, words), np.arange(10), higher_is_better=False)
-    assert found.gain == pytest.approx(9 / 100)  # not the mean of the rates, 0.9
+    comparison = compare((fewer_edits, words), (more_edits, words), np.arange(10), higher_is_better=False)
+    assert comparison.gain == pytest.approx(9 / 100)  # not the mean of the rates, 0.9
 
 
 def test_groups_that_move_together_widen_the_interval() -> None:
@@ -207,15 +207,15 @@ def test_the_cluster_bootstrap_errs_about_as_often_as_it_says() -> None:
     missed = 0
     for _ in range(400):
         difference = rng.normal(0, 0.5, 20)[groups] + rng.normal(0, 1, 200)
-        found = compare((difference, np.ones(200)), (np.zeros(200), np.ones(200)), groups, resamples=1000)
-        missed += found.lower(0.95) > 0
+        comparison = compare((difference, np.ones(200)), (np.zeros(200), np.ones(200)), groups, resamples=1000)
+        missed += comparison.lower(0.95) > 0
     assert 8 <= missed <= 36  # 20 expected; binomial 99.9 % range
 
 
 def test_too_few_groups_give_no_bound_at_all() -> None:
     assert (min_groups(0.95), min_groups(0.99), min_groups(0.5)) == (5, 7, 2)
-    found = resampled(np.ones(80), np.zeros(80), np.repeat(np.arange(4), 20))
-    assert (found.lower(0.95), found.upper(0.95)) == (-math.inf, math.inf)
+    comparison = resampled(np.ones(80), np.zeros(80), np.repeat(np.arange(4), 20))
+    assert (comparison.lower(0.95), comparison.upper(0.95)) == (-math.inf, math.inf)
 
 
 def test_the_bootstrap_repeats_itself_exactly() -> None:
@@ -225,8 +225,8 @@ def test_the_bootstrap_repeats_itself_exactly() -> None:
 
 def test_resamples_without_any_word_do_not_break_the_ratio() -> None:
     words = np.array([0.0] * 30 + [5])
-    found = compare((words * 0, words), (words, words), np.arange(31), higher_is_better=False)
-    assert np.isfinite(found.lower(0.95))
+    comparison = compare((words * 0, words), (words, words), np.arange(31), higher_is_better=False)
+    assert np.isfinite(comparison.lower(0.95))
 
 
 def test_holm_is_holms() -> None:

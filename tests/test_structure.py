@@ -51,11 +51,11 @@ ROOMS = (  # from the top down: a room may import from those that come after it
 
 def modules(package: str) -> dict[str, Path]:
     """Module name: file, of everything in a top-level package."""
-    found = {}
+    files = {}
     for path in (CODE / package).rglob("*.py"):
         parts = path.relative_to(CODE).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
 
 
 OURS = {name: path for package in ("flows", "tasks", "models") for name, path in modules(package).items()}
@@ -258,8 +258,8 @@ def test_the_ci_script_goes_on_and_says_so_where_no_browser_can_be_installed(tmp
     done = subprocess.run(
         [CODE / ".ci/run"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True, timeout=60
     )
-    said, *steps = done.stdout.splitlines()
-    assert "the tests of the start page are skipped" in said
+    notice, *steps = done.stdout.splitlines()
+    assert "the tests of the start page are skipped" in notice
     assert steps == ["make lint", "make test"]
 
 
@@ -274,9 +274,9 @@ def test_what_the_program_imports_is_asked_for_to_run_it_and_not_only_to_develop
     tops = {name.split(".")[0] for path in OURS.values() for name in imports(path)}
     foreign = tops - set(sys.stdlib_module_names) - {"flows", "tasks", "models"} - optional
     sources = packages_distributions()
-    asked = asked_for("requirements.in") | {"starlette", "ruamel-yaml"}  # these two come with FastAPI and DVC
+    declared = asked_for("requirements.in") | {"starlette", "ruamel-yaml"}  # these two come with FastAPI and DVC
     assert {
-        name for name in foreign if not {canonicalize_name(each) for each in sources.get(name, [])} & asked
+        name for name in foreign if not {canonicalize_name(each) for each in sources.get(name, [])} & declared
     } == set()
 
 

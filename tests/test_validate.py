@@ -1,4 +1,4 @@
-"""Validation: what blocks, what warns, what is kept of it. Great Expectations for real, over small manifests."""
+"""Validation: what blocks, what warns, which files stay. Great Expectations for real, over small manifests."""
 
 import json
 import re
@@ -56,10 +56,10 @@ def test_good_data_passes_and_the_same_data_gives_the_same_bytes(
 ) -> None:
     assert failing(project, manifest(), monkeypatch) == {}
     out = project / "artifacts/digits/validation"
-    kept = project / ".ratchet/validation/digits"
+    copied = project / ".ratchet/validation/digits"
     files = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    assert set(map(str, files)) == {"results.json", "data_docs/index.html", "passed.json"}
-    assert all((kept / name).read_bytes() == files[Path(name)] for name in ("results.json", "data_docs/index.html"))
+    assert set(map(str, files)) == {"passed.json", "results.json", "data_docs/index.html"}
+    assert all((copied / name).read_bytes() == files[Path(name)] for name in ("results.json", "data_docs/index.html"))
     shutil.rmtree(out)
     failing(project, manifest(), monkeypatch)
     assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == files

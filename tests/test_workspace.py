@@ -64,10 +64,10 @@ def test_what_a_killed_run_left_is_removed_with_the_processes_it_started(project
 
 def test_a_stage_says_its_lines_as_they_come_and_fails_with_its_own_error(project: Path) -> None:
     (project / "data/digits").mkdir(parents=True)
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(UserError, match="digits has no data yet"):
-        reproduce(project, "validate", "digits", lambda line, _: said.append(line))
-    assert "> python -m tasks.validate digits" in said
+        reproduce(project, "validate", "digits", lambda line, _: lines.append(line))
+    assert "> python -m tasks.validate digits" in lines
 
 
 def _gone(pid: int) -> bool:
@@ -80,3 +80,10 @@ def _gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_commit_of_an_older_ratchet_is_refused_in_one_line(project: Path) -> None:
+    stages = project / "dvc.yaml"
+    stages.write_text(stages.read_text().replace("\n  initial_weights:", "\n  another:"))
+    with pytest.raises(UserError, match="has no stage 'initial_weights', so it was made with an older Ratchet"):
+        reproduce(project, "train", "digits", lambda _line, _shown: None)

@@ -56,17 +56,17 @@ class World:
     def copy(self, folder: Path) -> "World":
         """The same world elsewhere; its clone's local settings point at the copied remotes."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        there = World(folder)
-        git(there.project, "remote", "set-url", "origin", str(there.origin))
-        (there.project / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {folder / 'bytes'}\n")
-        return there
+        copy = World(folder)
+        git(copy.project, "remote", "set-url", "origin", str(copy.origin))
+        (copy.project / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {folder / 'bytes'}\n")
+        return copy
 
     def clone(self, folder: Path) -> "World":
-        """A clone of the same remotes, as another person has it: it never asked them anything."""
-        there = World(folder)
-        git(self.folder, "clone", "--quiet", str(self.origin), str(there.project))
-        (there.project / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {self.folder / 'bytes'}\n")
-        return there
+        """A clone of the same remotes, as another person has it: it has not fetched anything since."""
+        copy = World(folder)
+        git(self.folder, "clone", "--quiet", str(self.origin), str(copy.project))
+        (copy.project / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {self.folder / 'bytes'}\n")
+        return copy
 
     def start(self, *arguments: str, module: str = "flows.cli") -> "subprocess.Popen[str]":
         """`ratchet ARGUMENTS` with the project's own code."""
@@ -75,9 +75,9 @@ class World:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.project, env=env, stdout=pipe, stderr=pipe, text=True)
 
-    def ratchet(self, *arguments: str, module: str = "flows.cli") -> "Answer":
+    def ratchet(self, *arguments: str, module: str = "flows.cli") -> "CommandResult":
         """Runs it to its end."""
-        return Answer.of(self.start(*arguments, module=module))
+        return CommandResult.of(self.start(*arguments, module=module))
 
     def edit(self, old: str, new: str) -> None:
         """Changes params.yaml and commits."""
@@ -93,17 +93,17 @@ class World:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a command left behind."""
+class CommandResult:
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
     @staticmethod
-    def of(process: "subprocess.Popen[str]") -> "Answer":
+    def of(process: "subprocess.Popen[str]") -> "CommandResult":
         out, err = process.communicate(timeout=280)
-        return Answer(process.returncode, out, err)
+        return CommandResult(process.returncode, out, err)
 
     @property
     def json(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def prefect_server(home: Path) -> Iterator[str]:
     """A Prefect server on a free port, for as long as it is needed; gives its URL."""
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    # its pages ask the default port, whatever --port says, unless told
+    # its pages ask the default port, whatever --port says, without this variable
     env = os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api"}
     log = (home.parent / "prefect-server.log").open("w")
     process = subprocess.Popen(command, env=env, stdout=log, stderr=log)

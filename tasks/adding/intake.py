@@ -1,7 +1,7 @@
 """Which examples of a source come in, in which split, and why the others do not: one decision after another.
 
-A split is decided once. It is the one that was given, else the one that the example's group is in already, else a hash
-of the group, else of the content. So no example ever moves, and no group is in two splits.
+A split is decided once. It is the requested one, else that of the example's group, else by a hash of the group, else of
+the content. So no example ever moves, and no group is in two splits.
 """
 
 import hashlib

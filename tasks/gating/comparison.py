@@ -1,4 +1,4 @@
-"""What the gate looks at: two models' scores on the same test examples, what must hold before they can be compared, and
+"""The gate's inputs: two models' scores on the same test examples, what must hold before they can be compared, and
 the words for a comparison. Pure."""
 
 from collections.abc import Iterator, Mapping

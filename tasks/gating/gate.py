@@ -55,7 +55,7 @@ def decide(candidate: Scores, champion: Scores | Unloadable | None, policy: Gate
 
 
 def _conclude(base: Verdict, checks: tuple[Check, ...]) -> Verdict:
-    """What fails comes first in the reasons, then what is undecided, what was shown, what is worth knowing."""
+    """What fails comes first in the reasons, then what is undecided, what passed, and further information."""
     order: tuple[Status, ...] = ("fail", "undecided", "pass", "info")
     ranked = sorted(checks, key=lambda check: (order.index(check.status), check.about not in {"primary", "baseline"}))
     worst = ranked[0].status if ranked else "pass"
@@ -167,7 +167,7 @@ def _undecided(
     if more is None:
         return start
     conclusion = "decide" if better else "show that it is worse"
-    return f"{start}; about {more:,} more test examples would {conclusion}, if the gain stays as seen"
+    return f"{start}; about {more:,} more test examples would {conclusion}, if the gain stays the same"
 
 
 def _without_bounds(comparison: statistics.ResampledComparison, policy: Gate) -> str:

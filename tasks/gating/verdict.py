@@ -1,4 +1,4 @@
-"""What the gate says: the outcome, the reasons in plain sentences, and every check with its numbers."""
+"""The gate's verdict: the outcome, the reasons in plain sentences, and every check with its numbers."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -11,7 +11,7 @@ Status = Literal["pass", "fail", "undecided", "info"]  # info: worth knowing, de
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. A number that does not apply is None.
+    """One check of the gate. A number that does not apply is None.
 
     about: primary, baseline, floor, class, slice, new class, budget, precondition; name: which one, such as `cat`.
     gain, lower, upper: better is positive whatever the metric; the bounds are one-sided, at the policy's confidence.
@@ -54,7 +54,7 @@ class Verdict:
         return next((check for check in self.checks if check.about in {"primary", "baseline"}), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for json.dumps; a bound that is infinite (nothing can be said) becomes None."""
+        """Plain values for json.dumps; an infinite bound (too few groups) becomes None."""
         plain: dict[str, Any] = finite_json(asdict(self))
         return plain
 

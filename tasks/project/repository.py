@@ -220,4 +220,4 @@ def _reason(stderr: str) -> str:
         for line in lines:
             if line.startswith(marker):
                 return line.removeprefix("ERROR:").removeprefix("fatal:").removeprefix("error:").strip()
-    return lines[-1] if lines else "it gave no reason"
+    return lines[-1] if lines else "no reason given"

@@ -7,8 +7,10 @@ import selectors
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import yaml
 
 from models.common.errors import DataBlockedError, PublishError, RatchetError, RegistryError, UserError
 from tasks.project.repository import dvc, dvc_remote, environment
@@ -32,15 +34,28 @@ def reproduce(tree: Path, stage: str, model: str, on_line: LineHandler) -> bool:
     In a terminal the stage's progress bar shows, as its standard error is a terminal too. Raises the RatchetError
     that the stage ended with.
     """
+    names = (*PREREQUISITES.get(stage, ()), stage)
+    _check_stages(tree, names)
     if stage == "validate" and not dvc_remote(tree):
         _check_out_data(tree, model)
     # the first stage fetches what is missing, also for the later ones; without a remote that option only fails
     fetch = ["--pull"] if stage == "validate" and dvc_remote(tree) else ["--single-item"]
-    targets = [f"{name}@{model}" for name in (*PREREQUISITES.get(stage, ()), stage)]
+    targets = [f"{name}@{model}" for name in names]
     child = _ChildProcess([sys.executable, "-m", "dvc", "repro", *fetch, *targets], tree, on_line)
     if child.pass_on_output():
         raise _failure(stage, child.lines)
     return any(line.startswith(f"> python -m tasks.{stage} ") for line in child.lines)
+
+
+def _check_stages(tree: Path, names: Sequence[str]) -> None:
+    """UserError where the commit is of a Ratchet that did not have these stages yet."""
+    known = yaml.safe_load((tree / "dvc.yaml").read_text())["stages"]
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise UserError(
+            f"dvc.yaml of this commit has no stage '{missing[0]}', so it was made with an older Ratchet."
+            " Retrain from a commit that has the flows/, tasks/, models/ and dvc.yaml of the one that you run"
+        )
 
 
 def _check_out_data(tree: Path, model: str) -> None:
@@ -74,17 +89,17 @@ class _ChildProcess:
         output = self._process.stdout.fileno()
         rest = {output: b"", self._errors: b""}
         try:
-            with selectors.DefaultSelector() as ready:
+            with selectors.DefaultSelector() as selector:
                 for source in rest:
-                    ready.register(source, selectors.EVENT_READ)
-                while ready.get_map():
-                    for key, _ in ready.select():
+                    selector.register(source, selectors.EVENT_READ)
+                while selector.get_map():
+                    for key, _ in selector.select():
                         if chunk := _read(key.fd):
                             rest[key.fd] = self._pass_on_lines(
                                 rest[key.fd] + chunk, chunk, self._terminal and key.fd != output
                             )
                         else:
-                            ready.unregister(key.fd)
+                            selector.unregister(key.fd)
             return self._process.wait()
         finally:
             self._process.terminate()

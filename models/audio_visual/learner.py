@@ -15,6 +15,7 @@ from models.common.audio.augmentation import augment_waveform, spec_augment
 from models.common.classification.learning import loss_and_accuracy
 from models.common.image.augmentation import augment_pictures
 from models.common.training.freezing import LayerGroup
+from models.common.training.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class AudioVisualLearner:
     def _batch(self, split: int, positions: NDArray[np.int64]) -> Batch:
         inputs = self._media[split].take(positions)
         arrays = (inputs.images, inputs.samples, inputs.has_image, inputs.has_audio, self._classes[split][positions])
-        return Batch(*(torch.from_numpy(array).to(self._device, non_blocking=True) for array in arrays))
+        return Batch(*to_device(arrays, self._device))
 
 
 def _scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:

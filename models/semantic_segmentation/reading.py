@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.common.data.class_counts import write_counts
-from models.common.data.drift import stability_index
+from models.common.data.drift import drift_expectation, stability_index
 from models.common.data.metadata import METADATA_FILES, read_metadata
 from models.common.data.sources import SPLIT_NAMES, Source
 from models.common.errors import BadExampleError, UserError
@@ -195,13 +195,12 @@ def expectations(data: SegmentationData, manifest: "pd.DataFrame") -> list[Expec
             severity="warn",
             remedy=f"no mask is void by more than max_void ({data.max_void}); see whether classes.txt fits the masks",
         ),
-        Expectation(
-            name="class shares as before",
-            expectation=between,
-            kwargs={"column": "class_drift", "max_value": data.max_drift},
-            severity="warn",
-            remedy=f"no batch moves the share of pixels of the classes by over max_drift (PSI {data.max_drift}) from"
-            " the data version without it; see whether it shows other places or was labelled otherwise",
+        drift_expectation(
+            "class shares as before",
+            "class_drift",
+            data.max_drift,
+            "the share of pixels of the classes",
+            "see whether it shows other places or was labelled otherwise",
         ),
     ]
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from models.common.audio.augmentation import augment_waveform, spec_augment
 from models.common.classification.learning import class_validation
 from models.common.training.freezing import LayerGroup
+from models.common.training.transfer import to_device
 from models.speaker_identification.dataset import Recordings
 from models.speaker_identification.networks import SpeakerNetwork
 from models.speaker_identification.params import SpeakerTrain
@@ -74,7 +75,7 @@ class SpeakerLearner:
 
     def _batch(self, recordings: Recordings, positions: NDArray[np.int64]) -> Batch:
         arrays = recordings.take(positions)
-        return Batch(*(torch.from_numpy(array).to(self._device, non_blocking=True) for array in arrays))
+        return Batch(*to_device(arrays, self._device))
 
 
 def cropped(samples: Tensor, lengths: Tensor, length: int) -> tuple[Tensor, Tensor]:

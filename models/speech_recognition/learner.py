@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from models.common.audio.augmentation import add_noise, random_gain, random_speed, spec_augment
 from models.common.audio.batching import pad_batch
 from models.common.training.freezing import LayerGroup
+from models.common.training.transfer import to_device
 from models.common.transcripts.alignment import edit_distance
 from models.common.transcripts.ctc_decoding import BLANK, greedy, text_of
 from models.speech_recognition.dataset import Utterances
@@ -82,14 +83,8 @@ class SpeechLearner:
     def _batch(self, utterances: Utterances, positions: NDArray[np.int64]) -> Batch:
         """Those, on the device."""
         letters = [utterances.letters[position] for position in positions]
-        arrays = [
-            *pad_batch(utterances.sounds.take(positions)),
-            *pad_batch(letters),
-        ]
-        fields = [torch.from_numpy(array) for array in arrays]
-        if self._device.type == "cuda":
-            fields = [field.pin_memory().to(self._device, non_blocking=True) for field in fields]
-        return Batch(*fields)
+        arrays = (*pad_batch(utterances.sounds.take(positions)), *pad_batch(letters))
+        return Batch(*to_device(arrays, self._device))
 
 
 def delayed(waves: Tensor, lengths: Tensor, max_delay: int) -> tuple[Tensor, Tensor]:

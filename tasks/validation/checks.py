@@ -11,7 +11,7 @@ import pandas as pd
 
 from models.common.data.batches import COMMON_COLUMNS, SPLITS
 from models.common.data.class_counts import read_counts
-from models.common.data.drift import batch_drift
+from models.common.data.drift import batch_drift, drift_expectation
 from models.common.kind import Expectation, Truth
 from models.common.params import DataParams
 
@@ -224,12 +224,11 @@ def _class_checks(data: DataParams) -> list[Expectation]:
 
 def _drift_checks(data: DataParams) -> list[Expectation]:
     return [
-        Expectation(
-            name="labels as before",
-            expectation=BETWEEN,
-            kwargs={"column": "label_drift", "max_value": data.max_drift},
-            severity="warn",
-            remedy=f"a batch shifts the distribution of labels by over max_drift (PSI {data.max_drift}) from the data"
-            " version without it; see whether it is labelled as the others are",
+        drift_expectation(
+            "labels as before",
+            "label_drift",
+            data.max_drift,
+            "the distribution of labels",
+            "see whether it is labelled as the others are",
         )
     ]

@@ -6,7 +6,7 @@ import numpy as np
 
 from models.common.audio.decoding import open_sound
 from models.common.audio.params import AudioData
-from models.common.data.drift import batch_drift
+from models.common.data.drift import batch_drift, drift_expectation
 from models.common.errors import BadExampleError
 from models.common.kind import Expectation
 
@@ -108,13 +108,12 @@ def _channels() -> Expectation:
 
 
 def _drift(data: AudioData) -> Expectation:
-    return Expectation(
-        name="durations as before",
-        expectation=VALUES_BETWEEN,
-        kwargs={"column": "duration_drift", "max_value": data.max_drift},
-        severity="warn",
-        remedy=f"no batch moves the spread of durations by over max_drift (PSI {data.max_drift}) from the data version"
-        " without it; see whether it was cut otherwise",
+    return drift_expectation(
+        "durations as before",
+        "duration_drift",
+        data.max_drift,
+        "the spread of durations",
+        "see whether it was cut otherwise",
     )
 
 

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.common.kind import Expectation
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -34,3 +36,17 @@ def batch_drift(batch: "pd.Series[str]", values: "pd.Series[Any]") -> "pd.Series
     total = table.sum(axis=1)
     drift = {name: stability_index(total - table[name], total) if len(table.columns) > 1 else 0.0 for name in table}
     return batch.map(drift).astype(float)
+
+
+def drift_expectation(name: str, column: str, limit: float, spread: str, advice: str) -> Expectation:
+    """Warns of a batch whose `column` (see batch_drift) is over `limit`, data.max_drift.
+
+    spread: what it shifts, "the spread of durations". advice: what to see to then.
+    """
+    return Expectation(
+        name=name,
+        expectation="ExpectColumnValuesToBeBetween",
+        kwargs={"column": column, "max_value": limit},
+        severity="warn",
+        remedy=f"a batch shifts {spread} by over max_drift (PSI {limit}) from the data version without it; {advice}",
+    )

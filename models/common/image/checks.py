@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.common.data.drift import batch_drift
+from models.common.data.drift import batch_drift, drift_expectation
 from models.common.data.near_duplicates import find_near_duplicates
 from models.common.errors import BadExampleError
 from models.common.image.decoding import decode, open_image, upright_size
@@ -80,13 +80,12 @@ def photo_expectations(data: PhotoData, manifest: "pd.DataFrame") -> list[Expect
             remedy="a test or val picture looks like a training picture, so its score may be remembered, not learnt;"
             " give pictures of one scene one group",
         ),
-        Expectation(
-            name="picture sizes as before",
-            expectation=between,
-            kwargs={"column": "size_drift", "max_value": data.max_drift},
-            severity="warn",
-            remedy=f"no batch moves the spread of picture sizes by over max_drift (PSI {data.max_drift}) from the data"
-            " version without it; see whether it comes from another camera or was scaled",
+        drift_expectation(
+            "picture sizes as before",
+            "size_drift",
+            data.max_drift,
+            "the spread of picture sizes",
+            "see whether it comes from another camera or was scaled",
         ),
     ]
 

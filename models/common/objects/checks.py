@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.common.data.class_counts import read_counts
-from models.common.data.drift import batch_drift
+from models.common.data.drift import batch_drift, drift_expectation
 from models.common.errors import BadExampleError
 from models.common.image.checks import inspect_image, photo_expectations
 from models.common.kind import Example, Expectation
@@ -70,13 +70,12 @@ def object_expectations(
             remedy="a test or val picture holds a class of which no training picture has an object;"
             " add training pictures of it, or remove it",
         ),
-        Expectation(
-            name=f"{thing} sizes as before",
-            expectation=between,
-            kwargs={"column": drift, "max_value": data.max_drift},
-            severity="warn",
-            remedy=f"no batch moves the spread of {thing} sizes by over max_drift (PSI {data.max_drift}) from the data"
-            " version without it; see whether it comes from another camera or another annotator",
+        drift_expectation(
+            f"{thing} sizes as before",
+            drift,
+            data.max_drift,
+            f"the spread of {thing} sizes",
+            "see whether it comes from another camera or another annotator",
         ),
     ]
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.common.data.decoded_cache import Decoded
+from models.common.training.transfer import to_device
 
 RESIDENT = 0.4  # share of a GPU's free memory that they may take; else they travel batch by batch
 UPLOADED = 2**26  # bytes at a time
@@ -28,10 +29,7 @@ class DeviceArrays:
         if self._resident is not None:
             there = torch.from_numpy(positions).to(self._device, non_blocking=True)
             return [whole[there] for whole in self._resident]
-        fetched = [torch.from_numpy(source.take(positions)) for source in self._sources]
-        if self._device.type != "cuda":
-            return fetched
-        return [each.pin_memory().to(self._device, non_blocking=True) for each in fetched]
+        return list(to_device(tuple(source.take(positions) for source in self._sources), self._device))
 
     def _fits(self) -> bool:
         if self._device.type != "cuda" or not len(self):

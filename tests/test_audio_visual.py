@@ -27,7 +27,7 @@ from tasks.evaluate import evaluate
 from tasks.package import package
 from tasks.serve import free_port, running
 from tasks.serve import unpack as unpack_bento
-from tasks.validate import _check, _run
+from tasks.validate import _check_result, _run_great_expectations
 from tasks.validation.checks import common_expectations
 from tests.delivered import job, write_batches
 from tests.samples.audio_visual import TINY, tiny
@@ -169,9 +169,9 @@ def test_what_is_recorded_of_a_missing_half_is_nothing_and_its_hash_is_like_no_o
 def checked(manifest: pd.DataFrame, data: Any = DATA) -> dict[str, Any]:
     """Every check of the kind and of all kinds, run by Great Expectations: name -> outcome."""
     expectations = [*common_expectations(data, "class", manifest), *KIND.expectations(data, manifest)]
-    outcome = _run("model", manifest, expectations)
+    outcome = _run_great_expectations("model", manifest, expectations)
     pairs = zip(expectations, outcome.results, strict=True)
-    return {expectation.name: _check(expectation, result, manifest) for expectation, result in pairs}
+    return {expectation.name: _check_result(expectation, result, manifest) for expectation, result in pairs}
 
 
 def test_a_half_missing_in_half_the_rows_warns_in_one_clear_line(trained: Trained) -> None:

@@ -60,10 +60,10 @@ def test_a_folder_in_models_is_all_that_a_new_kind_needs(project: Path, tmp_path
     try:
         line = next(line for line in iter(serving.stdout.readline, "") if "is ready" in line)  # type: ignore[union-attr]
         assert f"curl -F text=@FILE http://127.0.0.1:{port}/predict" in line
-        answer = httpx.post(
+        reply = httpx.post(
             f"http://127.0.0.1:{port}/predict", files={"text": "schöne größere häuser und weiße wände".encode()}
         )
-        assert answer.json()["label"] == "german"
+        assert reply.json()["label"] == "german"
         refused = httpx.post(f"http://127.0.0.1:{port}/predict", files={"text": b"123"})
         assert (refused.status_code, refused.json()) == (
             400,

@@ -30,7 +30,7 @@ from models.semantic_segmentation.predictor import Predictor
 from models.semantic_segmentation.training import parity
 from tasks.add import add
 from tasks.project.params import load_model
-from tasks.train import _initial
+from tasks.train import _initial_weights
 from tests.samples import semantic_segmentation as sample
 
 kind = load_kind("semantic_segmentation")
@@ -335,7 +335,7 @@ def test_weights_that_no_network_of_this_kind_has_are_refused_and_not_left_out(t
     section = {**sample.TINY, "train": {**sample.TINY["train"], "weights": "pretrained"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"models": {"scenes": section}}))
     with pytest.raises(UserError, match=r"weights is 'pretrained', and there is no file .* Allowed: none, imagenet, "):
-        _initial(tmp_path, load_model(tmp_path, "scenes"))
+        _initial_weights(tmp_path, load_model(tmp_path, "scenes"))
 
 
 def test_imagenet_weights_fill_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,9 @@ def unchanged_outcome(root: Path, inputs: Inputs, candidate: str) -> RunOutcome:
     return RunOutcome(
         model=inputs.model,
         state="UNCHANGED",
-        reasons=(f"nothing new since {when}: the same data, code and params were {state} then; --force judges again",),
+        reasons=(
+            f"nothing new since {when}: the same data, code, params and environment were {state} then; --force judges again",
+        ),
         version=current.version if current else None,
         previous=current.version if current else None,
         data_version=inputs.data_version,

@@ -193,7 +193,7 @@ def expectations(data: SegmentationData, manifest: "pd.DataFrame") -> list[Expec
             expectation=between,
             kwargs={"column": "void_share", "max_value": data.max_void},
             severity="warn",
-            remedy=f"no mask is void by more than max_void ({data.max_void}); see whether classes.txt fits the masks",
+            remedy=f"a mask is void by more than max_void ({data.max_void}); see whether classes.txt fits the masks",
         ),
         drift_expectation(
             "class shares as before",

@@ -100,7 +100,7 @@ def _known_letters(data: SpeechData, unknown: list[str]) -> Expectation:
         expectation="ExpectColumnValuesToBeInSet",
         kwargs={"column": "unknown_letters", "value_set": [""]},
         severity="warn",
-        remedy=f"every letter of a transcript can be learnt; {where}: {strange or 'none'}. Such a letter can never be"
+        remedy=f"a letter of a transcript cannot be learnt; {where}: {strange or 'none'}. Such a letter can never be"
         " answered: add training examples that have it, write it otherwise, or put it into data.ignored",
     )
 
@@ -113,7 +113,7 @@ def _speaking_rate(data: SpeechData) -> list[Expectation]:
             expectation="ExpectColumnValuesToBeBetween",
             kwargs={"column": "letters_per_second", "max_value": limit},
             severity="warn",
-            remedy=f"nobody says over max_letters_per_second ({limit:g}); the transcript is of another recording, or"
+            remedy=f"over max_letters_per_second ({limit:g}); the transcript is of another recording, or"
             " the recording was cut off",
         )
     ]

@@ -28,7 +28,7 @@ def schema_expectation(columns: list[str]) -> Expectation:
         expectation="ExpectTableColumnsToMatchSet",
         kwargs={"column_set": [*COMMON_COLUMNS, *columns], "exact_match": False},
         severity="block",
-        remedy="every batch has the columns of its kind; remove the batch that does not and add it again",
+        remedy="a batch lacks columns of its kind; remove it and add it again",
     )
 
 

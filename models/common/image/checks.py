@@ -63,14 +63,14 @@ def photo_expectations(data: PhotoData, manifest: "pd.DataFrame") -> list[Expect
             expectation=between,
             kwargs={"column": "shorter_side", "min_value": data.min_side},
             severity="block",
-            remedy=f"no side is under min_side ({data.min_side} px); remove the batch or lower min_side",
+            remedy=f"a side is under min_side ({data.min_side} px); remove the batch or lower min_side",
         ),
         Expectation(
             name="pictures are not too large",
             expectation=between,
             kwargs={"column": "pixels", "max_value": data.max_pixels},
             severity="block",
-            remedy=f"no picture has over max_pixels ({data.max_pixels}); remove the batch or raise max_pixels",
+            remedy=f"a picture has over max_pixels ({data.max_pixels}); remove the batch or raise max_pixels",
         ),
         Expectation(
             name="no near-duplicates across splits",

@@ -77,7 +77,8 @@ def unchanged_outcome(root: Path, inputs: Inputs, candidate: str) -> RunOutcome:
         model=inputs.model,
         state="UNCHANGED",
         reasons=(
-            f"nothing new since {when}: the same data, code, params and environment were {state} then; --force judges again",
+            f"nothing new since {when}: the same data, code, params and environment were {state} then;"
+            " --force judges again",
         ),
         version=current.version if current else None,
         previous=current.version if current else None,

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +23,8 @@ from tasks.project.locks import temporary_folder
 
 START_TIMEOUT_S = 120.0  # a service that is not ready by then will not be; 4 to 15 s are usual
 STOP_TIMEOUT_S = 10.0  # what a service gets to finish its requests
+START_ATTEMPTS = 3
+PORT_TAKEN = "Address already in use"
 # However this process ends, the service ends too: when its end of the pipe closes, the shell ends its process group.
 WATCHDOG = """exec 3<&0; trap : TERM
 (trap : TERM; cat <&3 >/dev/null; kill 0) &
@@ -83,10 +85,36 @@ def running(
 
     `log` takes what it prints (else: our own output). RatchetError with its reason where it does not get ready.
     """
+    with ExitStack() as stack:
+        yield _start(stack, folder, host, port, log, extra or {})
+
+
+def _start(
+    stack: ExitStack, folder: Path, host: str, port: int, log: Path | None, extra: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """The service, ready. BentoML picks further ports for itself, which another process may take first: again then."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        with ExitStack() as started:
+            process = started.enter_context(_process(folder, host, port, log, extra))
+            try:
+                _wait_until_ready(process, f"http://{host}:{port}", log)
+            except RatchetError as error:
+                if PORT_TAKEN not in str(error) or attempt == START_ATTEMPTS:
+                    raise
+                continue
+            stack.push(started.pop_all())
+            return process
+    raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def _process(
+    folder: Path, host: str, port: int, log: Path | None, extra: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     bentoml_home = Path(tempfile.mkdtemp(prefix="ratchet-serve-"))  # metrics of one run; never the user's ~/bentoml
     output: IO[bytes] | None = log.open("wb") if log else None
     command = [sys.executable, "-m", "bentoml", "serve", str(folder), "--host", host, "--port", str(port)]
-    environment = os.environ | {"BENTOML_HOME": str(bentoml_home), "BENTOML_DO_NOT_TRACK": "true"} | (extra or {})
+    environment = os.environ | {"BENTOML_HOME": str(bentoml_home), "BENTOML_DO_NOT_TRACK": "true"} | extra
     environment.pop("PYTHONPATH", None)  # the service finds its code in the Bento, not in a checkout
     process = subprocess.Popen(
         ["/bin/sh", "-c", WATCHDOG, "watchdog", *command],
@@ -98,7 +126,6 @@ def running(
         start_new_session=True,
     )
     try:
-        _wait_until_ready(process, f"http://{host}:{port}", log)
         yield process
     finally:
         _stop(process)

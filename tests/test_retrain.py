@@ -235,7 +235,7 @@ def test_a_deployment_with_a_cron_gets_scheduled_runs_and_runs(world: World, ser
         _wait_until(lambda: httpx.get(f"{server}/api/flow_runs/{run['id']}").json()["state_name"] == "UNCHANGED")
     finally:
         serving.terminate()
-        serving.wait(30)
+        serving.communicate(timeout=30)  # which closes its pipes, too
 
 
 def test_the_server_s_pages_answer(server: str) -> None:

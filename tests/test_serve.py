@@ -244,3 +244,22 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.1)
+
+
+TAKEN_ONCE = """
+from pathlib import Path as _Path
+_mark = _Path({mark!r})
+if not _mark.exists():
+    _mark.touch()
+    raise OSError(98, "Address already in use")
+"""
+
+
+def test_a_service_whose_inner_port_was_taken_by_another_process_is_started_again(bento: Path, tmp_path: Path) -> None:
+    folder, mark = unpack(bento, tmp_path / "served"), tmp_path / "mark"
+    source = folder / "src/service.py"
+    source.write_text(TAKEN_ONCE.format(mark=str(mark)) + source.read_text())
+    port = free_port()
+    with running(folder, "127.0.0.1", port, log=tmp_path / "log"):
+        assert mark.exists()
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).is_success

@@ -70,7 +70,7 @@ def tiny(folder: Path) -> Path:
 def question(folder: Path) -> dict[str, Path]:
     """Carla says a word that she has not said before."""
     path = folder / "question.wav"
-    write_wav(path, *_said("carla", "thirteen", 7, (15.0, 20.0)))
+    write_wav(path, *_said("carla", "hundred", 7, (15.0, 20.0)))
     return {"audio": path}
 
 

@@ -18,7 +18,7 @@ from models.common.reporting.image import thumbnail
 
 SHOWN_MISTAKES = 12
 THUMBNAIL = 160  # px, longer side
-INPUTS = {"accuracy": "all that each example has", "accuracy_both": "both, title both are there"} | {
+INPUTS = {"accuracy": "all that each example has", "accuracy_both": "both, where both are there"} | {
     "accuracy_image_only": "the picture alone",
     "accuracy_audio_only": "the sound alone",
 }

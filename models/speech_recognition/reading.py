@@ -113,7 +113,7 @@ def _speaking_rate(data: SpeechData) -> list[Expectation]:
             expectation="ExpectColumnValuesToBeBetween",
             kwargs={"column": "letters_per_second", "max_value": limit},
             severity="warn",
-            remedy=f"over max_letters_per_second ({limit:g}); the transcript is of another recording, or"
+            remedy=f"a transcript has over max_letters_per_second ({limit:g}); it is of another recording, or"
             " the recording was cut off",
         )
     ]

@@ -53,8 +53,8 @@ def _durations(data: AudioData) -> Expectation:
         expectation=VALUES_BETWEEN,
         kwargs={"column": "seconds", "min_value": data.min_seconds, "max_value": data.max_seconds},
         severity="block",
-        remedy=f"one lasts not min_seconds to max_seconds ({data.min_seconds:g} to {data.max_seconds:g} s); remove the"
-        " batch or change those",
+        remedy=f"a recording does not last min_seconds to max_seconds ({data.min_seconds:g} to {data.max_seconds:g} s);"
+        " remove the batch or change those",
     )
 
 

@@ -23,7 +23,7 @@ from models.audio_visual.training import build
 from models.common.data.packed_files import pack, unpack
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
-from models.common.kind import AnyTrainJob, Example, ScoreJob, load_kind
+from models.common.kind import AnyTrainJob, Example, ReportJob, ScoreJob, load_kind
 from tasks.evaluate import evaluate
 from tasks.package import package
 from tasks.serve import free_port, running
@@ -263,6 +263,16 @@ def test_a_score_table_counts_each_half_where_it_is_there(trained: Trained) -> N
     heard = table[table["has_image"] == 0]
     assert "accuracy_image_only" not in summary(heard, ())
     assert "accuracy_both" not in summary(heard, ())
+
+
+def test_the_report_says_what_each_half_is_worth(trained: Trained) -> None:
+    table = trained.table()
+    labels = tuple(sorted(table["label"].unique()))
+    report_job = ReportJob(table, table, labels, trained.training.manifest, trained.training.batches)
+    page = next(part.html for part in KIND.report(report_job) if part.title == "What each half is worth")
+    for inputs in ("all that each example has", "both, where both are there", "the picture alone", "the sound alone"):
+        assert f"<td>{inputs}</td>" in page
+    assert f"<b>{table['correct'].mean():.3f}</b>" in page
 
 
 def test_the_program_answers_one_by_one_as_in_a_batch_and_as_its_predictor(trained: Trained) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.common.data.class_counts import write_counts
-from models.common.data.drift import drift_expectation, stability_index
+from models.common.data.drift import drift_expectation, drift_of_table
 from models.common.data.metadata import METADATA_FILES, read_metadata
 from models.common.data.sources import SPLIT_NAMES, Source
 from models.common.errors import BadExampleError, UserError
@@ -215,6 +215,4 @@ def _class_drift(manifest: "pd.DataFrame") -> "pd.Series[float]":
         shares = {name: round(share * area) for name, share in json.loads(text).items()}
         pixels.setdefault(batch, Counter()).update(shares)
     table = pd.DataFrame({name: dict(counts) for name, counts in pixels.items()}).fillna(0.0)
-    total = table.sum(axis=1)
-    drift = {name: stability_index(total - table[name], total) if len(pixels) > 1 else 0.0 for name in table}
-    return manifest["batch"].map(drift).astype(float)
+    return drift_of_table(manifest["batch"], table)

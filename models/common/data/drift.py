@@ -32,7 +32,11 @@ def batch_drift(batch: "pd.Series[str]", values: "pd.Series[Any]") -> "pd.Series
     """
     import pandas as pd
 
-    table = pd.crosstab(values, batch)
+    return drift_of_table(batch, pd.crosstab(values, batch))
+
+
+def drift_of_table(batch: "pd.Series[str]", table: "pd.DataFrame") -> "pd.Series[float]":
+    """The same of counts that were made already: a row for each value, a column for each batch."""
     total = table.sum(axis=1)
     drift = {name: stability_index(total - table[name], total) if len(table.columns) > 1 else 0.0 for name in table}
     return batch.map(drift).astype(float)

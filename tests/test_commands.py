@@ -170,6 +170,11 @@ def test_what_judges_and_the_locked_environment_are_inputs(with_data: Path) -> N
     assert len(fingerprints(with_data, *judges)) == 7
 
 
+def test_what_only_carries_a_run_out_is_no_input(with_data: Path) -> None:
+    runs = ("tasks/project/workspace.py", "tasks/project/stages.py", "tasks/project/lineage.py", "tasks/promote.py")
+    assert len(fingerprints(with_data, *runs)) == 1
+
+
 def test_what_only_shows_is_no_input(with_data: Path) -> None:
     shows = (
         "models/common/reporting/svg.py",

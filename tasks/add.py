@@ -29,9 +29,8 @@ from tasks.project import paths, repository
 from tasks.project.locks import lock, temporary_folder
 from tasks.project.params import Model, load_model
 
-ProgressCallback = Callable[
-    [int, int], None
-]  # (examples read so far, examples in the source or 0 while that is unknown)
+# (examples read so far, examples in the source or 0 while that is unknown)
+ProgressCallback = Callable[[int, int], None]
 # columns that are read of the existing batches
 EXISTING_COLUMNS = (
     "id",

@@ -9,7 +9,7 @@ from torch import nn
 
 from models.common.errors import UserError
 from models.common.training.freezing import layer_groups
-from models.common.training.heads import hollow
+from models.common.training.heads import on_meta_device
 from models.image_classification import networks
 from models.image_classification.params import ImageTrain
 
@@ -26,7 +26,7 @@ FAMILIES = {
 def test_every_family_builds_with_a_head_of_its_own_and_groups_that_hold_each_parameter_once(
     name: str, size: int
 ) -> None:
-    network = hollow(lambda: networks._untrained(name, 5, size, 8))
+    network = on_meta_device(lambda: networks._untrained(name, 5, size, 8))
     head = networks.head(name, network, size, 8)
     groups = layer_groups(network, head)
     logits = network(torch.empty(2, 3, size, size, device="meta"))
@@ -40,7 +40,7 @@ def test_every_family_builds_with_a_head_of_its_own_and_groups_that_hold_each_pa
 
 
 def test_auxiliary_logits_of_inception_are_heads_too() -> None:
-    network = hollow(lambda: networks._untrained("inception_v3", 5, 299, 8))
+    network = on_meta_device(lambda: networks._untrained("inception_v3", 5, 299, 8))
     head = networks.head("inception_v3", network, 299, 8)
     names = {name for name, module in network.named_modules() if module in head}
     assert names == {"AuxLogits.fc", "fc"}

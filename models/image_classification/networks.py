@@ -15,7 +15,7 @@ from models.common.errors import UserError
 from models.common.image.imagenet import imagenet_weights
 from models.common.image.params import BUILTIN_NETWORKS
 from models.common.image.small_cnn import SmallCNN
-from models.common.training.heads import add_dropout, class_layers, hollow
+from models.common.training.heads import add_dropout, class_layers, on_meta_device
 from models.common.training.weights import load_matching_tensors, load_weights
 from models.image_classification.params import ImageTrain
 
@@ -105,7 +105,7 @@ def known_network(name: str) -> str:
 def _check_size(name: str, size: int, width: int) -> None:
     known_network(name)
     try:
-        hollow(lambda: _untrained(name, 2, size, width))(torch.empty(2, 3, size, size, device="meta"))
+        on_meta_device(lambda: _untrained(name, 2, size, width))(torch.empty(2, 3, size, size, device="meta"))
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(

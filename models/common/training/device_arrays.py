@@ -10,8 +10,8 @@ from torch import Tensor
 from models.common.data.decoded_cache import Decoded
 from models.common.training.transfer import to_device
 
-RESIDENT = 0.4  # share of a GPU's free memory that they may take; else they travel batch by batch
-UPLOADED = 2**26  # bytes at a time
+MAX_MEMORY_SHARE = 0.4  # share of a GPU's free memory that they may take; else they travel batch by batch
+UPLOAD_BYTES = 2**26  # at a time
 
 
 class DeviceArrays:
@@ -19,27 +19,27 @@ class DeviceArrays:
 
     def __init__(self, sources: Sequence[Decoded], device: torch.device) -> None:
         self._sources, self._device = sources, device
-        self._resident = [self._upload(source) for source in sources] if self._fits() else None
+        self._on_device = [self._upload(source) for source in sources] if self._fits() else None
 
     def __len__(self) -> int:
         return len(self._sources[0])
 
     def fetch(self, positions: NDArray[np.int64]) -> list[Tensor]:
         """(len(positions), *shape) of each source, on the device."""
-        if self._resident is not None:
-            there = torch.from_numpy(positions).to(self._device, non_blocking=True)
-            return [whole[there] for whole in self._resident]
+        if self._on_device is not None:
+            index = torch.from_numpy(positions).to(self._device, non_blocking=True)
+            return [whole[index] for whole in self._on_device]
         return list(to_device(tuple(source.take(positions) for source in self._sources), self._device))
 
     def _fits(self) -> bool:
         if self._device.type != "cuda" or not len(self):
             return False
         free, _ = torch.cuda.mem_get_info(self._device)
-        return len(self) * sum(int(np.prod(source.shape)) for source in self._sources) < RESIDENT * free
+        return len(self) * sum(int(np.prod(source.shape)) for source in self._sources) < MAX_MEMORY_SHARE * free
 
     def _upload(self, source: Decoded) -> Tensor:
         whole = torch.empty((len(source), *source.shape), dtype=torch.uint8, device=self._device)
-        step = max(1, UPLOADED // int(np.prod(source.shape)))
+        step = max(1, UPLOAD_BYTES // int(np.prod(source.shape)))
         for start in range(0, len(source), step):
             part = np.arange(start, min(start + step, len(source)))
             whole[start : start + step] = torch.from_numpy(source.take(part)).to(self._device)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-def hollow(build: Callable[[], nn.Module]) -> nn.Module:
+def on_meta_device(build: Callable[[], nn.Module]) -> nn.Module:
     """The shapes alone of a network that `build` makes: no memory, no arithmetic."""
     try:
         with torch.device("meta"):
@@ -18,7 +18,7 @@ def hollow(build: Callable[[], nn.Module]) -> nn.Module:
 
 def class_layers(network: nn.Module, build: Callable[[int], nn.Module]) -> list[nn.Module]:
     """The layers of a network whose shape depends on the number of classes, told by two others that `build` makes."""
-    two, three = (hollow(functools.partial(build, classes)).state_dict() for classes in (2, 3))
+    two, three = (on_meta_device(functools.partial(build, classes)).state_dict() for classes in (2, 3))
     owners = {key.rpartition(".")[0]: None for key in two if two[key].shape != three[key].shape}
     return [network.get_submodule(owner) for owner in owners]
 

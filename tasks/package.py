@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,9 +20,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from models.common.errors import RatchetError, UserError
+from models.common.imports import PACKAGES, closure_without_packages, imports, source_of, without_packages
 from models.common.program.program import ProgramSpec
 from tasks.packaging.smoke_test import ExampleRequest, smoke_test
-from tasks.project.imports import closure_without_packages, distributions, source_of, without_packages
 from tasks.project.locks import temporary_folder
 from tasks.project.params import Model, load_model
 from tasks.project.paths import home
@@ -186,6 +186,13 @@ def _options(params: Model, version: str, spec: ProgramSpec) -> dict[str, Any]:
         },
         "docker": {"python_version": f"{sys.version_info.major}.{sys.version_info.minor}"},
     }
+
+
+def distributions(modules: Sequence[str]) -> set[str]:
+    """What must be installed for modules of this project: names as in a requirements file."""
+    known = packages_distributions()
+    top_level = {name.split(".")[0] for module in modules if (path := source_of(module)) for name in imports(path)}
+    return {known[top][0] for top in top_level - set(sys.stdlib_module_names) - set(PACKAGES) if top in known}
 
 
 def _pinned_requirements(names: Sequence[str]) -> list[str]:

@@ -33,8 +33,7 @@ from models.instance_segmentation.params import InstanceData, InstanceTrain
 from models.instance_segmentation.predictor import Predictor
 from models.instance_segmentation.preprocessing import OUTPUTS
 from models.instance_segmentation.training import Job, build
-from tasks.package import service_modules
-from tasks.project.imports import distributions
+from tasks.package import distributions, service_modules
 from tests.batching import write_batch
 from tests.samples import instance_segmentation as sample
 from tests.test_masks import filled

@@ -11,9 +11,9 @@ import pytest
 import models
 from models.common import kind as contract
 from models.common.errors import UserError
+from models.common.imports import closure, source_of
 from models.common.kind import FILES, MEMBERS, OPTIONAL, known_kinds, load_kind
 from models.common.params import TrainParams
-from tasks.project.imports import closure, source_of
 from tests.conftest import CODE
 
 TOY = CODE / "tests/toy/text_language"

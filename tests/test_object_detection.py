@@ -33,8 +33,7 @@ from models.object_detection.params import DetectionData, DetectionTrain
 from models.object_detection.predictor import Predictor
 from models.object_detection.preprocessing import OUTPUTS
 from models.object_detection.training import Job
-from tasks.package import service_modules
-from tasks.project.imports import distributions
+from tasks.package import distributions, service_modules
 from tests import detecting
 from tests.batching import write_batch
 from tests.samples import object_detection as sample

@@ -17,10 +17,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from models.common.imports import closure, imports, without_packages
 from models.common.kind import MEMBERS, known_kinds
 from tasks.package import service_modules
 from tasks.project.fingerprint import JUDGING_PATHS, PRESENTATION_ONLY
-from tasks.project.imports import closure, imports, without_packages
 from tests.conftest import CODE, git
 
 HEAVY = ("torch", "torchvision", "prefect", "dvc", "great_expectations", "bentoml", "pandas", "numpy", "onnxruntime")

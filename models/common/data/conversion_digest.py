@@ -3,7 +3,6 @@
 Sources are read from their files, so a changed converter has another digest, without anyone having to think of it.
 """
 
-import ast
 import dataclasses
 import functools
 import hashlib
@@ -16,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel
 
 import models
+from models.common.imports import closure_without_packages, imports, source_of
 
 PRIMITIVES = (str, bytes, bool, int, float, complex, type(None), type(...), Path, np.generic)  # a repr says all of them
 
@@ -70,7 +70,7 @@ class _ValueWalker:
     def _class(self, cls: type) -> Iterator[bytes]:
         yield f"{cls.__module__}.{cls.__qualname__}".encode()
         if cls.__module__.startswith("models."):
-            yield from _source_parts(cls.__module__, _source_file(cls.__module__))
+            yield from _source_parts(cls.__module__, source_of(cls.__module__))
 
     def _object(self, value: Any) -> Iterator[bytes]:
         yield from self._class(type(value))
@@ -106,43 +106,13 @@ def _checked_repr(value: object) -> bytes:
 
 def _source_parts(module: str, file: str | Path | None) -> Iterator[bytes]:
     """The source of a module, and of each module of ours that it imports, directly or through others."""
-    sources: dict[str, bytes] = {}
-    pending = [(module, Path(file) if file else None)]
-    while pending:
-        name, path = pending.pop()
-        if name in sources or path is None or path.suffix != ".py":
-            continue
-        sources[name] = path.read_bytes()
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        pending += [(imported, _source_file(imported)) for imported in _imports(sources[name], package)]
     yield module.encode()  # all there is to say of a module without source
-    for name in sorted(sources):
-        yield sources[name]
-
-
-@functools.lru_cache(maxsize=1024)
-def _imports(source: bytes, package: str) -> frozenset[str]:
-    """Our modules that a source imports, also inside functions. `from package import module` counts as the module."""
-    imported: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            imported.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
-            origin = ".".join(part for part in (base, node.module) if part)
-            members = {f"{origin}.{alias.name}" for alias in node.names}
-            imported.update(name if _source_file(name) else origin for name in members)
-    return frozenset(name for name in imported if name.startswith("models."))
-
-
-def _source_file(module: str) -> Path | None:
-    """Where the source of one of our modules is; None for any other module."""
-    package, *rest = module.split(".")
-    if package != models.__name__ or not rest:
-        return None
-    for folder in models.__path__:
-        base = Path(folder, *rest)
-        for path in (base.with_suffix(".py"), base / "__init__.py"):
-            if path.is_file():
-                return path
-    return None
+    path = Path(file) if file else None
+    if path is None or path.suffix != ".py":
+        return
+    yield path.read_bytes()
+    ours = {name for name in imports(path) if name.split(".")[0] == models.__name__}
+    for name in sorted(closure_without_packages(ours)):
+        source = source_of(name)
+        assert source, name
+        yield source.read_bytes()

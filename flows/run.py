@@ -1,54 +1,38 @@
-"""Runs the flow in this process, as the command line and the tests do."""
+"""Runs a retrain in this process: as a Prefect flow where PREFECT_API_URL names a server, else without Prefect."""
 
-import signal
+import os
 from pathlib import Path
 
-import httpx
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-    temporary_settings,
-)
-
-from flows import show
-from flows.retrain import retrain
 from models.common.errors import RatchetError
+from tasks.project.fingerprint import read_inputs
 from tasks.run_outcome import RunOutcome
-
-SETTINGS = {
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # its thread costs a second at the end
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,  # Prefect's 20 are too few on a busy machine
-}
 
 
 def run_retrain(root: Path, model: str, revision: str = "HEAD", force: bool = False) -> RunOutcome:
-    """One run to its end. Raises the RatchetError that it ended with, or one where no Prefect server answers."""
+    """One run to its end. Raises the RatchetError that it ended with, or one where the Prefect server is not there."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return _run_flow(url, root, model, revision, force)
+    from flows.chain import retrain_model
+
+    return retrain_model(root, read_inputs(root, model, revision), force)
+
+
+def _run_flow(url: str, root: Path, model: str, revision: str, force: bool) -> RunOutcome:
+    _check_server(url)
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows import show
+    from flows.retrain import retrain
+
     show.filter_logs()
-    with temporary_settings(SETTINGS):
-        if PREFECT_API_URL.value():
-            _check_server(PREFECT_API_URL.value())
-        else:
-            _start_server()
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # its thread costs a second at the end
         state = retrain(model, revision, force, str(root), return_state=True)
     return state.result()  # type: ignore[return-value]  # a flow that returns a state gives the state's data
 
 
-def _start_server() -> None:
-    """Prefect's temporary server, which ignores Ctrl-C: it must still be there to record how the run ended.
-
-    A signal mask is what a child process inherits, so it is set while the server starts.
-    """
-    from prefect.server.api.server import SubprocessASGIServer  # 3 s to import
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        SubprocessASGIServer().start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
 def _check_server(url: str) -> None:
+    import httpx
+
     try:
         httpx.get(f"{url}/health", timeout=30).raise_for_status()
     except httpx.HTTPError as error:

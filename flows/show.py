@@ -2,9 +2,10 @@
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -17,6 +18,7 @@ from prefect.artifacts import (
 
 from models.common.errors import RatchetError
 from tasks.gating.verdict import Check, Verdict
+from tasks.project.stages import LineHandler
 
 EPOCH = re.compile(r"epoch (\d+)/(\d+)\b")  # as models/common/training/logger.py prints it at the end of each epoch
 
@@ -26,33 +28,23 @@ def log_line(text: str, shown: bool) -> None:
     get_run_logger().info("%s", text, extra={"shown_in_terminal": shown})
 
 
-class TrainingProgress:
-    """A progress artifact that follows the epochs of a training."""
+@contextmanager
+def training(model: str) -> Iterator[LineHandler]:
+    """What takes the lines of a training: into the log, and its epochs into a progress artifact."""
+    created = create_progress_artifact(0.0, key=_key(model, "training"), description="waiting for the first epoch")
+    artifact = created if isinstance(created, UUID) else None  # a coroutine only in an async flow
 
-    def __init__(self, model: str) -> None:
-        self._key = _key(model, "training")
-        self._artifact: UUID | None = None
+    def update(percent: float, description: str) -> None:
+        if artifact:
+            update_progress_artifact(artifact, percent, description)
 
-    def __enter__(self) -> Self:
-        artifact = create_progress_artifact(0.0, key=self._key, description="waiting for the first epoch")
-        self._artifact = artifact if isinstance(artifact, UUID) else None  # a coroutine only in an async flow
-        return self
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error_type is None:
-            self._update(100.0, "trained")
-
-    def log_line(self, text: str, shown: bool) -> None:
-        """A line of the training's output."""
+    def on_line(text: str, shown: bool) -> None:
         log_line(text, shown)
         if match := EPOCH.search(text):
-            self._update(100.0 * int(match[1]) / int(match[2]), text)
+            update(100.0 * int(match[1]) / int(match[2]), text)
 
-    def _update(self, percent: float, description: str) -> None:
-        if self._artifact:
-            update_progress_artifact(self._artifact, percent, description)
+    yield on_line
+    update(100.0, "trained")
 
 
 def decision(model: str, verdict: Verdict) -> None:

@@ -25,8 +25,9 @@ def promote(root: Path) -> None:
     from tasks.project.registry import champion, register_and_assign
     from tasks.project.repository import git
 
-    commit = git(root, "commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "someone else's")
-    register_and_assign(root, "digits", commit, champion(root, "digits"))
+    current = champion(root, "digits")
+    tree = f"{current.commit}^{{tree}}" if current else "HEAD^{tree}"
+    register_and_assign(root, "digits", git(root, "commit-tree", tree, "-p", "HEAD", "-m", "someone else's"), current)
 
 
 def revert(root: Path) -> None:

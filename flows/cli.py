@@ -54,6 +54,7 @@ def add(
 
     with _progress(f"reading {source.name}") as progress:
         report = add_source(_project(), model, source, split, progress)
+    _look_now()
     if as_json:
         _print_json(_plain(report))
     else:
@@ -70,6 +71,7 @@ def remove(
     from tasks.remove import remove as remove_batch
 
     report = remove_batch(_project(), model, batch)
+    _look_now()
     if as_json:
         _print_json(_plain(report))
         return
@@ -113,15 +115,25 @@ def retrain(
 
 @app.command()
 def status(as_json: Json = False) -> None:
-    """Every model: what is in production, since when, how good, on what data, and whether something new waits."""
+    """Every model: in production since when and how good, what serves it, what is new, what is going on, what comes.
+
+    What is going on and when the next run comes, `ratchet up` knows: it is shown where that runs.
+    """
+    from dataclasses import asdict
+
     from flows.tables import show_statuses
+    from flows.up.place import find_up
+    from flows.up.remote_control import Activity, activities
     from tasks.overview import statuses
 
-    rows = statuses(_project())
+    root = _project()
+    rows, going_on = statuses(root), activities(root)
     if as_json:
-        _print_json({"models": [row.to_json() for row in rows]})
+        models = [row.to_json() | asdict(going_on.get(row.model, Activity())) for row in rows]
+        place = find_up(root)
+        _print_json({"models": models, "up": asdict(place) if place else None})
     else:
-        show_statuses(rows)
+        show_statuses(rows, going_on)
     if problem := next((row.problem for row in rows if row.problem), None):
         raise RegistryError(problem)
 
@@ -181,11 +193,46 @@ def serve(
 
 
 @app.command()
-def schedule() -> None:
-    """Retrain on schedule, until Ctrl-C: every model whose `schedule.cron` is set. Needs PREFECT_API_URL."""
-    from flows.schedule import serve_schedules
+def up(
+    detach: Annotated[bool, typer.Option("--detach", help="Go to the background once it is ready.")] = False,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time.", show_default="the number of GPUs, else 1")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Of Prefect's pages.", show_default="4200, or a free one")] = None,
+    look_every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks at the remote.")] = 60.0,
+) -> None:
+    """Keep every model fresh, until Ctrl-C: retrained by the clock and on new data, promoted when really better.
 
-    serve_schedules(_project())
+    One process with all that takes: Prefect's server and its pages (or the server at PREFECT_API_URL), a deployment
+    for every model in params.yaml, whose changes it takes over, and what runs them, one run of a model at a time.
+    """
+    from flows.up.control import detach as start_detached
+    from flows.up.control import up as keep_running
+
+    ports = {"pages": port} if port else {}
+    if detach:
+        arguments = [f"--look-every={look_every}", *([f"--slots={slots}"] if slots else [])]
+        place = start_detached(_project(), [*arguments, *([f"--port={port}"] if port else [])])
+        print(f"Running (process {place.process_id}). Prefect's pages: {place.pages}   health: {place.health}")
+        print("What it says: .ratchet/logs/up.log   Stop it: ratchet down")
+    else:
+        keep_running(_project(), look_every, slots, ports)
+
+
+@app.command()
+def down() -> None:
+    """End this project's `ratchet up`. A run that is going is started again by the next one."""
+    from flows.up.control import down as end
+
+    print(end(_project()))
+
+
+@app.command(hidden=True)
+def schedule() -> None:
+    """The earlier name of `ratchet up`."""
+    from flows.up.control import up as keep_running
+
+    keep_running(_project())
 
 
 def main() -> None:
@@ -202,6 +249,13 @@ def main() -> None:
         if error.code == INTERRUPTED:
             print("error: interrupted; nothing in production changed", file=sys.stderr)
         raise
+
+
+def _look_now() -> None:
+    """New data is noticed at once by this project's `ratchet up`."""
+    from flows.up.remote_control import look_now
+
+    look_now(_project())
 
 
 def _project() -> Path:
@@ -241,11 +295,20 @@ def _unchanged(root: Path, inputs: "Inputs") -> "RunOutcome | None":
 
 
 def _run_flow(root: Path, model: str, commit: str, force: bool) -> "RunOutcome":
+    """Under this project's `ratchet up` where that runs, else in this process."""
     for note in _uncommitted_note(root):
         print(f"note: {note}", file=sys.stderr)
-    from flows.run import run_retrain
+    from flows.up.place import find_up
 
-    return replace(run_retrain(root, model, commit, force), notes=_uncommitted_note(root))
+    if place := find_up(root):
+        from flows.up import remote_control
+
+        outcome = remote_control.retrain(place, root, model, commit, force)
+    else:
+        from flows.retraining.run import run_retrain
+
+        outcome = run_retrain(root, model, commit, force)
+    return replace(outcome, notes=_uncommitted_note(root))
 
 
 def _uncommitted_note(root: Path) -> tuple[str, ...]:

@@ -2,13 +2,16 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.up.display import moment
+
 if TYPE_CHECKING:
+    from flows.up.remote_control import Activity
     from tasks.add import AddReport
     from tasks.overview import JudgedCandidate, ModelStatus
     from tasks.run_outcome import RunOutcome
@@ -59,20 +62,27 @@ def show_added(report: "AddReport") -> None:
         console.print(f"Note: {note}", markup=False, soft_wrap=True)
 
 
-def show_statuses(rows: Sequence["ModelStatus"]) -> None:
-    """One line per model."""
-    table = _table("model", "production", "metric", "since", ">batches", ">rows", "next run")
+def show_statuses(rows: Sequence["ModelStatus"], activities: Mapping[str, "Activity"]) -> None:
+    """One line per model; of what `ratchet up` does, only where it runs."""
+    table = _table(
+        "model", "production", "metric", "since", ">batches", ">new", ">rows", "served", "last", "now", "next run"
+    )
     for row in rows:
         metric = f"{row.metric} {row.value:.4f}" if row.metric and row.value is not None else ""
         production = "[red]unknown[/]" if row.problem else row.version or "nothing yet"
+        activity = activities.get(row.model)
         table.add_row(
             row.model,
             production,
             metric,
             _date(row.since)[:10],
             f"{row.batches:,}",
+            f"{row.new_batches:,}" if row.new_batches else "",
             f"{row.rows:,}",
-            row.waiting,
+            ", ".join(row.served),
+            row.last_verdict or "",
+            (activity.running if activity else "") or row.waiting,
+            moment(activity.next_run) if activity else "",
         )
     console.print(table)
 

@@ -8,8 +8,10 @@ from typing import Any
 from models.common.errors import RatchetError, RegistryError, UserError
 from tasks.gating.verdict import Verdict
 from tasks.project.fingerprint import find_local_judgement, models_at, read_inputs
+from tasks.project.new_data import last_judged, new_data
 from tasks.project.registry import champion, synchronise, versions
 from tasks.project.repository import git
+from tasks.serve import served
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class ModelStatus:
     batches: int
     rows: int
     waiting: str
+    new_batches: int = 0  # that came or went since the last judgement
+    last_verdict: str | None = None  # of the newest candidate
+    served: tuple[str, ...] = ()  # "v1.2.0 at 127.0.0.1:3000", on this machine
     problem: str | None = None  # why the champion is unknown
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +99,7 @@ def _status(root: Path, model: str, kind: str) -> ModelStatus:
     except RegistryError as error:
         problem = str(error)
     verdict = verdict_of(root, current.commit, model) if current else None
+    waiting, new_batches = _next_run(root, model)
     return ModelStatus(
         model=model,
         kind=kind,
@@ -103,7 +109,10 @@ def _status(root: Path, model: str, kind: str) -> ModelStatus:
         value=verdict.primary.candidate if verdict and verdict.primary else None,
         batches=len(list(folder.glob("*.parquet.dvc"))),
         rows=sum(_count_rows(path) for path in folder.glob("*.index")),
-        waiting=_next_run(root, model),
+        waiting=waiting,
+        new_batches=new_batches,
+        last_verdict=_last_verdict(root, model),
+        served=served(root, model),
         problem=problem,
     )
 
@@ -114,16 +123,23 @@ def _count_rows(index: Path) -> int:
     return int(pq.read_metadata(index).num_rows)
 
 
-def _next_run(root: Path, model: str) -> str:
+def _next_run(root: Path, model: str) -> tuple[str, int]:
+    """What the next run would find, and how many batches are new to it."""
     try:
         inputs = read_inputs(root, model)
     except UserError:
-        return "no data yet"
+        return "no data yet", 0
     commit = find_local_judgement(root, model, inputs.fingerprint)
     if commit is None:
-        return "something new to judge"
+        return "something new to judge", new_data(root, inputs).batches
     verdict = verdict_of(root, commit, model)
-    return f"nothing new since {verdict.outcome if verdict else 'a candidate'}"
+    return f"nothing new since {verdict.outcome if verdict else 'a candidate'}", 0
+
+
+def _last_verdict(root: Path, model: str) -> str | None:
+    candidate = last_judged(root, model)
+    verdict = verdict_of(root, candidate, model) if candidate else None
+    return verdict.outcome if verdict else None
 
 
 def _judged_candidate(

@@ -19,17 +19,14 @@ import yaml
 
 from models.common.errors import RatchetError, UserError
 from models.common.kind import load_kind
-from tasks.project.locks import temporary_folder
+from tasks.project.locks import holder, lock, temporary_folder
+from tasks.project.paths import home as home_of
+from tasks.project.processes import start_guarded, stop_guarded
 
 START_TIMEOUT_S = 120.0  # a service that is not ready by then will not be; 4 to 15 s are usual
 STOP_TIMEOUT_S = 10.0  # what a service gets to finish its requests
 START_ATTEMPTS = 3
 PORT_TAKEN = "Address already in use"
-# However this process ends, the service ends too: when its end of the pipe closes, the shell ends its process group.
-WATCHDOG = """exec 3<&0; trap : TERM
-(trap : TERM; cat <&3 >/dev/null; kill 0) &
-"$@" </dev/null 3<&-
-kill -KILL 0"""
 
 
 def serve(bento: Path, home: Path, host: str = "127.0.0.1", port: int = 3000) -> None:
@@ -40,12 +37,20 @@ def serve(bento: Path, home: Path, host: str = "127.0.0.1", port: int = 3000) ->
     metadata = yaml.safe_load((folder / "bento.yaml").read_text())
     log = {"RATCHET_PREDICTION_LOG": str(home / "predictions")}
     print(f"Starting {metadata['name']} {metadata['version']} …", flush=True)
-    with running(folder, address, port, extra=log) as process:
+    name = f"serve/{metadata['name']}/{metadata['version']} at {address}:{port}"
+    with lock(home, name), running(folder, address, port, extra=log) as process:
         form = " ".join(f"-F {name}=@FILE" for name in load_kind(metadata["labels"]["kind"]).SERVICE.fields)
         url = f"http://{'127.0.0.1' if address == '0.0.0.0' else address}:{port}"
         print(f"{metadata['name']} {metadata['version']} is ready: curl {form} {url}/predict", flush=True)
         _wait(process)
     print(f"Stopped. What it answered is logged in {home / 'predictions' / metadata['name']}")
+
+
+def served(root: Path, model: str) -> tuple[str, ...]:
+    """What `ratchet serve` of this project serves of a model on this machine: "v1.2.0 at 127.0.0.1:3000"."""
+    folder = home_of(root) / "locks" / "serve" / model
+    names = sorted(path.name.removesuffix(".lock") for path in folder.glob("*.lock"))
+    return tuple(name for name in names if holder(home_of(root), f"serve/{model}/{name}"))
 
 
 def unpack(bento: Path, into: Path) -> Path:
@@ -116,19 +121,11 @@ def _process(
     command = [sys.executable, "-m", "bentoml", "serve", str(folder), "--host", host, "--port", str(port)]
     environment = os.environ | {"BENTOML_HOME": str(bentoml_home), "BENTOML_DO_NOT_TRACK": "true"} | extra
     environment.pop("PYTHONPATH", None)  # the service finds its code in the Bento, not in a checkout
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", WATCHDOG, "watchdog", *command],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,
-    )
+    process = start_guarded(command, folder, environment, output)
     try:
         yield process
     finally:
-        _stop(process)
+        stop_guarded(process, STOP_TIMEOUT_S)
         if output:
             output.close()
         shutil.rmtree(bentoml_home, ignore_errors=True)
@@ -197,16 +194,3 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
     finally:
         for number, handler in previous_handlers.items():
             signal.signal(number, handler)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Asks the service to end, then kills it. Its workers have sessions of their own, so each is waited for."""
-    import psutil
-
-    assert process.stdin
-    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    process.stdin.close()
-    _, alive = psutil.wait_procs(children, STOP_TIMEOUT_S)
-    for child in alive:
-        child.kill()
-    process.wait()

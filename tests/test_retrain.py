@@ -146,8 +146,8 @@ def test_a_candidate_that_lost_the_race_is_judged_again_against_the_winner(world
 def test_a_remote_that_did_not_answer_is_tried_again_and_a_lost_race_is_not() -> None:
     from prefect.states import Failed
 
-    from flows.chain import promote
-    from flows.retrain import as_task
+    from flows.retraining.chain import promote
+    from flows.retraining.flow import as_task
 
     again = as_task(promote).retry_condition_fn
     assert again is not None
@@ -172,8 +172,8 @@ def test_what_moves_after_the_command_began_is_not_part_of_the_run(world: World)
 def test_a_run_is_named_after_the_commit_that_it_works_on_though_its_branch_moves(world: World, server: str) -> None:
     run = (
         "from pathlib import Path; from tests.interfere import prepare\n"
-        "prepare('flows.retrain:read_inputs', 'revert')\n"
-        "from flows.run import run_retrain; found = run_retrain(Path.cwd(), 'digits', 'main')\n"
+        "prepare('flows.retraining.flow:read_inputs', 'revert')\n"
+        "from flows.retraining.run import run_retrain; found = run_retrain(Path.cwd(), 'digits', 'main')\n"
         "print(found.state, found.data_version)"
     )
     before = {run["id"] for run in flow_runs(server)}
@@ -226,37 +226,11 @@ def test_two_models_retrain_at_once_and_one_model_only_once(world: World) -> Non
     assert (again.code, "retrained already" in again.error) == (2, True)
 
 
-def test_a_deployment_with_a_cron_gets_scheduled_runs_and_runs(world: World, server: str, tmp_path: Path) -> None:
-    other = world.clone(tmp_path / "other")  # which never asked what was judged
-    serving = other.start("schedule")
-    try:
-        assert _scheduled(server) == {"SCHEDULED"}
-        deployment = httpx.get(f"{server}/api/deployments/name/retrain/digits").json()
-        assert deployment["parameters"]["revision"] == "origin/main"
-        run = httpx.post(f"{server}/api/deployments/{deployment['id']}/create_flow_run", json={}).json()
-        _wait_until(lambda: httpx.get(f"{server}/api/flow_runs/{run['id']}").json()["state_name"] == "UNCHANGED")
-    finally:
-        serving.terminate()
-        serving.communicate(timeout=30)  # which closes its pipes, too
-
-
 def test_the_server_s_pages_answer(server: str) -> None:
     for page in ("/runs", "/deployments", "/api/health"):
         answer = httpx.get(server + page, headers={"Accept": "text/html"})  # as a browser asks
         assert answer.status_code == 200, page
     assert httpx.get(f"{server}/ui-settings").json()["api_url"] == f"{server}/api"
-
-
-def _scheduled(server: str) -> set[str]:
-    query = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    found: list[dict[str, str]] = []
-
-    def any_yet() -> bool:
-        found[:] = httpx.post(f"{server}/api/flow_runs/filter", json=query).json()
-        return bool(found)
-
-    _wait_until(any_yet)
-    return {run["state_type"] for run in found}
 
 
 def _wait_until(there: Callable[[], bool]) -> None:

@@ -27,6 +27,8 @@ HEAVY = ("torch", "torchvision", "prefect", "dvc", "great_expectations", "bentom
 STAGES = ("validate", "initial_weights", "train", "evaluate")
 ROOMS = (  # from the top down: a room may import from those that come after it
     "flows",
+    "flows/up",
+    "flows/retraining",
     "tasks",
     "tasks/adding",
     "tasks/validation",

@@ -36,6 +36,7 @@ JUDGING_PATHS = (
     "tasks/project/params.py",
     "tasks/project/paths.py",
     "tasks/project/policy.py",
+    "tasks/project/processes.py",
     "tasks/project/repository.py",
     "tasks/serve.py",
     "models/common/errors.py",
@@ -72,6 +73,7 @@ class Inputs:
     data_version: str  # as models.common.data.batches.data_version gives it
     batches: int
     fingerprint: str  # SHA-256, hex
+    recipe: str  # the same without the data
 
 
 def read_inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
@@ -84,14 +86,20 @@ def read_inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
     stages = yaml.safe_load(git(root, "show", f"{commit}:dvc.yaml"))["stages"]
     files = _files(root, commit, ["dvc.yaml", *sorted(_dependencies(stages, model, section))])
     params = {key: value for key, value in section.items() if key not in IGNORED_SECTIONS}
-    content = "\n".join(files) + f"\n{json.dumps(params, sort_keys=True)}"
+    code = [line for line in files if not line.partition("\t")[2].startswith(f"data/{model}/")]
     return Inputs(
         model=model,
         commit=commit,
         data_version=version_of_batches(pointers),
         batches=len(pointers),
-        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+        fingerprint=_digest(files, params),
+        recipe=_digest(code, params),
     )
+
+
+def _digest(files: Sequence[str], params: dict[str, Any]) -> str:
+    content = "\n".join(files) + f"\n{json.dumps(params, sort_keys=True)}"
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def find_judgement(root: Path, model: str, fingerprint: str) -> str | None:

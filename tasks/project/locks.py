@@ -37,6 +37,20 @@ def lock_or_refuse(home: Path, name: str, busy: str) -> Iterator[None]:
         yield
 
 
+def holder(home: Path, name: str) -> int | None:
+    """Process ID of the one that holds `name`, or None."""
+    try:
+        file = (home / "locks" / f"{name}.lock").open("r")
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read().strip() or 0)
+    return None
+
+
 @contextmanager
 def temporary_folder(parent: Path, prefix: str = "") -> Iterator[Path]:
     """A folder of this process in `parent`, gone at the end.

@@ -40,7 +40,17 @@ class Serve(Section):
     threads: int = Field(default=1, ge=1)
 
 
-class Schedule(Section):
-    """When a deployment retrains by itself; None: only when asked."""
+class WaitFor(Section):
+    """How much has to be new before a retraining that nobody asked for; either is enough. None: anything."""
 
-    cron: str | None = None
+    examples: int | None = Field(default=None, ge=1)
+    batches: int | None = Field(default=None, ge=1)
+
+
+class Schedule(Section):
+    """When `ratchet up` retrains a model by itself."""
+
+    cron: str | None = None  # by the clock
+    on_new_data: bool = True  # as soon as data, code or params of the model changed
+    wait_for: WaitFor = WaitFor()
+    priority: int = 0  # of runs that wait for a slot, the highest starts first

@@ -69,6 +69,15 @@ def git(root: Path, *args: str, text: str | None = None) -> str:
         time.sleep(0.1)
 
 
+def read_file(root: Path, commit: str, path: str) -> bytes:
+    """The content of a file at a commit. RatchetError where there is none."""
+    command = ["git", "cat-file", "blob", f"{commit}:{path}"]
+    done = subprocess.run(command, cwd=root, env=environment(), capture_output=True, check=False)
+    if done.returncode:
+        raise RatchetError(f"Commit {commit[:10]} has no file {path}")
+    return done.stdout
+
+
 def dvc(root: Path, *args: str, env: Mapping[str, str] | None = None) -> str:
     """Runs DVC in `root` as a process of its own (1.5 to 3 s) and gives its output, stripped.
 

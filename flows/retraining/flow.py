@@ -1,4 +1,4 @@
-"""The Prefect flow: the chain of one retrain (flows/chain.py), its steps as Prefect tasks.
+"""The Prefect flow: the chain of one retrain (flows/retraining/chain.py), its steps as Prefect tasks.
 
 Started by `ratchet retrain MODEL` where there is a Prefect server, by a schedule, or from Prefect's pages.
 """
@@ -13,9 +13,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows import show
-from flows.chain import retrain_model
-from flows.steps import Step, carried_out_by
+from flows.retraining import show
+from flows.retraining.chain import retrain_model
+from flows.retraining.steps import Step, carried_out_by
 from models.common.errors import DataBlockedError, RatchetError
 from tasks.gating.verdict import Verdict
 from tasks.project.fingerprint import Inputs, read_inputs

@@ -1,12 +1,12 @@
 """The chain of one retrain, step by step: from a commit's data to a verdict and, if the candidate is really better, to
-production. Whoever carries the steps out (flows/steps.py), these are the steps.
+production. Whoever carries the steps out (flows/retraining/steps.py), these are the steps.
 """
 
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from flows.steps import is_transient, runner, step
+from flows.retraining.steps import is_transient, runner, step
 from models.common.errors import LostRaceError, RatchetError
 from tasks import judge as judging
 from tasks import package as packaging

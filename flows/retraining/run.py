@@ -12,7 +12,7 @@ def run_retrain(root: Path, model: str, revision: str = "HEAD", force: bool = Fa
     """One run to its end. Raises the RatchetError that it ended with, or one where the Prefect server is not there."""
     if url := os.environ.get("PREFECT_API_URL"):
         return _run_flow(url, root, model, revision, force)
-    from flows.chain import retrain_model
+    from flows.retraining.chain import retrain_model
 
     return retrain_model(root, read_inputs(root, model, revision), force)
 
@@ -21,8 +21,8 @@ def _run_flow(url: str, root: Path, model: str, revision: str, force: bool) -> R
     _check_server(url)
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows import show
-    from flows.retrain import retrain
+    from flows.retraining import show
+    from flows.retraining.flow import retrain
 
     show.filter_logs()
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # its thread costs a second at the end

@@ -1,0 +1,1 @@
+"""One retrain: its steps, and who carries them out, this process alone or Prefect."""

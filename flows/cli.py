@@ -4,7 +4,6 @@ Exit codes: 0 done, whatever the verdict; 1 a step failed; 2 an invalid request;
 cannot be read or written; 5 done here but not published; 130 interrupted.
 """
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.by_hand import approve, decline, promote, rollback
+from flows.command import Json, ModelName
+from flows.command import print_json as _print_json
+from flows.command import project as _project
+from flows.notify_commands import app as notify
 from models.common.errors import DataBlockedError, RatchetError, RegistryError
 
 if TYPE_CHECKING:
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.project.fingerprint import Inputs
     from tasks.run_outcome import RunOutcome
 
-EXIT_CODES = {"HELD": 10, "REJECTED": 11, "UNCHANGED": 12}  # with --exit-code
+EXIT_CODES = {"HELD": 10, "REJECTED": 11, "UNCHANGED": 12, "AWAITING_APPROVAL": 13}  # with --exit-code
 INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C ended
 
 app = typer.Typer(
@@ -31,8 +35,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ModelName = Annotated[str, typer.Argument(help="A model: a section in params.yaml.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
 
 
 @app.command()
@@ -86,14 +88,14 @@ def retrain(
     revision: Annotated[str, typer.Option(help="Commit, branch or tag to retrain from; origin/… is fetched.")] = "HEAD",
     force: Annotated[bool, typer.Option("--force", help="Judge again what was judged from the same inputs.")] = False,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="End with 10 HELD, 11 REJECTED, 12 UNCHANGED.")
+        bool, typer.Option("--exit-code", help="End with 10 HELD, 11 REJECTED, 12 UNCHANGED, 13 AWAITING_APPROVAL.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Retrain, judge against production, and promote if really better.
 
     Runs in a worktree of its own: your files are neither used nor touched. Ends as PROMOTED, HELD (not shown to be
-    better), REJECTED (worse somewhere) or UNCHANGED (nothing new).
+    better), REJECTED (worse somewhere), AWAITING_APPROVAL (better, and `gate.approval` is manual) or UNCHANGED.
     """
     from flows.tables import show_outcome
 
@@ -140,38 +142,29 @@ def status(as_json: Json = False) -> None:
 
 @app.command()
 def history(model: ModelName, as_json: Json = False) -> None:
-    """Every candidate of a model: verdict, metric, gain with its interval, version, data version."""
-    from flows.tables import show_history
+    """Every candidate of a model: verdict, metric, gain with its interval, version, data version.
+
+    Then what was put in production or decided: who, when and why.
+    """
+    from flows.tables import show_actions, show_history
+    from tasks.overview import actions as list_actions
     from tasks.overview import history as list_candidates
 
-    rows = list_candidates(_project(), model)
-    if as_json:
-        _print_json({"model": model, "candidates": [row.to_json() for row in rows]})
-    else:
-        show_history(model, rows)
-
-
-@app.command()
-def rollback(
-    model: ModelName,
-    to: Annotated[str | None, typer.Option(help="A version, earlier or later.", show_default="the one before")] = None,
-    as_json: Json = False,
-) -> None:
-    """Put an earlier version back in production at once, by a new tag; `--to` goes to any version, also forth again.
-
-    The next scheduled run does not undo it: what was judged is not judged again.
-    """
-    from tasks.project.registry import champion
-    from tasks.project.registry import rollback as roll_back
-
     root = _project()
-    before = champion(root, model)
-    after = roll_back(root, model, to)
-    answer = {"model": model, "version": after.version, "previous": before.version if before else None}
+    rows = list_candidates(root, model)
+    done = list_actions(root, model)
     if as_json:
-        _print_json(answer)
-    else:
-        print(f"{model} {after.version} is in production again (was {answer['previous']})")
+        candidates = [row.to_json() for row in rows]
+        _print_json({"model": model, "candidates": candidates, "actions": [trace.to_json() for trace in done]})
+        return
+    show_history(model, rows)
+    if done:
+        show_actions(done)
+
+
+app.add_typer(notify, name="notify")
+for by_hand in (approve, decline, promote, rollback):
+    app.command()(by_hand)
 
 
 @app.command()
@@ -258,24 +251,15 @@ def _look_now() -> None:
     look_now(_project())
 
 
-def _project() -> Path:
-    from tasks.project.repository import git
-
-    try:
-        return Path(git(Path.cwd(), "rev-parse", "--show-toplevel"))
-    except RatchetError:
-        from tasks.project.paths import main_checkout
-
-        return main_checkout(Path.cwd())  # raises the error that explains it
-
-
 def _retrain(root: Path, model: str, revision: str, force: bool) -> "RunOutcome":
     """The revision is resolved once: whatever moves meanwhile, the whole run is of one commit."""
+    from flows.retraining.notify import recovered
     from tasks.project.fingerprint import read_inputs
 
     started = time.monotonic()
     inputs = read_inputs(root, model, revision)
     if not force and (outcome := _unchanged(root, inputs)):
+        recovered(root, model)
         return replace(outcome, seconds=time.monotonic() - started)
     return _run_flow(root, model, inputs.commit, force)
 
@@ -336,10 +320,6 @@ def _plain(report: Any) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(report).items()}
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, indent=2, default=str))
 
 
 if __name__ == "__main__":

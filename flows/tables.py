@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from flows.up.remote_control import Activity
     from tasks.add import AddReport
     from tasks.overview import JudgedCandidate, ModelStatus
+    from tasks.project.trace import Trace
     from tasks.run_outcome import RunOutcome
 
 COLOURS = {"PROMOTED": "green", "PROMOTE": "green", "HELD": "yellow", "HOLD": "yellow", "UNCHANGED": "cyan"}
+COLOURS["AWAITING_APPROVAL"] = "magenta"
 MAX_QUARANTINED = 10  # quarantined files listed in the terminal; all are in the report
 
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
@@ -26,11 +28,14 @@ def show_outcome(outcome: "RunOutcome") -> None:
     """How a run ended, why, and where to read more."""
     colour = COLOURS.get(outcome.state, "red")
     version = f" as {outcome.version}" if outcome.state == "PROMOTED" else ""
-    console.print(f"[bold {colour}]{outcome.state}[/] {outcome.model}{version} in {outcome.seconds:.1f} s")
+    state = outcome.state.replace("_", " ")
+    console.print(f"[bold {colour}]{state}[/] {outcome.model}{version} in {outcome.seconds:.1f} s")
     for reason in outcome.reasons:
         console.print(f"  • {reason}", markup=False, soft_wrap=True)
     if outcome.state != "PROMOTED":
         console.print(f"In production: {outcome.version or 'nothing yet'}")
+    if outcome.state == "AWAITING_APPROVAL":
+        console.print(f"Approve it: ratchet approve {outcome.model}; or: ratchet decline {outcome.model} --why 'TEXT'")
     if outcome.state in {"HELD", "REJECTED"}:
         console.print(f"Is a batch at fault? The report lists them. Take it out: ratchet remove {outcome.model} BATCH")
     for name, path in (("Report", outcome.report), ("Data docs", outcome.data_docs)):
@@ -85,6 +90,10 @@ def show_statuses(rows: Sequence["ModelStatus"], activities: Mapping[str, "Activ
             moment(activity.next_run) if activity else "",
         )
     console.print(table)
+    for row in rows:
+        if row.awaiting:
+            name, since = row.awaiting["candidate"], _date(row.awaiting["since"])
+            console.print(f"{name} awaits approval since {since}: ratchet approve {row.model}", soft_wrap=True)
 
 
 def show_history(model: str, rows: Sequence["JudgedCandidate"]) -> None:
@@ -98,7 +107,7 @@ def show_history(model: str, rows: Sequence["JudgedCandidate"]) -> None:
         table.add_row(
             _date(row.when),
             f"[{COLOURS.get(row.verdict, 'red')}]{row.verdict}[/]",
-            row.version or "",
+            row.version or row.decision or "",
             _number(row.value),
             _signed(row.gain),
             f"{_signed(row.lower)} … {_signed(row.upper)}" if row.gain is not None else "",
@@ -107,11 +116,26 @@ def show_history(model: str, rows: Sequence["JudgedCandidate"]) -> None:
     console.print(table)
 
 
+def show_actions(traces: Sequence["Trace"]) -> None:
+    """One line for each change of what is in production and each decision, newest first."""
+    table = _table("when", "what", "version", "by", "why")
+    for trace in traces:
+        version = trace.version or trace.trailers.get("Version", "")
+        table.add_row(_date(trace.when), trace.action, version, _plain(trace.by), _plain(trace.why or ""))
+    console.print()
+    console.print(table, soft_wrap=True)
+
+
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for heading in headings:
         table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", no_wrap=True)
     return table
+
+
+def _plain(text: str) -> str:
+    """Text that a person wrote: square brackets are no markup."""
+    return text.replace("[", r"\[")
 
 
 def _date(timestamp: int | None) -> str:

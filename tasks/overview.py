@@ -7,10 +7,12 @@ from typing import Any
 
 from models.common.errors import RatchetError, RegistryError, UserError
 from tasks.gating.verdict import Verdict
-from tasks.project.fingerprint import find_local_judgement, models_at, read_inputs
+from tasks.project.approvals import APPROVED, approvals, decision_on, is_judgement, waiting
+from tasks.project.fingerprint import candidate_of, find_local_judgement, models_at, read_inputs
 from tasks.project.new_data import last_judged, new_data
 from tasks.project.registry import champion, synchronise, versions
 from tasks.project.repository import git
+from tasks.project.trace import FORCED, Trace, forced_versions, productions
 from tasks.serve import served
 
 
@@ -31,6 +33,7 @@ class ModelStatus:
     last_verdict: str | None = None  # of the newest candidate
     served: tuple[str, ...] = ()  # "v1.2.0 at 127.0.0.1:3000", on this machine
     problem: str | None = None  # why the champion is unknown
+    awaiting: dict[str, Any] | None = None  # the candidate that awaits approval: its name, version to be, since
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,7 +48,8 @@ class JudgedCandidate:
     when: int  # Unix time, s
     data_version: str
     verdict: str
-    version: str | None  # if promoted
+    version: str | None  # if it was put in production
+    decision: str | None  # a person's: approved, declined, forced; or: awaiting approval
     metric: str
     value: float | None
     champion: float | None  # what it was compared with, on the same test examples
@@ -70,17 +74,34 @@ def history(root: Path, model: str) -> list[JudgedCandidate]:
     if model not in known:
         raise UserError(f"Unknown model '{model}'. Models in params.yaml: {', '.join(known) or 'none yet'}")
     synchronise(root, model)
-    promoted = versions(root, model)
+    forced = forced_versions(root, model)
+    promoted = versions(root, model) | forced
+    decisions = dict.fromkeys(forced, FORCED)
     ref_format = (
         "%(refname:lstrip=3)%09%(objectname)%09%(committerdate:unix)%09%(contents:trailers:key=Data-Version,valueonly)"
     )
     listing = git(root, "for-each-ref", f"--format={ref_format}", f"refs/ratchet/{model}/")
-    rows = [line.split("\t") for line in listing.splitlines() if "\t" in line]
+    rows = [row for line in listing.splitlines() if is_judgement((row := line.split("\t"))[0]) and len(row) == 4]
     candidates = [
-        _judged_candidate(root, model, ref, commit, int(when), data.strip(), promoted.get(commit))
+        _judged_candidate(
+            root,
+            model,
+            ref,
+            commit,
+            int(when),
+            data.strip(),
+            promoted.get(commit),
+            decisions.get(commit) or _decision(root, model, commit),
+        )
         for ref, commit, when, data in rows
     ]
     return sorted(candidates, key=lambda row: row.when, reverse=True)
+
+
+def actions(root: Path, model: str) -> list[Trace]:
+    """What was put in production or asked for, by whom, when and why, newest first; as this clone knows it."""
+    log = [entry for entry in approvals(root, model) if entry.action != APPROVED]  # that one is a promotion's, too
+    return sorted([*log, *productions(root, model)], key=lambda trace: trace.when)[::-1]
 
 
 def verdict_of(root: Path, commit: str, model: str) -> Verdict | None:
@@ -114,7 +135,20 @@ def _status(root: Path, model: str, kind: str) -> ModelStatus:
         last_verdict=_last_verdict(root, model),
         served=served(root, model),
         problem=problem,
+        awaiting=_awaiting(root, model),
     )
+
+
+def _awaiting(root: Path, model: str) -> dict[str, Any] | None:
+    found = waiting(root, model)
+    if found is None or found.is_outdated:
+        return None
+    return {"candidate": found.candidate, "version": found.version, "since": found.since}
+
+
+def _decision(root: Path, model: str, commit: str) -> str | None:
+    entry = decision_on(root, model, commit)
+    return entry.action if entry else None
 
 
 def _count_rows(index: Path) -> int:
@@ -143,18 +177,25 @@ def _last_verdict(root: Path, model: str) -> str | None:
 
 
 def _judged_candidate(
-    root: Path, model: str, ref: str, commit: str, when: int, data_version: str, version: str | None
+    root: Path,
+    model: str,
+    ref: str,
+    commit: str,
+    when: int,
+    data_version: str,
+    version: str | None,
+    decision: str | None,
 ) -> JudgedCandidate:
-    fingerprint, _, attempt = ref.partition("-")
     verdict = verdict_of(root, commit, model)
     primary = verdict.primary if verdict else None
     return JudgedCandidate(
-        candidate=f"{model}-{fingerprint[:8]}" + (f"-{int(attempt)}" if attempt else ""),
+        candidate=candidate_of(model, ref),
         commit=commit,
         when=when,
         data_version=data_version,
         verdict=verdict.outcome if verdict else "unknown",
         version=version,
+        decision=decision,
         metric=verdict.metric if verdict else "",
         value=primary.candidate if primary else None,
         champion=primary.champion if primary else None,

@@ -22,6 +22,7 @@ from tasks.project.locks import lock
 from tasks.project.paths import home
 from tasks.project.registry import Champion, create_refs, register_and_assign
 from tasks.project.repository import check_identity, dvc, dvc_commands, git, git_remote, is_shared
+from tasks.project.trace import PROMOTED, trailers
 
 STAGES = ("validate", "initial_weights", "train", "evaluate")
 
@@ -98,7 +99,8 @@ def promote(root: Path, candidate: Candidate, judged_against: Champion | None) -
     next run judges it against the new one.
     """
     extra_refs = {candidate.judgement_ref: candidate.commit}
-    return register_and_assign(root, candidate.model, candidate.commit, judged_against, extra_refs)
+    said = trailers(root, PROMOTED)
+    return register_and_assign(root, candidate.model, candidate.commit, judged_against, extra_refs, said)
 
 
 def _already_judged(candidate: Candidate) -> str:
@@ -140,3 +142,14 @@ def _message(inputs: Inputs, verdict: Verdict, judged_against: Champion | None) 
         "Fingerprint": inputs.fingerprint,
     }
     return f"{verdict.outcome} {inputs.model}: {reason}\n\n" + "\n".join(f"{k}: {v}" for k, v in trailers.items())
+
+
+def attach_bento(tree: Path, model: str, message: str) -> str:
+    """Commits artifacts/<model>/<model>.bento on top of the candidate that is checked out; gives that commit."""
+    bento = f"artifacts/{model}/{model}.bento"
+    _declare_artifacts(tree, model, bento=True)
+    with lock(home(tree), "project"):
+        dvc(tree, "add", "--quiet", bento)
+    git(tree, "add", "--force", f"{bento}.dvc", "dvc.yaml")
+    git(tree, "commit", "--quiet", "--no-verify", f"--message={message}")
+    return git(tree, "rev-parse", "HEAD")

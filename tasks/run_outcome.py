@@ -6,11 +6,13 @@ artifacts/<model>/runs/latest -> <candidate>
 
 import json
 import shutil
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.gating.verdict import Verdict
+from tasks.project.approvals import DECLINED, WAITING, decision_on
 from tasks.project.fingerprint import Inputs
 from tasks.project.paths import main_checkout
 from tasks.project.registry import Champion, champion_among, tags
@@ -19,12 +21,13 @@ from tasks.project.repository import git
 if TYPE_CHECKING:
     from tasks.promote import Candidate
 
+AWAITING_APPROVAL = "AWAITING_APPROVAL"
 STATES = {"PROMOTE": "PROMOTED", "HOLD": "HELD", "REJECT": "REJECTED"}  # verdict: how the run ends
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended. `state`: PROMOTED, HELD, REJECTED, UNCHANGED; BLOCKED and ERROR are failures."""
+    """How a run ended. `state`: PROMOTED, HELD, REJECTED, AWAITING_APPROVAL, UNCHANGED; BLOCKED and ERROR fail."""
 
     model: str
     state: str
@@ -50,12 +53,13 @@ def judged_outcome(
     verdict: Verdict,
     folder: Path,
     old: Champion | None,
-    new: Champion | None,
+    promoted: Champion | None,
 ) -> RunOutcome:
-    """How a run that reached a verdict ended."""
+    """How a run that reached a verdict ended; `promoted`: the champion that it made, if it made one."""
+    new = promoted or old
     return RunOutcome(
         model=inputs.model,
-        state=STATES[verdict.outcome],
+        state=AWAITING_APPROVAL if verdict.promotes and not promoted else STATES[verdict.outcome],
         reasons=verdict.reasons,
         version=new.version if new else None,
         previous=old.version if old else None,
@@ -70,20 +74,31 @@ def judged_outcome(
 def unchanged_outcome(root: Path, inputs: Inputs, candidate: str) -> RunOutcome:
     """How a run ends whose inputs were judged before, into this candidate (a commit)."""
     current = champion_among(tags(root, inputs.model), inputs.model)
-    log = git(root, "log", "-1", "--format=%(trailers:key=Verdict,valueonly)%x00%ar", candidate)
-    verdict, when = (part.strip() for part in log.split("\0"))
-    state = STATES.get(verdict, verdict)
     return RunOutcome(
         model=inputs.model,
         state="UNCHANGED",
-        reasons=(
-            f"nothing new since {when}: the same data, code, params and environment were {state} then;"
-            " --force judges again",
-        ),
+        reasons=(_why_unchanged(root, inputs.model, candidate),),
         version=current.version if current else None,
         previous=current.version if current else None,
         data_version=inputs.data_version,
         commit=candidate,
+    )
+
+
+def _why_unchanged(root: Path, model: str, candidate: str) -> str:
+    log = git(root, "log", "-1", "--format=%(trailers:key=Verdict,valueonly)%x00%ar", candidate)
+    verdict, when = (part.strip() for part in log.split("\0"))
+    decision = decision_on(root, model, candidate)
+    if decision and decision.action == WAITING:
+        name = decision.trailers["Candidate"]
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(decision.when))
+        return (
+            f"nothing new since {when}: {name}, from the same inputs, awaits approval since {since}:"
+            f" ratchet approve {model}; or: ratchet decline {model} --why 'TEXT'"
+        )
+    state = decision.action if decision and decision.action == DECLINED else STATES.get(verdict, verdict)
+    return (
+        f"nothing new since {when}: the same data, code, params and environment were {state} then; --force judges again"
     )
 
 
@@ -101,6 +116,12 @@ def copy_results(tree: Path, model: str, name: str) -> Path:
         shutil.copytree(source / "validation/data_docs", target / "data_docs")
     _update_latest_link(runs, name)
     return target
+
+
+def report_of(root: Path, model: str, name: str) -> Path | None:
+    """The candidate's report in this checkout; None where it was made elsewhere."""
+    path = main_checkout(root) / "artifacts" / model / "runs" / name / "report.html"
+    return path if path.exists() else None
 
 
 def measured_metrics(folder: Path) -> dict[str, dict[str, float] | None]:

@@ -43,7 +43,10 @@ def judge_by_hand(project: Path) -> None:
     git(project, "update-ref", judgement_ref("digits", inputs.fingerprint), inputs.commit)
 
 
-@pytest.mark.parametrize("command", ["add", "remove", "retrain", "status", "history", "rollback", "serve", "schedule"])
+@pytest.mark.parametrize(
+    "command",
+    ["add", "remove", "retrain", "status", "history", "approve", "decline", "promote", "rollback", "serve", "schedule"],
+)
 def test_each_command_explains_itself(command: str) -> None:
     answer = ratchet(CODE, command, "--help")
     assert answer.code == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flows.retraining.steps import is_transient, runner, step
 from models.common.errors import LostRaceError, RatchetError
+from tasks import approve as approval
 from tasks import judge as judging
 from tasks import package as packaging
 from tasks import promote as promotion
@@ -65,10 +66,19 @@ def _judge_and_promote(tree: Path, inputs: Inputs, name: str) -> RunOutcome:
     if verdict.promotes:
         package(tree, model)
     candidate = save(tree, inputs, verdict, champion)
-    promoted = promote(tree, candidate, champion) if verdict.promotes else record_judgement(tree, candidate)
+    promoted = _conclude(tree, candidate, verdict, champion)
     folder = run_outcome.copy_results(tree, model, name)
     runner().show_decision(model, verdict, run_outcome.measured_metrics(folder), champion.version if champion else None)
-    return run_outcome.judged_outcome(inputs, candidate, verdict, folder, champion, promoted or champion)
+    return run_outcome.judged_outcome(inputs, candidate, verdict, folder, champion, promoted)
+
+
+def _conclude(tree: Path, candidate: Candidate, verdict: Verdict, champion: Champion | None) -> Champion | None:
+    """The new champion, if there is one."""
+    if not verdict.promotes:
+        return record_judgement(tree, candidate)
+    if approval.needs_approval(tree, candidate.model):
+        return await_approval(tree, candidate, champion)
+    return promote(tree, candidate, champion)
 
 
 @step(hours=1, name="find judgement", delays=RETRY, retries_on=is_transient)
@@ -149,6 +159,13 @@ def record_judgement(tree: Path, candidate: Candidate) -> None:
     """Publishes a candidate that is not promoted, and records that its inputs were judged."""
     promotion.publish_candidate(tree, candidate)
     promotion.record_judgement(tree, candidate)
+
+
+@step(hours=4, name="await approval", delays=RETRY, retries_on=is_transient)
+def await_approval(tree: Path, candidate: Candidate, champion: Champion | None) -> None:
+    """Publishes a candidate that is better, and records that it waits for a person."""
+    promotion.publish_candidate(tree, candidate)
+    approval.await_approval(tree, candidate, champion)
 
 
 def _champion_folder(tree: Path, model: str) -> Path:

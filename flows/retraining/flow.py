@@ -15,6 +15,7 @@ from prefect.states import Completed, Failed
 
 from flows.retraining import show
 from flows.retraining.chain import retrain_model
+from flows.retraining.notify import and_tell
 from flows.retraining.steps import Step, carried_out_by
 from models.common.errors import DataBlockedError, RatchetError
 from tasks.gating.verdict import Verdict
@@ -44,15 +45,19 @@ def _inputs_of_run(_run: str, root: str, model: str, revision: str) -> Inputs:
 @flow(name="retrain", flow_run_name=run_name, validate_parameters=False, persist_result=False)
 def retrain(model: str, revision: str = "HEAD", force: bool = False, root: str = ".") -> State[RunOutcome]:
     """Validates, trains, evaluates, judges, reports and, if the verdict is PROMOTE, packages and promotes."""
+    project = Path(root).resolve()
     try:
-        inputs = _inputs_of_run(flow_run.id, root, model, revision)
         with carried_out_by(PrefectRunner()):
-            outcome = retrain_model(Path(root).resolve(), inputs, force)
+            outcome = and_tell(
+                project,
+                model,
+                lambda: retrain_model(project, _inputs_of_run(flow_run.id, root, model, revision), force),
+            )
     except RatchetError as error:
         state = "BLOCKED" if isinstance(error, DataBlockedError) else "ERROR"
         get_run_logger().error("%s", error)
         return Failed(name=state, message=str(error), data=error)
-    return Completed(name=outcome.state, message="; ".join(outcome.reasons[:1]), data=outcome)
+    return Completed(name=outcome.state.replace("_", " "), message="; ".join(outcome.reasons[:1]), data=outcome)
 
 
 class PrefectRunner:

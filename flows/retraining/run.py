@@ -13,8 +13,9 @@ def run_retrain(root: Path, model: str, revision: str = "HEAD", force: bool = Fa
     if url := os.environ.get("PREFECT_API_URL"):
         return _run_flow(url, root, model, revision, force)
     from flows.retraining.chain import retrain_model
+    from flows.retraining.notify import and_tell
 
-    return retrain_model(root, read_inputs(root, model, revision), force)
+    return and_tell(root, model, lambda: retrain_model(root, read_inputs(root, model, revision), force))
 
 
 def _run_flow(url: str, root: Path, model: str, revision: str, force: bool) -> RunOutcome:

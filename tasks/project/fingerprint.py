@@ -19,6 +19,7 @@ import yaml
 
 from models.common.data.hashing import version_of_batches
 from models.common.errors import RatchetError, UserError
+from tasks.project.approvals import is_judgement, waiting
 from tasks.project.registry import synchronise
 from tasks.project.repository import git, git_remote
 
@@ -85,7 +86,7 @@ def read_inputs(root: Path, model: str, revision: str = "HEAD") -> Inputs:
         raise UserError(f"{model} has no data yet at {revision}. Add some: ratchet add {model} SOURCE")
     stages = yaml.safe_load(git(root, "show", f"{commit}:dvc.yaml"))["stages"]
     files = _files(root, commit, ["dvc.yaml", *sorted(_dependencies(stages, model, section))])
-    params = {key: value for key, value in section.items() if key not in IGNORED_SECTIONS}
+    params = {key: _without_approval(value) for key, value in section.items() if key not in IGNORED_SECTIONS}
     code = [line for line in files if not line.partition("\t")[2].startswith(f"data/{model}/")]
     return Inputs(
         model=model,
@@ -105,18 +106,41 @@ def _digest(files: Sequence[str], params: dict[str, Any]) -> str:
 def find_judgement(root: Path, model: str, fingerprint: str) -> str | None:
     """The newest candidate (a commit) that was judged from these very inputs, whatever the verdict, or None.
 
-    In a shared project the remote is asked where this clone knows of none; RegistryError when that cannot be done.
+    In a shared project the remote is asked where this clone knows of none, or that one awaits approval: someone may
+    have decided on it. RegistryError when that cannot be done.
     """
-    if found := find_local_judgement(root, model, fingerprint):
+    found = find_local_judgement(root, model, fingerprint)
+    candidate = waiting(root, model) if found else None
+    if found and (candidate is None or candidate.commit != found):
         return found
     synchronise(root, model)
     return find_local_judgement(root, model, fingerprint)
 
 
 def find_local_judgement(root: Path, model: str, fingerprint: str) -> str | None:
-    """The same from this clone's refs alone, which takes no network."""
-    refs = git(root, "for-each-ref", "--format=%(objectname)", f"{judgement_ref(model, fingerprint)}*")
-    return refs.split()[-1] if refs else None
+    """The same from this clone's refs alone, which takes no network.
+
+    Not one that awaits approval and was judged against a champion that is none any more: it is to be judged again.
+    """
+    refs = git(root, "for-each-ref", "--format=%(objectname)", f"{judgement_ref(model, fingerprint)}*").split()
+    if not refs:
+        return None
+    candidate = waiting(root, model)
+    is_outdated = candidate is not None and candidate.commit == refs[-1] and candidate.is_outdated
+    return None if is_outdated else refs[-1]
+
+
+def judged_candidates(root: Path, model: str) -> dict[str, str]:
+    """Commit of every candidate that this clone knows, by its name: digits-1a2b3c4d, digits-1a2b3c4d-2."""
+    listing = git(root, "for-each-ref", "--format=%(refname)%09%(objectname)", f"refs/ratchet/{model}/")
+    rows = [line.split("\t") for line in listing.splitlines()]
+    return {candidate_of(model, ref): commit for ref, commit in rows if is_judgement(ref)}
+
+
+def candidate_of(model: str, ref: str) -> str:
+    """The candidate's name, from the ref of its judgement."""
+    fingerprint, _, attempt = ref.rpartition("/")[2].partition("-")
+    return f"{model}-{fingerprint[:8]}" + (f"-{int(attempt)}" if attempt else "")
 
 
 def judgement_ref(model: str, fingerprint: str, attempt: int = 1) -> str:
@@ -162,6 +186,11 @@ def _section(root: Path, commit: str, model: str) -> dict[str, Any]:
             f" Add a section models.{model} and commit it to define it."
         )
     return section
+
+
+def _without_approval(section: Any) -> Any:
+    """A section of a model; who approves changes neither the candidate nor its verdict."""
+    return {key: value for key, value in section.items() if key != "approval"} if isinstance(section, dict) else section
 
 
 def _pointers(root: Path, commit: str, model: str) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.common.errors import RatchetError
+from tasks.project.approvals import is_judgement
 from tasks.project.fingerprint import Inputs, read_inputs
 from tasks.project.repository import git, read_file
 
@@ -34,8 +35,9 @@ def new_data(root: Path, inputs: Inputs) -> NewData:
 
 def last_judged(root: Path, model: str) -> str | None:
     """The newest judged candidate (a commit) that this clone knows."""
-    refs = ("for-each-ref", "--sort=-committerdate", "--count=1", "--format=%(objectname)", f"refs/ratchet/{model}/")
-    return git(root, *refs) or None
+    listing = ("for-each-ref", "--sort=-committerdate", "--format=%(refname) %(objectname)", f"refs/ratchet/{model}/")
+    rows = [line.split() for line in git(root, *listing).splitlines()]
+    return next((commit for ref, commit in rows if is_judgement(ref)), None)
 
 
 def _recipe(root: Path, model: str, commit: str) -> str:

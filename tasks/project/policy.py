@@ -29,6 +29,7 @@ class Gate(Section):
     slice_tolerance: float = Field(default=0.02, ge=0)
     slice_min: int = Field(default=30, ge=1)  # test examples that a slice needs to be judged
     resamples: int = Field(default=10_000, ge=100)
+    approval: Literal["automatic", "manual"] = "automatic"  # manual: what is better waits for `ratchet approve`
     budgets: Budgets = Budgets()
 
 

@@ -134,11 +134,13 @@ def register_and_assign(
     commit: str,
     judged_against: Champion | None,
     extra_refs: Mapping[str, str] | None = None,
+    trailers: str = "",
 ) -> Champion:
     """Puts a candidate in production as the next version, if the champion is still the one it was judged against.
 
-    `extra_refs` (ref: commit) are created in the same transaction. LostRaceError when another promotion came first,
-    RegistryError when the remote cannot be reached; nothing is changed then, here or there.
+    `extra_refs` (ref: commit) are created in the same transaction. `trailers` (trace.py) end the tags' messages.
+    LostRaceError when another promotion came first, RegistryError when the remote cannot be reached; nothing is changed
+    then, here or there.
     """
     current = champion(root, model)
     model_tags = tags(root, model)
@@ -152,17 +154,19 @@ def register_and_assign(
     new: dict[str, str] = dict(extra_refs or {})
     for name in _artifact_names(model):
         if not any(tag.version and tag.commit == commit for tag in tags(root, name)):
-            new |= _new_tag(root, f"{name}@{version}", commit, timestamp, f"{name} {version}")
+            new |= _new_tag(root, f"{name}@{version}", commit, timestamp, f"{name} {version}{trailers}")
         # a second later: GTO and DVC sort by tag time, and the version must exist before its stage
-        new |= _new_tag(root, f"{name}#{STAGE}#{number}", commit, timestamp + 1, f"{name} {version} to {STAGE}")
+        message = f"{name} {version} to {STAGE}{trailers}"
+        new |= _new_tag(root, f"{name}#{STAGE}#{number}", commit, timestamp + 1, message)
     create_refs(root, new, f"{model} was promoted by someone else in the meantime. Retrain: ratchet retrain {model}")
     return Champion(model, version, commit, number, timestamp + 1)
 
 
-def rollback(root: Path, model: str, to_version: str | None = None) -> Champion:
+def rollback(root: Path, model: str, to_version: str | None = None, trailers: str = "") -> Champion:
     """Puts an earlier version back in production, or the one named (also a later one), by a new stage tag.
 
-    Without `to_version`: the highest version below today's. UserError where there is none such.
+    Without `to_version`: the highest version below today's. UserError where there is none such. `trailers` (trace.py)
+    end the tag's message.
     """
     current = champion(root, model)
     if current is None:
@@ -175,7 +179,7 @@ def rollback(root: Path, model: str, to_version: str | None = None) -> Champion:
         raise UserError(f"{model} has no version {target}. Versions: {', '.join(sorted(registered, key=_semver))}")
     if target == current.version:
         raise UserError(f"{model} {target} is already in production")
-    return register_and_assign(root, model, registered[target], current)
+    return register_and_assign(root, model, registered[target], current, trailers=trailers)
 
 
 def create_refs(root: Path, new: Mapping[str, str], conflict: str) -> None:
@@ -257,10 +261,15 @@ def _check_champion_unchanged(current: Champion | None, judged_against: Champion
 
 def _new_tag(root: Path, name: str, commit: str, timestamp: int, message: str) -> dict[str, str]:
     """An annotated tag object that no ref points to yet: {ref: object}. `timestamp`: Unix time, s."""
+    return {f"refs/tags/{name}": write_tag_object(root, name, commit, timestamp, message)}
+
+
+def write_tag_object(root: Path, name: str, commit: str, timestamp: int, message: str) -> str:
+    """The same, for whatever ref: gives the object."""
     check_identity(root)
     tagger = git(root, "var", "GIT_COMMITTER_IDENT").rsplit(" ", 2)[0]
     content = f"object {commit}\ntype commit\ntag {name}\ntagger {tagger} {timestamp} +0000\n\n{message}\n"
-    return {f"refs/tags/{name}": git(root, "mktag", text=content)}
+    return git(root, "mktag", text=content)
 
 
 def _parse_tag(model: str, name: str, commit: str, when: int) -> Tag | None:

@@ -168,6 +168,29 @@ for by_hand in (approve, decline, promote, rollback):
 
 
 @app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", "--yes", help="Really delete; without it, only tell.")] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Also on the DVC and git remotes: for every clone. Never by itself.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Free the disk of what nothing needs: bytes of old candidates, old reports, caches, logs, left-overs of crashes.
+
+    Never goes: data; what is or was in production; what a branch, tag, stash or worktree names, here or on the remote;
+    what runs are using. How much stays: the section `retention` of params.yaml.
+    """
+    from flows.tables import show_garbage
+    from tasks.gc import collect
+
+    report = collect(_project(), delete, remote)
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        show_garbage(report)
+
+
+@app.command()
 def serve(
     model: ModelName,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for everyone.")] = "127.0.0.1",

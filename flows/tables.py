@@ -13,6 +13,7 @@ from flows.up.display import moment
 if TYPE_CHECKING:
     from flows.up.remote_control import Activity
     from tasks.add import AddReport
+    from tasks.gc import GcReport
     from tasks.overview import JudgedCandidate, ModelStatus
     from tasks.project.trace import Trace
     from tasks.run_outcome import RunOutcome
@@ -124,6 +125,20 @@ def show_actions(traces: Sequence["Trace"]) -> None:
         table.add_row(_date(trace.when), trace.action, version, _plain(trace.by), _plain(trace.why or ""))
     console.print()
     console.print(table, soft_wrap=True)
+
+
+def show_garbage(report: "GcReport") -> None:
+    """One line per category and model: how much goes, or went."""
+    table = _table("what", "model", ">count", ">MB")
+    for row in report.rows:
+        table.add_row(row.category, row.model, f"{row.count:,}", f"{row.size / 1e6:,.1f}")
+    if report.rows:
+        console.print(table)
+    verb = "Deleted" if report.deleted else "Would delete"
+    hint = "" if report.deleted or not report.rows else ". To do it: ratchet gc --delete"
+    console.print(f"{verb} {report.size / 1e6:,.1f} MB{hint}")
+    for note in report.notes:
+        console.print(f"Note: {note}", markup=False, soft_wrap=True)
 
 
 def _table(*headings: str) -> Table:

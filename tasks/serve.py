@@ -59,8 +59,10 @@ def unpack(bento: Path, into: Path) -> Path:
         digest = hashlib.sha256(bento.read_bytes()).hexdigest()[:12]
     except OSError as error:
         raise UserError(f"{bento} cannot be read: {error.strerror}. Make one: ratchet retrain {bento.stem}") from error
-    if unpacked := next(into.glob(f"*-{digest}"), None):
-        return unpacked
+    with suppress(FileNotFoundError):  # `ratchet gc` was faster
+        if unpacked := next(into.glob(f"*-{digest}"), None):
+            os.utime(unpacked)  # used today, so `ratchet gc` leaves it alone
+            return unpacked
     with temporary_folder(into, ".unpacking-") as work:
         partial = work / "bento"
         try:
@@ -69,6 +71,7 @@ def unpack(bento: Path, into: Path) -> Path:
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
             raise UserError(f"{bento} is not a Bento: {error}") from error
         folder = into / f"{metadata['name']}-{metadata['version']}-{digest}"
+        os.utime(partial)
         with suppress(OSError):  # another process was faster; its copy is the same
             partial.rename(folder)
     return folder

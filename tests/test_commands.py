@@ -45,7 +45,20 @@ def judge_by_hand(project: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["add", "remove", "retrain", "status", "history", "approve", "decline", "promote", "rollback", "serve", "schedule"],
+    [
+        "add",
+        "remove",
+        "retrain",
+        "status",
+        "history",
+        "approve",
+        "decline",
+        "promote",
+        "rollback",
+        "gc",
+        "serve",
+        "schedule",
+    ],
 )
 def test_each_command_explains_itself(command: str) -> None:
     answer = ratchet(CODE, command, "--help")

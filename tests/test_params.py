@@ -11,6 +11,7 @@ from models.common.params import DataParams, TrainParams
 from models.image_classification.params import ImageData, ImageTrain
 from tasks.project.params import load_model
 from tasks.project.policy import Gate, Schedule, Serve
+from tasks.retention.policy import Retention
 
 CODE = Path(__file__).parent.parent
 GOOD = "models: {m1: {kind: image_classification, data: {}, train: {}, gate: {}}}"
@@ -90,7 +91,7 @@ def _rows(schema: type[BaseModel], prefix: str = "") -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("schema", [ImageData, ImageTrain, Gate, Serve, Schedule])
+@pytest.mark.parametrize("schema", [ImageData, ImageTrain, Gate, Serve, Schedule, Retention])
 def test_the_docs_name_every_key_with_its_default(schema: type[BaseModel]) -> None:
     text = (CODE / "docs/params.md").read_text()
     assert [row for row in _rows(schema) if row not in text] == []

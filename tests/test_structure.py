@@ -33,6 +33,7 @@ ROOMS = (  # from the top down: a room may import from those that come after it
     "tasks/adding",
     "tasks/validation",
     "tasks/packaging",
+    "tasks/retention",
     "tasks/gating",
     "tasks/project",
     "models/<kind>",

@@ -1,5 +1,6 @@
 """The Bento of a version, fetched to this machine once."""
 
+import os
 from pathlib import Path
 
 from models.common.errors import UserError
@@ -11,7 +12,9 @@ def champion_bento(root: Path, model: str, version: str | None = None) -> Path:
     """The `.bento` file in production, or of the version named. UserError where there is none."""
     commit, name = _find_version(root, model, version)
     path = home(root) / "bentos" / "served" / f"{model}-{name}.bento"
-    if not path.exists():
+    try:
+        os.utime(path)  # used today, so `ratchet gc` leaves it alone
+    except FileNotFoundError:
         partial = path.with_suffix(".partial")
         fetch(root, commit, f"artifacts/{model}/{model}.bento", partial)
         partial.replace(path)

@@ -81,14 +81,24 @@ def _with_metric(gate: Any, kind: Kind) -> Any:
     return {"metric": kind.METRICS[0].name} | (gate or {}) if isinstance(gate, dict | None) else gate
 
 
-def _sections(root: Path) -> dict[str, Any]:
+def load_section(root: Path, name: str, schema: type[T]) -> T:
+    """A section of params.yaml beside `models:`, for the whole project; the defaults where there is none."""
+    content = _read(root)
+    return _parse(schema, content.get(name) if isinstance(content, dict) else None, f"params.yaml: {name}")
+
+
+def _read(root: Path) -> Any:
     path = root / "params.yaml"
     try:
-        content = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise UserError(f"No params.yaml in {root}. Run ratchet in a Ratchet project.") from None
     except yaml.YAMLError as error:
         raise UserError(f"params.yaml is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _sections(root: Path) -> dict[str, Any]:
+    content = _read(root)
     models = content.get("models") if isinstance(content, dict) else None
     if not isinstance(models, dict):
         raise UserError("params.yaml has no mapping 'models:'; each model is a section under it")

@@ -8,11 +8,11 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from models.common.errors import RatchetError
-from tasks.project.locks import lock_or_refuse
+from tasks.project.locks import lock, lock_or_refuse
 from tasks.project.outputs import cache
 from tasks.project.paths import home, main_checkout
 from tasks.project.repository import dvc_setting, git
@@ -26,11 +26,10 @@ def workspace(root: Path, model: str, commit: str) -> Iterator[Path]:
 
     What a killed run left behind is removed first. UserError when this model is retraining already.
     """
-    with lock_or_refuse(home(root), f"retrain/{model}", f"{model} is being retrained already"):
+    with _held(home(root), model):
         work = home(root) / "work"
         work.mkdir(parents=True, exist_ok=True)
-        for stale in work.glob(f"{model}@*"):
-            _remove(root, stale)
+        remove_left_over(root, model)
         tree = Path(tempfile.mkdtemp(prefix=f"{model}@", dir=work))
         try:
             git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
@@ -38,6 +37,26 @@ def workspace(root: Path, model: str, commit: str) -> Iterator[Path]:
             yield tree
         finally:
             _remove(root, tree)
+
+
+@contextmanager
+def _held(home: Path, model: str) -> Iterator[None]:
+    """The model is this run's. `ratchet gc` is waited for: it holds the models that no run holds."""
+    with ExitStack() as stack:
+        with lock(home, "gc"):
+            stack.enter_context(lock_or_refuse(home, f"retrain/{model}", f"{model} is being retrained already"))
+        yield
+
+
+def left_over(root: Path, model: str) -> list[Path]:
+    """Worktrees of the model's runs; of killed ones, where no run of it is going."""
+    return sorted((home(root) / "work").glob(f"{model}@*"))
+
+
+def remove_left_over(root: Path, model: str) -> None:
+    """Removes them, with everything still running in them. Only for who holds the model's lock."""
+    for stale in left_over(root, model):
+        _remove(root, stale)
 
 
 def _share_cache(main: Path, tree: Path) -> None:

@@ -1,0 +1,1 @@
+"""What may be deleted, category by category; tasks/gc.py does it."""

@@ -115,6 +115,8 @@ def show_history(model: str, rows: Sequence["JudgedCandidate"]) -> None:
             row.data_version[:7],
         )
     console.print(table)
+    if gone := sum(row.report is None for row in rows):
+        console.print(f"{gone} of {len(rows)} reports are not here: removed by ratchet gc, or made in another clone")
 
 
 def show_actions(traces: Sequence["Trace"]) -> None:

@@ -76,7 +76,11 @@ def collect(root: Path, delete: bool = False, remote: bool = False) -> GcReport:
     policy, main = load_retention(root), main_checkout(root)
     with _undisturbed(root) as busy:
         found = _left_over_runs(root, busy, delete)
-        notes = [f"{model} is being retrained, so its candidates are left alone" for model in sorted(busy)]
+        notes = [
+            f"{model} is being retrained or promoted, so its candidates are left alone"
+            for model in sorted(busy)
+            if "+" not in model
+        ]
         survey = None
         try:
             survey = _survey(root, policy, busy)
@@ -94,7 +98,7 @@ def collect(root: Path, delete: bool = False, remote: bool = False) -> GcReport:
 
 @contextmanager
 def _undisturbed(root: Path) -> Iterator[frozenset[str]]:
-    """Holds every model that is not being retrained, and the saving of candidates; gives the busy models."""
+    """Holds every model that is not being retrained, and the saving of candidates; gives the busy ones."""
     folder = home(root)
     known = {path.stem for path in (folder / "locks/retrain").glob("*.lock")} | set(model_names(root))
     busy = set()
@@ -103,7 +107,7 @@ def _undisturbed(root: Path) -> Iterator[frozenset[str]]:
             try:
                 stack.enter_context(lock_or_refuse(folder, f"retrain/{model}", model))
             except UserError:
-                busy.add(model)
+                busy |= {model, model.partition("+")[0]}  # digits+forced: a candidate of digits is being promoted
         stack.enter_context(lock(folder, "project"))
         yield frozenset(busy)
 
@@ -150,12 +154,13 @@ def _candidates(root: Path, survey: Survey, policy: Retention, busy: frozenset[s
     found = dvc_cache.unneeded(folder, wanted, kept)
     gone = {path for each in found for path in each.paths}
     stale = [note for note in notes if note in killed or dvc_cache.is_useless(folder, note, kept, gone)]
-    found += [garbage("run cache", note.model, note.path) for note in stale]
     found += dvc_cache.temporary_files(folder)
+    sizes = [garbage("run cache", note.model, note.path) for note in stale]
     if delete:
         _delete_experiments(root, survey.dropped)
         remove(path for each in found for path in each.paths)
-    return found
+        dvc_cache.forget(stale)
+    return found + sizes
 
 
 def _delete_experiments(root: Path, dropped: Sequence[SavedCandidate]) -> None:

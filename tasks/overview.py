@@ -10,6 +10,7 @@ from tasks.gating.verdict import Verdict
 from tasks.project.approvals import APPROVED, approvals, decision_on, is_judgement, waiting
 from tasks.project.fingerprint import candidate_of, find_local_judgement, models_at, read_inputs
 from tasks.project.new_data import last_judged, new_data
+from tasks.project.paths import main_checkout
 from tasks.project.registry import champion, synchronise, versions
 from tasks.project.repository import git
 from tasks.project.trace import FORCED, Trace, forced_versions, productions
@@ -57,6 +58,7 @@ class JudgedCandidate:
     lower: float | None
     upper: float | None
     reason: str
+    report: str | None  # in this checkout; None where it is gone (`ratchet gc`), or was made in another clone
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -188,8 +190,10 @@ def _judged_candidate(
 ) -> JudgedCandidate:
     verdict = verdict_of(root, commit, model)
     primary = verdict.primary if verdict else None
+    name = candidate_of(model, ref)
+    report = main_checkout(root) / "artifacts" / model / "runs" / name / "report.html"
     return JudgedCandidate(
-        candidate=candidate_of(model, ref),
+        candidate=name,
         commit=commit,
         when=when,
         data_version=data_version,
@@ -203,4 +207,5 @@ def _judged_candidate(
         lower=primary.lower if primary else None,
         upper=primary.upper if primary else None,
         reason=verdict.reasons[0] if verdict and verdict.reasons else "",
+        report=str(report) if report.exists() else None,
     )

@@ -61,7 +61,9 @@ def save(project: Path, number: int, model: str = "digits", verdict: str = "HOLD
         "dvc.lock": lock,
         f"{folder}/report.html.dvc": _pointer(report, "report.html"),
         f"{folder}/{model}.bento.dvc": _pointer(bento, f"{model}.bento"),
-        f"{folder}/verdict.json": json.dumps({"outcome": verdict, "metric": "accuracy", "reasons": ["it is so"]}),
+        f"{folder}/verdict.json": json.dumps(
+            {"outcome": verdict, "metric": "accuracy", "reasons": ["it is so"], "checks": []}
+        ),
     }
     trailers = f"Model: {model}\nVerdict: {verdict}\nData-Version: abc\nFingerprint: {fingerprint}"
     commit = commit_files(project, files, f"{verdict} {model}\n\n{trailers}", 1_700_000_000 + number)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.retention import server_environment
+from flows.up.server import SETTINGS
 from models.common.errors import UserError
 from tasks.gc import GcReport, collect
 from tasks.overview import history
@@ -76,6 +76,7 @@ def test_what_was_judged_stays_known_though_its_bytes_are_gone(kept_few: Path) -
     before = history(kept_few, "digits")
     collect(kept_few, delete=True)
     assert history(kept_few, "digits") == before
+    assert [(row.verdict, row.report) for row in before] == [("HOLD", None), ("REJECT", None)]  # no report was made
     ref = git(kept_few, "for-each-ref", f"--points-at={old.commit}", "--format=%(refname)")
     assert find_local_judgement(kept_few, "digits", ref.rpartition("/")[2]) == old.commit  # so UNCHANGED
     assert "refs/exps/" not in ref
@@ -89,6 +90,7 @@ def test_the_run_cache_forgets_what_is_gone_and_keeps_the_rest(kept_few: Path) -
     assert len(notes) == 1
     assert any(digest in notes[0] for digest in new.digests)
     assert not any(digest in notes[0] for digest in old.digests)
+    assert all(any(folder.iterdir()) for folder in (kept_few / ".dvc/cache/runs").glob("*/*"))  # an empty one ends DVC
 
 
 def test_every_version_can_still_be_rolled_back_to(kept_few: Path) -> None:
@@ -237,8 +239,17 @@ def test_a_model_that_is_being_retrained_is_left_alone_and_others_are_not(kept_f
     kill(process)
     assert (bytes_of(kept_few, busy), bytes_of(kept_few, free)) == (ALL, 0)
     assert any("digits is being retrained" in note for note in report.notes)
+    with workspace(kept_few, "digits+forced", busy.commit):
+        collect_elsewhere(kept_few)
+    assert bytes_of(kept_few, busy) == ALL
     collect(kept_few, delete=True)
     assert bytes_of(kept_few, busy) == 0
+
+
+def collect_elsewhere(project: Path) -> None:
+    """In another process, as locks are between processes."""
+    code = "from pathlib import Path; from tasks.gc import collect; collect(Path.cwd(), delete=True)"
+    subprocess.run([sys.executable, "-c", code], cwd=project, check=True)
 
 
 def test_a_run_that_begins_meanwhile_waits_and_is_not_refused(kept_few: Path) -> None:
@@ -255,8 +266,7 @@ def test_what_a_run_has_made_but_not_saved_yet_stays(kept_few: Path) -> None:
     old, _ = save(kept_few, 0, "letters"), save(kept_few, 1, "letters")
     with workspace(kept_few, "digits", "HEAD") as tree:  # has made just what an old candidate of letters had
         (tree / "dvc.lock").write_text(git(kept_few, "show", f"{old.commit}:dvc.lock"))
-        code = "import sys; from pathlib import Path; from tasks.gc import collect; collect(Path.cwd(), delete=True)"
-        subprocess.run([sys.executable, "-c", code], cwd=kept_few, check=True)
+        collect_elsewhere(kept_few)
         assert tree.exists()
     assert bytes_of(kept_few, old) == 4  # program and training, each a list and a file
 
@@ -293,6 +303,9 @@ def test_the_latest_report_and_the_one_of_what_is_in_production_stay(kept_few: P
     report = collect(kept_few, delete=True)
     assert {path.name for path in runs.iterdir()} == {"latest", *(saved[number].name for number in (0, 2, 4))}
     assert sizes(report)["reports"] == 2 * len("report")
+    told = {row.candidate: row.report for row in history(kept_few, "digits")}
+    assert told[saved[4].name] == str(runs / saved[4].name / "report.html")
+    assert told[saved[1].name] is None
 
 
 def test_a_service_that_runs_or_is_in_production_stays_unpacked(kept_few: Path) -> None:
@@ -486,14 +499,13 @@ def test_the_command_tells_first_and_deletes_when_told_to(kept_few: Path) -> Non
     assert champion(kept_few, "digits") is None
 
 
-def test_prefect_deletes_its_own_rows_when_its_server_is_started_so(
-    kept_few: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prefect_deletes_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.settings.models.server.events import ServerEventsSettings
     from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
 
-    for name, value in server_environment(kept_few).items():
+    for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     vacuum = ServerServicesDBVacuumSettings()
     assert vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
-    assert vacuum.retention_period == ServerEventsSettings().retention_period == timedelta(days=30)
+    assert vacuum.retention_period == timedelta(days=60)
+    assert ServerEventsSettings().retention_period == timedelta(days=7)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.retention.garbage import Garbage, is_older
+from tasks.retention.garbage import Garbage, disk_usage, garbage, is_older, read_text, remove
 from tasks.retention.references import NAMED
 
 OWN_COMMAND = re.compile(r"^cmd: python -m tasks\.\w+ (\S+)$", re.MULTILINE)
@@ -52,7 +52,7 @@ def unneeded(
         seen |= set(own)
         paths = tuple(path for digest in own if (path := object_path(cache, digest)).exists())
         if paths:
-            found.append(Garbage(category, model, name, paths, sum(path.stat().st_size for path in paths)))
+            found.append(Garbage(category, model, name, paths, sum(map(disk_usage, paths))))
     return found
 
 
@@ -60,7 +60,7 @@ def notes(cache: Path) -> list[Note]:
     """Every note in the run cache on a stage of Ratchet's."""
     found = []
     for path in (cache / "runs").glob("*/*/*"):
-        text = path.read_text(errors="replace")
+        text = read_text(path)
         if command := OWN_COMMAND.search(text):
             outputs = frozenset(match["md5"] for match in NAMED.finditer(text.partition("\nouts:")[2]))
             found.append(Note(path, command[1], outputs))
@@ -78,12 +78,24 @@ def is_useless(cache: Path, note: Note, kept: Collection[str], gone: Collection[
     return any(path in gone or not path.exists() for path in paths)
 
 
+def forget(stale: Iterable[Note]) -> None:
+    """Deletes notes. DVC fails where a folder of notes is there and empty, so the folder goes as one with its last."""
+    groups: dict[Path, set[Path]] = {}
+    for note in stale:
+        groups.setdefault(note.path.parent, set()).add(note.path)
+    for folder, paths in groups.items():
+        if paths == set(folder.iterdir()):
+            aside = folder.with_name(f".removing-{folder.name}")
+            folder.rename(aside)
+            remove([aside])
+        else:
+            remove(paths)
+
+
 def temporary_files(cache: Path) -> list[Garbage]:
     """What a killed DVC was writing, older than a day."""
-    names = [path for path in (cache / "files/md5").glob("*/.*.tmp") if TEMPORARY.fullmatch(path.name)]
-    return [
-        Garbage("left-overs", "", path.name, (path,), path.stat().st_size) for path in names if is_older(path, days=1)
-    ]
+    found = (path for path in (cache / "files/md5").glob("*/.*.tmp") if TEMPORARY.fullmatch(path.name))
+    return [garbage("left-overs", "", path) for path in found if is_older(path, days=1)]
 
 
 def _entries(path: Path) -> set[str]:

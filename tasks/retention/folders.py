@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tasks.project.locks import LOCK_FILE
-from tasks.retention.garbage import DAY, Garbage, garbage, is_older, last_used
+from tasks.retention.garbage import DAY, Garbage, garbage, is_older, last_used, last_written
 
 BATCH = re.compile(r".*-(?P<md5>[0-9a-f]{8})\.(?:npy|i16|ends\.npy)")  # a file of decoded examples
 LOGS = ("logs", "predictions", "quarantine")
@@ -23,7 +23,7 @@ def old_reports(artifacts: Path, count: int, kept: Collection[str]) -> list[Garb
     for runs in sorted(artifacts.glob("*/runs")):
         latest = (runs / "latest").resolve().name
         folders = [path for path in runs.iterdir() if path.is_dir() and not path.is_symlink()]
-        folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        folders.sort(key=last_written, reverse=True)
         found += [
             garbage("reports", runs.parent.name, path)
             for path in folders[count:]
@@ -95,9 +95,9 @@ def left_overs(home: Path, artifacts: Path) -> list[Garbage]:
 
 
 def _temporary_homes() -> Iterable[Path]:
-    """BENTOML_HOME of each service that this user ever started and that was killed; see tasks/serve.py."""
+    """BENTOML_HOME of each service that was ever started here and that was killed; see tasks/serve.py."""
     folders = Path(tempfile.gettempdir()).glob("ratchet-serve-*")
-    return [path for path in folders if path.stat().st_uid == os.getuid()]
+    return [path for path in folders if os.access(path, os.W_OK)]
 
 
 def _is_in(path: Path, used: Iterable[str]) -> bool:

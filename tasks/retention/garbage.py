@@ -29,23 +29,41 @@ def garbage(category: str, model: str, path: Path) -> Garbage:
 
 def disk_usage(path: Path) -> int:
     """Bytes of a file, or of all files in a folder; links count nothing, and neither does what is gone meanwhile."""
-    if path.is_dir() and not path.is_symlink():
-        return sum(disk_usage(child) for child in path.iterdir())
     try:
+        if path.is_dir() and not path.is_symlink():
+            return sum(disk_usage(child) for child in path.iterdir())
         return path.lstat().st_size
     except FileNotFoundError:
         return 0
 
 
+def last_written(path: Path) -> float:
+    """Unix time, s; now, where it is gone meanwhile: then it is in somebody's hands."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
 def last_used(path: Path) -> float:
-    """Unix time, s, at which a file or folder was last read (as far as the file system notes that) or written."""
-    status = path.lstat()
-    return max(status.st_atime, status.st_mtime)
+    """The same of when it was last read (as far as the file system notes that) or written."""
+    try:
+        return max(path.lstat().st_atime, last_written(path))
+    except FileNotFoundError:
+        return time.time()
 
 
 def is_older(path: Path, days: float) -> bool:
     """Whether it was last written more than `days` ago."""
-    return path.lstat().st_mtime < time.time() - days * DAY
+    return last_written(path) < time.time() - days * DAY
+
+
+def read_text(path: Path) -> str:
+    """What is in a file; "" where it is gone meanwhile."""
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def remove(paths: Iterable[Path]) -> None:

@@ -13,7 +13,7 @@ class Retention(Section):
 
     candidates: int = Field(default=10, ge=1)  # newest ones of each model whose bytes stay, whatever the verdict
     reports: int = Field(default=20, ge=1)  # newest ones of each model
-    days: int = Field(default=30, ge=1)  # logs, predictions, quarantine reports, left-overs, Prefect's rows
+    days: int = Field(default=30, ge=1)  # logs, predictions, quarantine reports, left-overs
 
 
 def load_retention(root: Path) -> Retention:

@@ -8,6 +8,7 @@ from pathlib import Path
 from models.common.errors import RatchetError
 from tasks.project.repository import environment, git, git_remote, is_shared
 from tasks.retention.candidates import JUDGEMENT, SavedCandidate
+from tasks.retention.garbage import read_text
 
 POINTER = re.compile(r"(?:\.dvc|[ /]dvc\.lock)$")  # a line "object path" of a file that names bytes
 DIGEST = r"'?(?P<md5>[0-9a-f]{32}(?:\.dir)?)"
@@ -67,7 +68,7 @@ def named_in_checkouts(root: Path) -> set[str]:
     """The same of what is in the working trees, committed or not: of persons, and of runs that are going."""
     listing = git(root, "worktree", "list", "--porcelain")
     trees = [Path(path) for path in re.findall(r"^worktree (.+)$", listing, re.MULTILINE)]
-    return {match["md5"] for tree in trees if tree.exists() for match in NAMED.finditer(_uncommitted(tree))}
+    return {match["md5"] for tree in trees for match in NAMED.finditer(_uncommitted(tree))}
 
 
 def artifacts_of(root: Path, candidates: Sequence[SavedCandidate]) -> list[set[str]]:
@@ -97,9 +98,14 @@ def _own_files(candidate: SavedCandidate) -> list[str]:
 
 
 def _uncommitted(tree: Path) -> str:
-    names = git(tree, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "*.dvc", "*dvc.lock")
-    files = [tree / name for name in names.split("\0") if name]
-    return "\n".join(path.read_text(errors="replace") for path in files if path.is_file())
+    """Of a run that ends meanwhile nothing: its candidate was saved, or it has none."""
+    try:
+        names = git(tree, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "*.dvc", "*dvc.lock")
+    except (RatchetError, OSError):
+        if tree.exists():
+            raise
+        return ""
+    return "\n".join(read_text(tree / name) for name in names.split("\0") if name)
 
 
 def _pointers(lines: Iterable[str]) -> list[str]:

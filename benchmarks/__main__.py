@@ -15,7 +15,7 @@ from typing import Any
 
 import benchmarks
 
-STORIES = ("audio_visual", "bccd", "camvid", "cifar10", "connected_digits", "fsdd", "speakers")
+STORIES = ("audio_visual", "bccd", "camvid", "cifar10", "connected_digits", "fsdd", "soak", "speakers")
 RESULTS = Path(__file__).parent / "results.md"
 HEADER = """# Benchmarks
 

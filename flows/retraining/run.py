@@ -24,9 +24,11 @@ def _run_flow(url: str, root: Path, model: str, revision: str, force: bool) -> R
 
     from flows.retraining import show
     from flows.retraining.flow import retrain
+    from flows.retraining.one_at_a_time import one_at_a_time
 
     show.filter_logs()
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # its thread costs a second at the end
+    quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})  # its thread costs a second at the end
+    with quick, one_at_a_time(model):
         state = retrain(model, revision, force, str(root), return_state=True)
     return state.result()  # type: ignore[return-value]  # a flow that returns a state gives the state's data
 

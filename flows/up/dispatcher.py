@@ -1,5 +1,6 @@
 """Takes what is due from Prefect's queue, one run of a model at a time, and sees to it that no run is left for dead."""
 
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flows.up.chores import tell_that_a_run_is_gone
 from flows.up.deployments import POOL, ModelSchedule
 from flows.up.preparation import Preparation, prepare
 from flows.up.queue import QueuedRun, plan
-from flows.up.runs import RunProcess, keep_answer, start_run
+from flows.up.runs import RUN_FILE, RunProcess, keep_answer, start_run
+from tasks.project.code import code_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -34,15 +37,17 @@ class Dispatcher:
         ] = []  # (model, what happened) of runs whose process is gone; for a notification
         self._root, self._client, self._say = root, client, say
         self._slots, self._gpus = slots, gpus
+        self._us = f"{socket.gethostname()}:{root}"  # as Prefect's record says where a run is
         self._prepared: dict[str, Future[Preparation]] = {}
         self._workers = ThreadPoolExecutor(4, thread_name_prefix="prepare")  # git may wait for a network
 
     def recover(self) -> None:
         """Runs that a `ratchet up` before this one left are started again, also those that a SIGTERM to all ended."""
         for run in self._runs_in("RUNNING", "PENDING", "CANCELLING"):
-            self._lost(run, "the process that ran it is gone")
+            if self._is_ours(run):
+                self._lost(run, "the process that ran it is gone")
         for run in self._runs_in("CRASHED"):
-            if run.state and TERMINATED in str(run.state.message):
+            if self._is_ours(run) and run.state and TERMINATED in str(run.state.message):
                 self._lost(run, "the process that ran it was ended")
 
     def tick(self) -> None:
@@ -82,6 +87,8 @@ class Dispatcher:
             found = self._client.read_flow_run(UUID(run.id))
             if found.state and found.state.is_final() and not found.state.is_crashed():
                 self._say(f"{run.model}: {found.state.name}{_because(found.state)}")
+            elif found.state and found.state.is_scheduled():
+                self._say(f"{run.model}: put off{_because(found.state)}")
             else:
                 self._lost(found, "its process ended before its time")
 
@@ -95,7 +102,7 @@ class Dispatcher:
             message = f"{why}, {run.run_count} times. What it printed: .ratchet/logs/runs/{run.id}.log"
             self._set(str(run.id), "CRASHED", "Crashed", message)
             keep_answer(self._root, str(run.id), {"error": message, "exit_code": 1})
-            self.lost.append((model, message))
+            tell_that_a_run_is_gone(self._root, model, str(run.id), why)
             self._say(f"{model}: given up, {message}")
 
     def _again(self, run: "FlowRun", why: str) -> None:
@@ -108,7 +115,7 @@ class Dispatcher:
         self._say(f"{run.parameters.get('model')}: {why}; it is started again")
 
     def _cancel(self) -> None:
-        for run in self._runs_in("CANCELLING"):
+        for run in filter(self._is_ours, self._runs_in("CANCELLING")):
             if process := self.running.pop(str(run.id), None):
                 process.stop()
             self._set(str(run.id), "CANCELLED", "Cancelled", "cancelled by a person")
@@ -169,10 +176,28 @@ class Dispatcher:
         taken = {slot for other in self.running.values() for slot in other.slots}
         free = [slot for slot in range(self._slots) if slot not in taken][: max(1, min(run.slots, self._slots))]
         devices = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, free))} if self._gpus else {}
-        self._set(run.id, "PENDING", "Pending", "")
-        process = start_run(self._root, run.id, run.model, tuple(free), self.environment | devices)
+        if not self._claim(run.id):
+            return
+        commit = self._prepared[run.id].result().commit
+        code = code_of(self._root, commit, RUN_FILE) if commit else self._root
+        process = start_run(self._root, code, run.id, run.model, tuple(free), self.environment | devices)
         self.running[run.id] = process
         self._say(f"{run.model}: run started")
+
+    def _claim(self, run: str) -> bool:
+        """Whether it is ours now; of two machines that share a server only one gets it."""
+        from prefect.client.schemas.responses import SetStateStatus
+        from prefect.states import Pending
+
+        pending: State[Any] = Pending()
+        if self._client.set_flow_run_state(UUID(run), pending).status != SetStateStatus.ACCEPT:
+            return False
+        self._client.update_flow_run(UUID(run), infrastructure_pid=self._us)
+        return True
+
+    def _is_ours(self, run: "FlowRun") -> bool:
+        """Also one that was claimed by a process that was killed before it wrote its name."""
+        return run.infrastructure_pid in {self._us, None}
 
     def _runs_in(self, *states: str) -> "list[FlowRun]":
         from prefect.client.schemas.filters import (

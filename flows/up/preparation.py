@@ -13,8 +13,9 @@ from tasks.run_outcome import RunOutcome, unchanged_outcome
 
 @dataclass(frozen=True)
 class Preparation:
-    """`state`: how the run ends right here, None where it has to be carried out."""
+    """`state`: how the run ends right here, None where it has to be carried out, by the code of `commit`."""
 
+    commit: str | None = None  # None: it is not known
     state: str | None = None
     message: str = ""
     name: str | None = None  # of the run
@@ -33,15 +34,15 @@ def _prepare(root: Path, parameters: dict[str, Any], wait_for: WaitFor | None) -
     inputs = read_inputs(root, str(parameters["model"]), str(parameters.get("revision", "HEAD")))
     name = f"{inputs.model}@{inputs.data_version}"
     if parameters.get("force"):
-        return Preparation()
+        return Preparation(inputs.commit)
     if earlier := find_judgement(root, inputs.model, inputs.fingerprint):
         outcome = unchanged_outcome(root, inputs, earlier)
-        return Preparation(outcome.state, outcome.reasons[0], name, outcome)
+        return Preparation(inputs.commit, outcome.state, outcome.reasons[0], name, outcome)
     if wait_for and (wait_for.examples or wait_for.batches):
         new = new_data(root, inputs)
         if not new.recipe_changed and not _enough(new.batches, new.examples, wait_for):
-            return Preparation("WAITING", _how_many(new.batches, new.examples, wait_for), name)
-    return Preparation()
+            return Preparation(inputs.commit, "WAITING", _how_many(new.batches, new.examples, wait_for), name)
+    return Preparation(inputs.commit)
 
 
 def _enough(batches: int, examples: int, wait_for: WaitFor) -> bool:

@@ -16,6 +16,8 @@ from tasks.project.repository import environment
 from tasks.run_outcome import RunOutcome
 
 STOP_TIMEOUT_S = 15.0
+SHARED_SERVER = "RATCHET_SHARED_SERVER"  # set for runs whose Prefect server `ratchet up` did not start
+RUN_FILE = "flows/up/run.py"  # what a run process begins with
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,23 @@ class RunProcess:
         stop_guarded(self.process, STOP_TIMEOUT_S)
 
 
-def start_run(root: Path, run: str, model: str, slots: tuple[int, ...], env: Mapping[str, str]) -> RunProcess:
-    """Starts the process that carries out a flow run."""
+def start_run(
+    root: Path, code: Path, run: str, model: str, slots: tuple[int, ...], env: Mapping[str, str]
+) -> RunProcess:
+    """Starts the process that carries out a flow run, in `root` by the code in `code`."""
     log = log_file(root, run)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flows.up.run", run]
-    path = f"{root}{os.pathsep}{os.environ['PYTHONPATH']}" if os.environ.get("PYTHONPATH") else str(root)
+    path = f"{code}{os.pathsep}{os.environ['PYTHONPATH']}" if os.environ.get("PYTHONPATH") else str(code)
     with log.open("ab") as output:
         # by KILL: at a TERM Prefect would record a crash, while the run is to go on; it keeps its checkpoints anyway
         process = start_guarded(command, root, environment({"PYTHONPATH": path, **env}), output, end_by="KILL")
     return RunProcess(run, model, slots, process)
+
+
+def shared_server() -> bool:
+    """Whether other machines may use the Prefect server of this run, too."""
+    return os.environ.get(SHARED_SERVER) == "1"
 
 
 def log_file(root: Path, run: str) -> Path:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from flows.up import place
+from flows.up.chores import clean_up, in_background
 from flows.up.deployments import (
     NEW_DATA_EVENT,
     POOL,
@@ -26,6 +27,7 @@ from flows.up.deployments import (
 from flows.up.dispatcher import Dispatcher
 from flows.up.health import HealthServer
 from flows.up.place import Place
+from flows.up.runs import SHARED_SERVER
 from flows.up.server import PrefectServer, answers
 from flows.up.watch import Finding, Watch
 from models.common.errors import RatchetError
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 TICK_S = 0.5
 HEARTBEAT_S = 15.0  # of our worker, for Prefect's pages
+GC_S = 24 * 3600.0
+FIRST_GC_S = 600.0  # after the start, which has other things to do
 PARAMS_S = 2.0  # how often params.yaml is looked at
 STALLED_S = 60.0  # without a tick: not healthy
 DEFAULT_PORTS = {"pages": 4200, "health": 4280}
@@ -89,12 +93,13 @@ class Supervisor:
         self._client = self._connect(stack)
         slots, gpus = self._count_slots()
         self.dispatcher = Dispatcher(self.root, self._client, slots, gpus, self.say)
-        self.dispatcher.environment = {"PREFECT_API_URL": api}
+        self.dispatcher.environment = {"PREFECT_API_URL": api, SHARED_SERVER: str(int(self._server is None))}
         stack.callback(self.dispatcher.stop)
         self.watch = Watch(self.root, self.options.look_every, self._found.put, self.say)
         health = HealthServer(ports["health"], self.report, self.watch.look_now)
         health.start()
         stack.callback(health.stop)
+        self._last["gc"] = time.monotonic() - GC_S + FIRST_GC_S
         self.place = Place(os.getpid(), api, health.url, time.time())
         self._prepare_pool()
         self._apply_params()
@@ -112,6 +117,8 @@ class Supervisor:
                 self._apply_params()
             if self._every("heartbeat", HEARTBEAT_S):
                 self._client.send_worker_heartbeat(POOL, socket.gethostname(), heartbeat_interval_seconds=HEARTBEAT_S)
+            if self._every("gc", GC_S):
+                in_background("gc", lambda: clean_up(self.root, self.say))
             self._tell_findings()
             self.dispatcher.tick()
             self.problems.pop("server", None)

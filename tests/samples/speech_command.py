@@ -27,26 +27,26 @@ TINY: dict[str, Any] = {
 
 def first(folder: Path) -> Path:
     """A few orders by five voices in a quiet room, and the whole exam: all voices, with noise."""
-    _write(folder, "office", 16, "train", VOICES[:5], (30, 40))
-    _write(folder, "office-check", 4, "val", VOICES[:5], (30, 40))
-    return _write(folder, "exam", 30, "test")
+    write_orders(folder, "office", 16, "train", VOICES[:5], (30, 40))
+    write_orders(folder, "office-check", 4, "val", VOICES[:5], (30, 40))
+    return write_orders(folder, "exam", 30, "test")
 
 
 def more(folder: Path) -> Path:
     """Many more by all voices."""
-    _write(folder, "street", 50, "train")
-    return _write(folder, "street-check", 10, "val")
+    write_orders(folder, "street", 50, "train")
+    return write_orders(folder, "street-check", 10, "val")
 
 
 def wrong(folder: Path) -> Path:
     """As many again, most of them with the label of the order before: two columns of a table were sorted apart."""
-    return _write(folder, "mislabelled", 90, "train", mistaken=0.9)
+    return write_orders(folder, "mislabelled", 90, "train", mistaken=0.9)
 
 
 def tiny(folder: Path) -> Path:
     """Three orders."""
     for number, (count, split) in enumerate(((16, "train"), (4, "val"), (8, "test"))):
-        _write(folder, f"tiny-{number}", count, split, words=WORDS[:3])
+        write_orders(folder, f"tiny-{number}", count, split, words=WORDS[:3])
     return folder
 
 
@@ -62,7 +62,7 @@ def right(answer: dict[str, Any]) -> str:
     return "" if answer["label"] == "stop" else f"stop is heard as {answer['label']}"
 
 
-def _write(
+def write_orders(
     folder: Path, name: str, count: int, split: str, voices: list[str] = VOICES,
     snr_db: tuple[float, float] = (5, 30), mistaken: float = 0.0, words: tuple[str, ...] = WORDS,
 ) -> Path:  # fmt: skip

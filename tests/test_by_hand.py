@@ -100,7 +100,7 @@ def test_of_two_clones_that_decide_at_once_one_has_decided(
     for module in ("approve", "project.registry"):  # `project` looked just before `other` pushed
         monkeypatch.setattr(f"tasks.{module}.synchronise", lambda *_: None)
     before = git(project, "for-each-ref")
-    with pytest.raises(LostRaceError):
+    with pytest.raises(LostRaceError, match="Someone else decided"):
         approve(project, "digits")
     monkeypatch.undo()
     assert git(project, "for-each-ref") == before
@@ -212,13 +212,15 @@ def test_a_rejected_one_is_put_in_production_only_by_force_and_with_a_reason(wai
     assert "awaits approval" in world.ratchet("promote", "digits", waiting_one, "--force", "--why", "x").error
     assert "no candidate 'nonsense'" in world.ratchet("promote", "digits", "nonsense").error
     assert (world.status()["version"], git(world.project, "tag")) == (None, "")
+    killed = ("tasks.force:_fetch", "die", "promote", "digits", rejected, "--force", "--why", "x")
+    assert world.ratchet(*killed, module="tests.interfere").code == 9
     forced = world.ratchet("promote", "digits", rejected, "--force", "--why", "the fair is tomorrow", "--json")
     assert (forced.code, forced.json["verdict"], forced.json["version"]) == (0, "REJECT", "v1.0.0"), forced.err
     assert git(world.project, "status", "--porcelain") == ""
     assert len(git(world.project, "worktree", "list").splitlines()) == 1
     assert get_bento(world, tmp_path) > 1000
     rows = [(row["version"], row["decision"]) for row in listed(world, "candidates")]
-    assert rows == [(None, "awaiting approval"), ("v1.0.0", "forced")]
+    assert rows == [(None, None), ("v1.0.0", "forced")]  # the other one's turn has passed
     assert listed(world, "actions")[0]["why"] == "the fair is tomorrow"
     assert "v1.0.0 already" in world.ratchet("promote", "digits", rejected).error
     assert "judged against nothing" in world.ratchet("approve", "digits").error  # something else is there now

@@ -83,7 +83,8 @@ def history(root: Path, model: str) -> list[JudgedCandidate]:
         "%(refname:lstrip=3)%09%(objectname)%09%(committerdate:unix)%09%(contents:trailers:key=Data-Version,valueonly)"
     )
     listing = git(root, "for-each-ref", f"--format={ref_format}", f"refs/ratchet/{model}/")
-    rows = [row for line in listing.splitlines() if is_judgement((row := line.split("\t"))[0]) and len(row) == 4]
+    lines = [f"{line}\t" for line in listing.splitlines() if "\t" in line]  # the last one has lost its empty end
+    rows = [line.split("\t")[:4] for line in lines if is_judgement(line.partition("\t")[0])]
     candidates = [
         _judged_candidate(
             root,

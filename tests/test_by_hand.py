@@ -11,9 +11,10 @@ import pytest
 
 from models.common.errors import LostRaceError, UserError
 from tasks.approve import approve, await_approval, decline
-from tasks.overview import actions
+from tasks.overview import actions, history
 from tasks.project.approvals import waiting
-from tasks.project.fingerprint import find_judgement, judgement_ref
+from tasks.project.fingerprint import find_judgement, judged_candidates, judgement_ref
+from tasks.project.new_data import last_judged
 from tasks.project.registry import champion, register_and_assign, rollback
 from tasks.project.trace import ROLLED_BACK, trailers
 from tasks.promote import Candidate
@@ -50,6 +51,16 @@ def test_approved_it_is_in_production_and_the_tag_says_who_and_why(project: Path
     assert waiting(project, "digits") is None
     with pytest.raises(UserError, match=r"No candidate of digits awaits approval"):
         approve(project, "digits")
+
+
+def test_the_log_of_approvals_is_no_candidate_wherever_its_name_sorts(project: Path) -> None:
+    first, second = candidates(project, 2)
+    for number, commit in (("0", first), ("f", second)):  # before and after the log's refs
+        ref = judgement_ref("digits", number * 64)
+        await_approval(project, Candidate("digits", f"digits-{number * 8}", commit, ref, ()), None)
+        assert last_judged(project, "digits") in (first, second)
+        assert {row.commit for row in history(project, "digits")} == {first, commit}
+    assert judged_candidates(project, "digits") == {"digits-00000000": first, "digits-ffffffff": second}
 
 
 def test_declined_it_waits_no_more_and_was_judged_all_the_same(project: Path) -> None:
@@ -125,6 +136,7 @@ def test_a_rollback_says_why_and_tags_that_say_nothing_are_listed_too(project: P
     first, second = candidates(project, 2)
     for commit in (first, second):
         register_and_assign(project, "digits", commit, champion(project, "digits"))
+    assert [trace.version for trace in actions(project, "digits")] == ["v1.1.0", "v1.0.0"]
     rollback(project, "digits", None, trailers(project, ROLLED_BACK, "sevens read as ones: #12, 100 %"))
     assert [(trace.action, trace.version, trace.why) for trace in actions(project, "digits")] == [
         ("rolled back", "v1.0.0", "sevens read as ones: #12, 100 %"),

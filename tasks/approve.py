@@ -59,7 +59,10 @@ def approve(root: Path, model: str, name: str | None = None, why: str | None = N
         )
     said = trailers(root, APPROVED, why, Candidate=candidate.candidate, Approved_By=identity(root))
     entry = next_entry(root, model, candidate.commit, f"{model} {candidate.version} is approved{said}")
-    promoted = register_and_assign(root, model, candidate.commit, candidate.judged_against, entry, said)
+    try:
+        promoted = register_and_assign(root, model, candidate.commit, candidate.judged_against, entry, said)
+    except LostRaceError:
+        raise LostRaceError(_decided_by_someone_else(model)) from None
     return candidate, promoted
 
 
@@ -70,7 +73,7 @@ def decline(root: Path, model: str, name: str | None, why: str) -> Waiting:
     candidate = _waiting(root, model, name)
     said = trailers(root, DECLINED, why, Candidate=candidate.candidate)
     entry = next_entry(root, model, candidate.commit, f"{model} {candidate.version} is declined{said}")
-    create_refs(root, entry, f"Someone else decided on {model} in the meantime: ratchet history {model}")
+    create_refs(root, entry, _decided_by_someone_else(model))
     return candidate
 
 
@@ -85,6 +88,10 @@ def _waiting(root: Path, model: str, name: str | None) -> Waiting:
             f"'{name}' does not await approval; of {model} only {candidate.candidate} does, since it is the newest"
         )
     return candidate
+
+
+def _decided_by_someone_else(model: str) -> str:
+    return f"Someone else decided on {model} in the meantime: ratchet history {model}"
 
 
 def _version(champion: Champion | None) -> str:

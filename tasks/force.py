@@ -45,14 +45,14 @@ def find_candidate(root: Path, model: str, name: str) -> tuple[str, str]:
 def force_promotion(root: Path, model: str, name: str, why: str | None, force: bool) -> ForcedPromotion:
     """Packages a candidate and puts it in production. UserError where it is there already, or without `force`, `why`.
 
-    LostRaceError where someone else promotes meanwhile.
+    UserError also while the model is being retrained, LostRaceError where someone else promotes meanwhile.
     """
     load_model(root, model)  # an unknown one is refused by name
     current = champion(root, model)
     candidate, commit = find_candidate(root, model, name)
     verdict = _check_may_be_forced(root, model, candidate, commit, why, force)
     said = trailers(root, FORCED, why, Candidate=candidate, Judged_As=f"{verdict.outcome} {commit}")
-    with workspace(root, f"{model}+forced", commit) as tree:  # beside a retrain that is going on
+    with workspace(root, model, commit) as tree:
         _fetch(tree, model, commit)
         package(tree, model, next_version(tree, model))
         with_bento = attach_bento(tree, model, f"{candidate} with its Bento, {FORCED}{said}")

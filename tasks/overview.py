@@ -7,7 +7,7 @@ from typing import Any
 
 from models.common.errors import RatchetError, RegistryError, UserError
 from tasks.gating.verdict import Verdict
-from tasks.project.approvals import APPROVED, approvals, decision_on, is_judgement, waiting
+from tasks.project.approvals import APPROVED, approvals, decisions, is_judgement, waiting
 from tasks.project.fingerprint import candidate_of, find_local_judgement, models_at, read_inputs
 from tasks.project.new_data import last_judged, new_data
 from tasks.project.paths import main_checkout
@@ -78,12 +78,13 @@ def history(root: Path, model: str) -> list[JudgedCandidate]:
     synchronise(root, model)
     forced = forced_versions(root, model)
     promoted = versions(root, model) | forced
-    decisions = dict.fromkeys(forced, FORCED)
+    decided = {commit: entry.action for commit, entry in decisions(root, model).items()} | dict.fromkeys(forced, FORCED)
     ref_format = (
         "%(refname:lstrip=3)%09%(objectname)%09%(committerdate:unix)%09%(contents:trailers:key=Data-Version,valueonly)"
     )
     listing = git(root, "for-each-ref", f"--format={ref_format}", f"refs/ratchet/{model}/")
-    rows = [row for line in listing.splitlines() if is_judgement((row := line.split("\t"))[0]) and len(row) == 4]
+    lines = [f"{line}\t" for line in listing.splitlines() if "\t" in line]  # the last one has lost its empty end
+    rows = [line.split("\t")[:4] for line in lines if is_judgement(line.partition("\t")[0])]
     candidates = [
         _judged_candidate(
             root,
@@ -93,7 +94,7 @@ def history(root: Path, model: str) -> list[JudgedCandidate]:
             int(when),
             data.strip(),
             promoted.get(commit),
-            decisions.get(commit) or _decision(root, model, commit),
+            decided.get(commit),
         )
         for ref, commit, when, data in rows
     ]
@@ -146,11 +147,6 @@ def _awaiting(root: Path, model: str) -> dict[str, Any] | None:
     if found is None or found.is_outdated:
         return None
     return {"candidate": found.candidate, "version": found.version, "since": found.since}
-
-
-def _decision(root: Path, model: str, commit: str) -> str | None:
-    entry = decision_on(root, model, commit)
-    return entry.action if entry else None
 
 
 def _count_rows(index: Path) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.gating.verdict import Verdict
-from tasks.project.approvals import DECLINED, WAITING, decision_on
+from tasks.project.approvals import DECLINED, WAITING, decisions
 from tasks.project.fingerprint import Inputs
 from tasks.project.paths import main_checkout
 from tasks.project.registry import Champion, champion_among, tags
@@ -88,7 +88,7 @@ def unchanged_outcome(root: Path, inputs: Inputs, candidate: str) -> RunOutcome:
 def _why_unchanged(root: Path, model: str, candidate: str) -> str:
     log = git(root, "log", "-1", "--format=%(trailers:key=Verdict,valueonly)%x00%ar", candidate)
     verdict, when = (part.strip() for part in log.split("\0"))
-    decision = decision_on(root, model, candidate)
+    decision = decisions(root, model).get(candidate)
     if decision and decision.action == WAITING:
         name = decision.trailers["Candidate"]
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(decision.when))

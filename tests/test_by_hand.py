@@ -11,9 +11,10 @@ import pytest
 
 from models.common.errors import LostRaceError, UserError
 from tasks.approve import approve, await_approval, decline
-from tasks.overview import actions
+from tasks.overview import actions, history
 from tasks.project.approvals import waiting
-from tasks.project.fingerprint import find_judgement, judgement_ref
+from tasks.project.fingerprint import find_judgement, judged_candidates, judgement_ref
+from tasks.project.new_data import last_judged
 from tasks.project.registry import champion, register_and_assign, rollback
 from tasks.project.trace import ROLLED_BACK, trailers
 from tasks.promote import Candidate
@@ -50,6 +51,16 @@ def test_approved_it_is_in_production_and_the_tag_says_who_and_why(project: Path
     assert waiting(project, "digits") is None
     with pytest.raises(UserError, match=r"No candidate of digits awaits approval"):
         approve(project, "digits")
+
+
+def test_the_log_of_approvals_is_no_candidate_wherever_its_name_sorts(project: Path) -> None:
+    first, second = candidates(project, 2)
+    for number, commit in (("0", first), ("f", second)):  # before and after the log's refs
+        ref = judgement_ref("digits", number * 64)
+        await_approval(project, Candidate("digits", f"digits-{number * 8}", commit, ref, ()), None)
+        assert last_judged(project, "digits") in (first, second)
+        assert {row.commit for row in history(project, "digits")} == {first, commit}
+    assert judged_candidates(project, "digits") == {"digits-00000000": first, "digits-ffffffff": second}
 
 
 def test_declined_it_waits_no_more_and_was_judged_all_the_same(project: Path) -> None:
@@ -100,7 +111,7 @@ def test_of_two_clones_that_decide_at_once_one_has_decided(
     for module in ("approve", "project.registry"):  # `project` looked just before `other` pushed
         monkeypatch.setattr(f"tasks.{module}.synchronise", lambda *_: None)
     before = git(project, "for-each-ref")
-    with pytest.raises(LostRaceError):
+    with pytest.raises(LostRaceError, match="Someone else decided"):
         approve(project, "digits")
     monkeypatch.undo()
     assert git(project, "for-each-ref") == before
@@ -125,6 +136,7 @@ def test_a_rollback_says_why_and_tags_that_say_nothing_are_listed_too(project: P
     first, second = candidates(project, 2)
     for commit in (first, second):
         register_and_assign(project, "digits", commit, champion(project, "digits"))
+    assert [trace.version for trace in actions(project, "digits")] == ["v1.1.0", "v1.0.0"]
     rollback(project, "digits", None, trailers(project, ROLLED_BACK, "sevens read as ones: #12, 100 %"))
     assert [(trace.action, trace.version, trace.why) for trace in actions(project, "digits")] == [
         ("rolled back", "v1.0.0", "sevens read as ones: #12, 100 %"),
@@ -212,13 +224,15 @@ def test_a_rejected_one_is_put_in_production_only_by_force_and_with_a_reason(wai
     assert "awaits approval" in world.ratchet("promote", "digits", waiting_one, "--force", "--why", "x").error
     assert "no candidate 'nonsense'" in world.ratchet("promote", "digits", "nonsense").error
     assert (world.status()["version"], git(world.project, "tag")) == (None, "")
+    killed = ("tasks.force:_fetch", "die", "promote", "digits", rejected, "--force", "--why", "x")
+    assert world.ratchet(*killed, module="tests.interfere").code == 9
     forced = world.ratchet("promote", "digits", rejected, "--force", "--why", "the fair is tomorrow", "--json")
     assert (forced.code, forced.json["verdict"], forced.json["version"]) == (0, "REJECT", "v1.0.0"), forced.err
     assert git(world.project, "status", "--porcelain") == ""
     assert len(git(world.project, "worktree", "list").splitlines()) == 1
     assert get_bento(world, tmp_path) > 1000
     rows = [(row["version"], row["decision"]) for row in listed(world, "candidates")]
-    assert rows == [(None, "awaiting approval"), ("v1.0.0", "forced")]
+    assert rows == [(None, None), ("v1.0.0", "forced")]  # the other one's turn has passed
     assert listed(world, "actions")[0]["why"] == "the fair is tomorrow"
     assert "v1.0.0 already" in world.ratchet("promote", "digits", rejected).error
     assert "judged against nothing" in world.ratchet("approve", "digits").error  # something else is there now

@@ -15,6 +15,7 @@ import yaml
 from models.common.errors import LostRaceError, PublishError, RatchetError, RegistryError
 from tests.conftest import CODE, git
 from tests.digits import write_digits
+from tests.listening import webhook
 from tests.world import CommandResult, World, prefect_server
 
 pytestmark = pytest.mark.timeout(400)
@@ -201,10 +202,26 @@ def test_a_rollback_is_not_undone_by_the_next_run_and_can_go_forth(world: World)
     assert world.status()["version"] == "v1.1.0"
 
 
-def test_an_unreachable_registry_is_an_error_and_not_a_first_model(world: World) -> None:
+@pytest.mark.slow
+def test_a_run_that_awaits_approval_is_over_in_prefect_and_says_so(world: World, server: str) -> None:
+    world.edit("gate: {metric", "gate: {approval: manual, rule: non_inferior, margin: 0.5, metric")
+    answer = world.ratchet("retrain", "digits", "--json")
+    assert (answer.code, answer.json["state"], answer.json["version"]) == (0, "AWAITING_APPROVAL", "v1.0.0"), answer.err
+    states = [(run["state_type"], run["state_name"]) for run in flow_runs(server)]
+    assert ("COMPLETED", "AWAITING APPROVAL") in states
+    assert world.ratchet("approve", "digits", "--json").json["version"] == "v1.1.0"
+
+
+def test_an_unreachable_registry_is_an_error_that_is_told_and_not_a_first_model(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     git(world.project, "remote", "set-url", "origin", str(world.folder / "nowhere"))
     world.edit("epochs: 12", "epochs: 11")
-    answer = world.ratchet("retrain", "digits", "--json")
+    with webhook() as people:
+        monkeypatch.setenv("RATCHET_NOTIFY", people.url)
+        answer = world.ratchet("retrain", "digits", "--json")
+        monkeypatch.delenv("RATCHET_NOTIFY")
+        assert people.subjects == ["digits: ERROR"]
     assert (answer.code, answer.json["state"]) == (4, "ERROR")
     assert "champion is unknown" in answer.error
     assert world.ratchet("status").code == 4

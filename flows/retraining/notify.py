@@ -87,7 +87,10 @@ def ending(outcome: RunOutcome) -> Event:
 
 
 def failure(root: Path, model: str, error: Exception) -> Event:
-    """How a run failed, as an event; the same failure again is no news, though its numbers and paths differ."""
+    """How a run failed, as an event; the same failure again is no news.
+
+    Of an error its numbers and paths may differ; of data that is blocked another number is another thing.
+    """
     what = "BLOCKED" if isinstance(error, DataBlockedError) else "ERROR"
     reason = str(error) or type(error).__name__
     docs = main_checkout(root) / "artifacts" / model / "runs/latest/data_docs/index.html"
@@ -96,7 +99,7 @@ def failure(root: Path, model: str, error: Exception) -> Event:
         model,
         (reason,),
         where=docs if what == "BLOCKED" and docs.exists() else None,
-        key=f"{what} {model} {re.sub(r'[0-9]+|/[^ ]*', '#', reason)}",
+        key=f"{what} {model} {reason if what == 'BLOCKED' else re.sub(r'[0-9]+|/[^ ]*', '#', reason)}",
     )
 
 
@@ -152,7 +155,11 @@ def is_url(url: str) -> bool:
 def _tell(root: Path, channel: Channel, known: Told, event: Event) -> None:
     if event.key and known.knows(channel.name, event.key):
         return
-    if problem := send(channel, *message(root, event)):
+    try:
+        problem = send(channel, *message(root, event))
+    except Exception as error:  # of one channel is no reason to leave out the others
+        problem = channel.masked(f"{type(error).__name__}: {error}")
+    if problem:
         runner().log(f"{channel.name} could not be told of {event.what}: {problem}")
     elif event.key:
         known.add(channel.name, event.key, event.model, event.what)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.retraining.notify import recovered
 from models.common.errors import RatchetError
 from tasks.project.fingerprint import find_judgement, read_inputs
 from tasks.project.new_data import new_data
@@ -36,6 +37,7 @@ def _prepare(root: Path, parameters: dict[str, Any], wait_for: WaitFor | None) -
     if parameters.get("force"):
         return Preparation(inputs.commit)
     if earlier := find_judgement(root, inputs.model, inputs.fingerprint):
+        recovered(root, inputs.model)
         outcome = unchanged_outcome(root, inputs, earlier)
         return Preparation(inputs.commit, outcome.state, outcome.reasons[0], name, outcome)
     if wait_for and (wait_for.examples or wait_for.batches):

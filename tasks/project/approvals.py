@@ -51,11 +51,12 @@ def waiting(root: Path, model: str) -> Waiting | None:
         raise RegistryError(f"{log[-1].trailers['ref']} is no entry that Ratchet made. See: git for-each-ref") from None
 
 
-def decision_on(root: Path, model: str, commit: str) -> Trace | None:
-    """The last entry on a candidate; None where its promotion never was a person's to decide, or is no longer."""
-    log = approvals(root, model)
-    newest = next((entry for entry in reversed(log) if entry.commit == commit), None)
-    return None if newest and newest.action == WAITING and newest is not log[-1] else newest
+def decisions(root: Path, model: str) -> dict[str, Trace]:
+    """The last entry on each candidate (by commit); none on one whose turn passed before anyone decided."""
+    last = {entry.commit: entry for entry in approvals(root, model)}
+    candidate = waiting(root, model)
+    in_turn = candidate.commit if candidate and not candidate.is_outdated else None
+    return {commit: entry for commit, entry in last.items() if entry.action != WAITING or commit == in_turn}
 
 
 def next_entry(root: Path, model: str, commit: str, message: str) -> dict[str, str]:

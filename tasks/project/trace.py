@@ -86,7 +86,8 @@ def read_traces(root: Path, patterns: Iterable[str]) -> list[Trace]:
         "%(objecttype)%09%(refname)%09%(*objectname)%09%(taggerdate:unix)%09%(taggername) %(taggeremail)"
         f"%09%(contents:trailers:unfold,separator=%x{ord(SEPARATOR):02x})"
     )
-    rows = [line.split("\t", 5) for line in git(root, "for-each-ref", f"--format={ref_format}", *patterns).split("\n")]
+    listing = git(root, "for-each-ref", f"--format={ref_format}", *patterns).split("\n")
+    rows = [f"{line}\t".split("\t")[:6] for line in listing]  # the last line has lost its empty end
     return [_trace(*row[1:]) for row in rows if row[0] == "tag"]
 
 

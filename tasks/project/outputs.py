@@ -37,6 +37,11 @@ def cache(root: Path) -> Path:
     return (main / ".dvc" / configured).resolve() if configured else main / ".dvc/cache"
 
 
+def is_cached(root: Path, digest: str) -> bool:
+    """Whether this clone's cache has the bytes of that DVC digest."""
+    return _cache_path(cache(root), digest).exists()
+
+
 def _digest(root: Path, commit: str, path: str) -> str:
     """DVC's MD5 of an output, from its `.dvc` file or from `dvc.lock`; a folder's ends in `.dir`."""
     try:

@@ -304,7 +304,8 @@ class Fitted(Measured):
         return torch.tensor(positions, dtype=torch.float32)[:, None]
 
     def loss(self, batch: torch.Tensor) -> torch.Tensor:
-        return (self.network(batch) - 3 * batch).square().mean()
+        loss: torch.Tensor = (self.network(batch) - 3 * batch).square().mean()
+        return loss
 
 
 @pytest.mark.parametrize("batch_size", [7, 3])

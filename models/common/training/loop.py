@@ -79,7 +79,8 @@ def fit(
     """Trains for `train.epochs`, or until `monitor` (a row of `evaluate`; less is better for a loss) stops improving.
 
     accumulation: in how many parts a batch is learnt from, one after the other, before the weights are updated by
-    all of them: 2 takes half the memory. Goes on from `checkpoints` where an earlier run of the same training left some.
+    all of them: 2 takes half the memory.
+    Goes on from `checkpoints` where an earlier run of the same training left some.
     Raises RatchetError when the loss is no longer a finite number.
     """
     return _Training(learner, train, monitor, device, checkpoints, logger, accumulation).run()

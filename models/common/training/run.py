@@ -20,8 +20,8 @@ from models.common.training.loop import Learner, fit
 from models.common.training.results import clear_output_folders, explain_resource_errors, write_results
 
 HALVED = (
-    "The memory is too small for batches of {size}: once more with batches of {half}, two of them for each update of the"
-    " weights. To start so: train.batch_size"
+    "The memory is too small for batches of {size}: once more with batches of {half}, two of them for each update of"
+    " the weights"
 )
 Job = TypeVar("Job", bound=AnyTrainJob)
 L = TypeVar("L", bound=Learner)

@@ -2,6 +2,7 @@
 up and finishes. Where to kill is found by watching a run (tests/killing.py), so a new write is killed at as well.
 """
 
+import json
 import os
 import signal
 import time
@@ -12,7 +13,13 @@ import psutil
 import pytest
 import yaml
 
+from models.common.data.batches import batch_names
+from models.common.errors import RatchetError, RegistryError
+from tasks.packaging.champion_bento import champion_bento
+from tasks.project import intact
+from tasks.project.outputs import digest_of, fetch_output, output_digest
 from tasks.project.registry import champion
+from tasks.project.workspace import workspace
 from tests.conftest import git
 from tests.killing import Point, points, spelled
 from tests.world import World
@@ -130,8 +137,6 @@ def test_killed_where_it_hurts_production_answers_and_the_next_run_clears_up(wor
     assert check_production(world, 1) == 2  # the remote took it: done, whatever this clone knew
     assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
     assert len(leftovers(world)) == 2  # the worktree of the last kill, as a folder and in git
-    from tasks.project.workspace import workspace
-
     with workspace(world.project, "digits", "HEAD"):
         pass
     assert not leftovers(world)
@@ -163,3 +168,81 @@ def report(point: Point, moment: str, text: str) -> None:
     if table := os.environ.get("KILL_TABLE"):
         with Path(table).open("a") as file:
             file.write(f"{point.label} | {point.count} | {moment} | {text}\n")
+
+
+def flip_a_byte(path: Path) -> None:
+    """Damages a file as a disk does, write-protected or not."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(0o444)  # which DVC takes for a promise that nothing changed it
+
+
+def stored(world: World, path: str, commit: str) -> tuple[Path, Path]:
+    """Where the cache and the DVC remote have the largest file of a commit's output."""
+    digest = output_digest(world.project, commit, path)
+    cache, remote = world.project / ".dvc/cache/files/md5", world.folder / "bytes/files/md5"
+    places = [f"{digest[:2]}/{digest[2:]}"]
+    if digest.endswith(".dir"):
+        entries = json.loads((cache / places[0]).read_text())
+        places = [f"{entry['md5'][:2]}/{entry['md5'][2:]}" for entry in entries]
+    largest = max(places, key=lambda place: (cache / place).stat().st_size)
+    return cache / largest, remote / largest
+
+
+@pytest.mark.parametrize("output", ["program", "training", "digits.bento"])
+def test_a_damaged_champion_is_fetched_again_or_refused_and_never_used(
+    world: World, tmp_path: Path, output: str
+) -> None:
+    path, current = f"artifacts/digits/{output}", champion(world.project, "digits")
+    assert current
+    cached, remote = stored(world, path, current.commit)
+    whole = cached.read_bytes()
+    flip_a_byte(cached)
+    found = fetch_output(world.project, current.commit, path, tmp_path / "found")
+    assert digest_of(found) == output_digest(world.project, current.commit, path)
+    flip_a_byte(remote)
+    cached.unlink(missing_ok=True)
+    with pytest.raises(RegistryError, match=rf"{path} of candidate \w+ is damaged on the DVC remote: its MD5 is"):
+        fetch_output(world.project, current.commit, path, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    remote.unlink()
+    remote.write_bytes(whole)
+    fetch_output(world.project, current.commit, path, tmp_path / "again")
+
+
+def test_a_damaged_copy_of_the_bento_is_not_served(world: World) -> None:
+    served = champion_bento(world.project, "digits")
+    whole = served.read_bytes()
+    flip_a_byte(served)
+    assert champion_bento(world.project, "digits").read_bytes() == whole
+
+
+def test_a_damaged_batch_or_stage_is_fetched_again_made_again_or_refused(world: World) -> None:
+    batch = f"data/digits/{batch_names(world.project / 'data/digits')[0]}.parquet"
+    evaluation = "artifacts/digits/evaluation"
+    commit = git(world.project, "rev-parse", "digits#production#1^{commit}")
+    lines: list[str] = []
+
+    def run(stage: str) -> bool:
+        return intact.reproduce(tree, stage, "digits", lambda line, _shown: lines.append(line))
+
+    flip_a_byte(stored(world, batch, "HEAD")[0])
+    for place in stored(world, evaluation, commit):
+        flip_a_byte(place)
+    with workspace(world.project, "digits", "HEAD") as tree:
+        run("validate")
+        assert digest_of(tree / batch) == output_digest(world.project, "HEAD", batch)
+        run("train")
+        run("evaluate")
+        assert digest_of(tree / evaluation) == output_digest(world.project, commit, evaluation)
+    assert f"{batch} is damaged in the DVC cache; fetching it again" in lines
+    assert f"The remote has no undamaged {evaluation}; running evaluate again" in lines
+    for place in stored(world, batch, "HEAD"):
+        flip_a_byte(place)
+    with (
+        pytest.raises(RatchetError, match=f"{batch} is damaged, and no undamaged copy is on the DVC remote"),
+        workspace(world.project, "digits", "HEAD") as tree,
+    ):
+        run("validate")

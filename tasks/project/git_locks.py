@@ -24,7 +24,7 @@ def remove_abandoned_lock(root: Path, lock: Path, age: float) -> bool:
     top = main_checkout(root)
     with suppress(OSError):
         before = lock.stat()
-        if not lock.is_relative_to(top) or time.time() - before.st_mtime < age or _is_held(lock, top):
+        if not lock.is_relative_to(top) or abs(time.time() - before.st_mtime) < age or _is_held(lock, top):
             return False
         if (lock.stat().st_ino, lock.stat().st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
             return False  # another one by now

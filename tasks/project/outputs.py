@@ -22,7 +22,7 @@ def fetch_output(root: Path, commit: str, path: str, into: Path) -> Path:
 
     RegistryError when the commit has no such output, or neither the cache nor a remote has its bytes undamaged.
     """
-    digest = _digest(root, commit, path)
+    digest = output_digest(root, commit, path)
     into.parent.mkdir(parents=True, exist_ok=True)
     if _copy_from_cache(cache(root), digest, into) and digest_of(into) == digest:
         return into
@@ -47,7 +47,7 @@ def fetch_output(root: Path, commit: str, path: str, into: Path) -> Path:
 
 def is_intact(root: Path, commit: str, path: str, copy: Path) -> bool:
     """Whether `copy`, made earlier, has exactly the bytes of the output `path` of a commit."""
-    return copy.exists() and digest_of(copy) == _digest(root, commit, path)
+    return copy.exists() and digest_of(copy) == output_digest(root, commit, path)
 
 
 def digest_of(path: Path) -> str:
@@ -86,7 +86,7 @@ def is_cached(root: Path, digest: str) -> bool:
     return _cache_path(cache(root), digest).exists()
 
 
-def _digest(root: Path, commit: str, path: str) -> str:
+def output_digest(root: Path, commit: str, path: str) -> str:
     """DVC's MD5 of an output, from its `.dvc` file or from `dvc.lock`; a folder's ends in `.dir`."""
     try:
         return str(yaml.safe_load(git(root, "show", f"{commit}:{path}.dvc"))["outs"][0]["md5"])

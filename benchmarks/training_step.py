@@ -20,7 +20,7 @@ from models.common.data.decoded_cache import Decoded
 from models.common.image.normalisation import Normalised
 from models.common.image.params import ImageAugment
 from models.common.training.freezing import layer_groups
-from models.common.training.loop import precision, step
+from models.common.training.loop import precision, update
 from models.common.training.memory import keep_freed_memory
 from models.common.training.optimizers import build_optimizer
 from models.image_classification import networks
@@ -121,7 +121,9 @@ def _ours(network: nn.Module, photos: Photos) -> Step:
         batch = learner.fetch(_positions(number))
         with torch.autocast(_device().type, torch.bfloat16, enabled=bf16):
             loss = learner.loss(batch)
-        step(loss, parameters, optimizer, TRAIN.max_grad_norm)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        update(parameters, optimizer, TRAIN.max_grad_norm)
         return loss.item()
 
     return step_on

@@ -24,8 +24,8 @@ from tasks.adding.batch_file import BatchFile, content_hash, write_index
 from tasks.adding.inspection import inspect_examples
 from tasks.adding.intake import Intake, KnownExamples
 from tasks.adding.quarantine import bad_share, write_quarantine
-from tasks.adding.staging import finish_interrupted, report_full_disk
-from tasks.project import paths, repository
+from tasks.adding.staging import finish_interrupted, report_full_disk, take_back_interrupted_removal
+from tasks.project import paths, publishing, repository
 from tasks.project.locks import lock, temporary_folder
 from tasks.project.params import Model, load_model
 
@@ -95,16 +95,17 @@ def add(
     started = time.monotonic()
     params = load_model(root, model)
     split = _checked_split(split)
+    publishing.take_back_rebase(root)
     repository.current_branch(root)
     repository.check_identity(root)
     home, folder = paths.home(root), root / "data" / model
     with lock(home, f"add/{model}"), report_full_disk(source):
-        recovered = finish_interrupted(root, folder)
+        recovered = [*finish_interrupted(root, folder), *take_back_interrupted_removal(root, folder)]
         with temporary_folder(home / "adding") as work:
             result = _read_source(params, folder, Source(source), split, work, progress or _ignore_progress)
             quarantine = _quarantine(home, params, result)
             batch = _store_batch(root, folder, result, work) if len(result.index) else None
-    pushed = batch is not None and _publish(root, folder, batch)
+    pushed = _publish(root, batch)  # also without a new batch: an add before may have been killed before this
     not_shared = repository.reason_not_shared(root) if batch else None
     return AddReport(
         model=model,
@@ -237,11 +238,12 @@ def _message(model: str, batch: str, result: _ReadResult) -> str:
     return f"Add {batch} to {model}: {len(result.index)} examples{of} from {result.source.name}"
 
 
-def _publish(root: Path, folder: Path, batch: str) -> bool:
+def _publish(root: Path, batch: str | None) -> bool:
     try:
-        return repository.publish(root, [(folder / f"{batch}.parquet.dvc").relative_to(root)])
+        return publishing.publish(root) and batch is not None
     except PublishError as error:
-        raise PublishError(f"{batch} is added and committed. {error}") from None
+        done = f"{batch} is added and committed" if batch else "Nothing new was in it"
+        raise PublishError(f"{done}. {error}") from None
 
 
 def _count_near_duplicates(params: Model, result: _ReadResult) -> int:

@@ -2,13 +2,11 @@
 
 import hashlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -119,19 +117,16 @@ def _start(
 def _process(
     folder: Path, host: str, port: int, log: Path | None, extra: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    bentoml_home = Path(tempfile.mkdtemp(prefix="ratchet-serve-"))  # metrics of one run; never the user's ~/bentoml
-    output: IO[bytes] | None = log.open("wb") if log else None
-    command = [sys.executable, "-m", "bentoml", "serve", str(folder), "--host", host, "--port", str(port)]
-    environment = os.environ | {"BENTOML_HOME": str(bentoml_home), "BENTOML_DO_NOT_TRACK": "true"} | extra
-    environment.pop("PYTHONPATH", None)  # the service finds its code in the Bento, not in a checkout
-    process = start_guarded(command, folder, environment, output)
-    try:
-        yield process
-    finally:
-        stop_guarded(process, STOP_TIMEOUT_S)
-        if output:
-            output.close()
-        shutil.rmtree(bentoml_home, ignore_errors=True)
+    with temporary_folder(folder.parent, ".serving-") as bentoml_home, ExitStack() as stack:  # never the user's own
+        output: IO[bytes] | None = stack.enter_context(log.open("wb")) if log else None
+        command = [sys.executable, "-m", "bentoml", "serve", str(folder), "--host", host, "--port", str(port)]
+        environment = os.environ | {"BENTOML_HOME": str(bentoml_home), "BENTOML_DO_NOT_TRACK": "true"} | extra
+        environment.pop("PYTHONPATH", None)  # the service finds its code in the Bento, not in a checkout
+        process = start_guarded(command, folder, environment, output)
+        try:
+            yield process
+        finally:
+            stop_guarded(process, STOP_TIMEOUT_S)
 
 
 def free_port() -> int:

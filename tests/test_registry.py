@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,6 +64,34 @@ def test_promotions_in_one_second_are_read_in_order_by_us_and_by_gto(project: Pa
         promoted = promote(project, commit)
         assert (promoted.version, promoted.number) == (f"v1.{n}.0", n + 1)
     assert agree(project) == ("v1.10.0", promoted.commit)
+
+
+def dvc_champion(project: Path) -> str:
+    """The commit in production as `dvc artifacts get --stage production` reads it."""
+    from dvc.repo import Repo
+
+    with Repo(str(project)) as repo:
+        return str(repo.artifacts.get_rev("digits", stage="production"))
+
+
+@pytest.mark.parametrize("jump", [-86_400, 86_400], ids=["a day back", "a day ahead and back"])
+def test_the_newest_promotion_is_the_champion_for_everyone_though_the_clock_jumped(
+    project: Path, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    now = time.time()
+    first, second, third = candidates(project, 3)
+    clock = iter([now, now + jump, now, now + jump])
+    monkeypatch.setattr("tasks.project.registry.time", SimpleNamespace(time=lambda: next(clock)))  # no one else's
+    promote(project, first)
+    for version, commit in (("v1.1.0", second), ("v1.2.0", third)):
+        promote(project, commit)
+        assert agree(project) == (version, commit)
+        assert dvc_champion(project) == commit
+    assert rollback(project, "digits").version == "v1.1.0"
+    assert agree(project) == ("v1.1.0", second)
+    assert dvc_champion(project) == second
+    times = [tag.time for tag in tags(project, "digits")]
+    assert times == sorted(set(times))  # none at the same second as another
 
 
 def test_rollback_is_a_new_tag_and_can_be_undone(project: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from models.common.errors import PublishError, UserError
 from tasks.project.paths import home
-from tasks.project.repository import commit, dvc_remote, git_remote, is_shared, publish, reason_not_shared
+from tasks.project.publishing import publish
+from tasks.project.repository import commit, dvc_remote, git_remote, is_shared, reason_not_shared
 from tests.conftest import git
 
 
@@ -65,7 +66,7 @@ def test_a_commit_without_an_identity_says_how_to_set_one(project: Path, monkeyp
 def test_a_project_without_remotes_is_local_and_says_so(project: Path) -> None:
     assert (git_remote(project), dvc_remote(project), is_shared(project)) == (None, None, False)
     assert "no DVC remote" in str(reason_not_shared(project))
-    assert not publish(project, [])
+    assert not publish(project)
 
 
 def test_home_is_the_main_checkout_s_whichever_worktree_asks(project: Path, tmp_path: Path) -> None:
@@ -79,8 +80,8 @@ def test_two_clones_that_publish_at_once_both_succeed(project: Path, tmp_path: P
     for root, name in ((project, "one"), (other, "two")):
         (root / name).write_text(name)
         commit(root, [name], name)
-    assert publish(project, [])
-    assert publish(other, [])
+    assert publish(project)
+    assert publish(other)
     assert set(git(origin, "log", "-2", "--format=%s", "main").split()) == {"one", "two"}
 
 
@@ -91,7 +92,7 @@ def test_a_refused_push_keeps_the_commit_and_says_what_to_run(project: Path, tmp
     (project / "new").write_text("1")
     own_commit = commit(project, ["new"], "new")
     with pytest.raises(PublishError, match="To publish: git pull --rebase && git push"):
-        publish(project, [])
+        publish(project)
     assert git(project, "rev-parse", "HEAD") == own_commit
 
 
@@ -99,5 +100,5 @@ def test_an_unreachable_remote_is_a_publish_error(project: Path, tmp_path: Path)
     share(project, tmp_path)
     git(project, "remote", "set-url", "origin", str(tmp_path / "nowhere"))
     with pytest.raises(PublishError, match="not published"):
-        publish(project, [])
+        publish(project)
     assert subprocess.run(["git", "status"], cwd=project, check=False, capture_output=True).returncode == 0

@@ -1,6 +1,7 @@
 """Training from start to finish on real scans: what it leaves, how it goes on after a crash, what it refuses."""
 
 import functools
+import hashlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from models.common.data.batches import data_version, read_payloads
-from models.common.errors import RatchetError, UserError
+from models.common.errors import OutOfMemoryError, RatchetError, UserError
 from models.common.image.normalisation import Normalised
 from models.common.kind import TrainJob
 from models.common.program.export import export, parity
@@ -25,6 +26,7 @@ from models.common.program.program import Program, ProgramSpec
 from models.common.training import checkpoints, distributed, run
 from models.common.training.logger import TrainingLogger
 from models.image_classification.dataset import pixels
+from models.image_classification.learner import ImageLearner
 from models.image_classification.params import ImageData, ImageTrain
 from models.image_classification.preprocessing import square
 from models.image_classification.training import train
@@ -129,26 +131,34 @@ def test_an_interrupted_training_goes_on_and_ends_exactly_as_if_nothing_had_happ
     pd.testing.assert_frame_equal(history_of(broken)[columns], history_of(whole)[columns])
 
 
-def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from_to_the_very_same_weights(
+    tmp_path: Path,
+) -> None:
     batches = digits_batch(tmp_path / "b")
     code = (
         "import sys; from pathlib import Path; from tests.learning import digits_job; "
         "from models.image_classification.training import train; "
-        "train(digits_job(Path(sys.argv[1]), Path(sys.argv[2]), epochs=500, early_stopping=0))"
+        "train(digits_job(Path(sys.argv[1]), Path(sys.argv[2]), epochs=20, early_stopping=0))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path), str(batches)],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr
-    told = next(line for line in process.stderr if line.startswith("epoch 3/500"))
+    told = next(line for line in process.stderr if line.startswith("epoch 3/20"))
     process.send_signal(signal.SIGKILL)
     process.communicate()  # closes its pipe too
     assert "val_accuracy" in told
-    job = digits_job(tmp_path, batches, epochs=500, early_stopping=0)
+    job = digits_job(tmp_path, batches, epochs=20, early_stopping=0)
     saved = checkpoints.open_checkpoints(job, data_version(batches)).load("last", torch.device("cpu"))
     assert saved
     assert saved["epoch"] >= 2
+    whole = digits_job(tmp_path / "whole", batches, epochs=20, early_stopping=0)
+    for each in (job, whole):
+        train(each)
+    programs = [(each.out / "program/program.onnx").read_bytes() for each in (job, whole)]
+    assert hashlib.sha256(programs[0]).digest() == hashlib.sha256(programs[1]).digest()
+    assert list(history_of(job)["epoch"]) == list(range(1, 21))
 
 
 def test_another_param_or_batch_starts_afresh(tmp_path: Path, batches: Path) -> None:
@@ -198,6 +208,43 @@ def test_a_champions_weights_are_the_start_and_frozen_layers_stay_as_they_were(
     assert "classifier.weight" not in same
     assert ("features.0.0.weight" in same) == (unfreeze == "head")
     assert history_of(again)["train_loss"][0] < history_of(first)["train_loss"][0]
+
+
+def out_of_memory_above(size: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = ImageLearner.loss
+
+    def limited(learner: ImageLearner, batch: Any) -> torch.Tensor:
+        if len(batch[1]) > size:
+            raise error
+        return loss(learner, batch)
+
+    monkeypatch.setattr(ImageLearner, "loss", limited)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_out_of_memory_is_tried_once_more_with_half_the_batch_and_then_is_one_line(
+    tmp_path: Path,
+    batches: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    job = digits_job(tmp_path, batches, epochs=1)
+    out_of_memory_above(16, error, monkeypatch)
+    train(job)
+    assert "once more with batches of 16, two of them for each update of the weights" in capsys.readouterr().err
+    assert summary_of(job)["accumulation"] == 2
+    out_of_memory_above(8, error, monkeypatch)
+    with pytest.raises(OutOfMemoryError, match=r"too small for batches of 16, half of train.batch_size \(32\). Lower"):
+        train(job)
 
 
 def test_a_full_disk_is_one_line_and_loses_no_checkpoint(tmp_path: Path, batches: Path) -> None:

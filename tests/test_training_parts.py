@@ -289,3 +289,36 @@ def test_a_metric_that_is_always_nan_is_one_line_and_no_best_epoch(tmp_path: Pat
         RatchetError, match="best epoch cannot be selected: val_score was no finite number after any of 2"
     ):
         best_epoch(tmp_path, "val_score", math.nan, math.nan)
+
+
+class Fitted(Measured):
+    """A learner of a straight line from seven points."""
+
+    examples = 7
+
+    def __init__(self) -> None:
+        super().__init__(*[0.0] * 3)
+        torch.nn.init.zeros_(self.network.weight)  # type: ignore[arg-type]
+
+    def fetch(self, positions: NDArray[np.int64]) -> torch.Tensor:
+        return torch.tensor(positions, dtype=torch.float32)[:, None]
+
+    def loss(self, batch: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = (self.network(batch) - 3 * batch).square().mean()
+        return loss
+
+
+@pytest.mark.parametrize("batch_size", [7, 3])
+def test_a_batch_learnt_from_in_two_parts_updates_the_weights_as_a_whole_one(tmp_path: Path, batch_size: int) -> None:
+    weights, losses = [], []
+    for accumulation in (1, 2):
+        learner, logger = Fitted(), TrainingLogger(None, 3)
+        torch.nn.init.zeros_(learner.network.bias)  # type: ignore[arg-type]
+        settings = ImageTrain(epochs=3, batch_size=batch_size, precision="fp32")
+        place = Checkpoints(tmp_path / str(accumulation))
+        result = fit(learner, settings, "val_loss", torch.device("cpu"), place, logger, accumulation)
+        weights.append([parameter.tolist() for parameter in learner.network.parameters()])
+        losses.append([row["train_loss"] for row in result.history])
+        assert result.accumulation == accumulation
+    assert np.concatenate(weights[1], axis=None) == pytest.approx(np.concatenate(weights[0], axis=None), rel=1e-5)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -47,7 +47,8 @@ def test_two_models_have_workspaces_at_once_and_one_model_only_one(project: Path
 def test_what_a_killed_run_left_is_removed_with_the_processes_it_started(project: Path) -> None:
     code = (
         "import os, subprocess, sys; from pathlib import Path\n"
-        "from tasks.project.workspace import WORKSPACE_VARIABLE, workspace\n"
+        "from tasks.project.repository import WORKSPACE_VARIABLE\n"
+        "from tasks.project.workspace import workspace\n"
         "with workspace(Path.cwd(), 'digits', 'HEAD') as tree:\n"
         "    env = {**os.environ, WORKSPACE_VARIABLE: str(tree)}\n"
         "    orphan = subprocess.Popen(['sleep', '60'], env=env, stdout=-3, stderr=-3)\n"

@@ -14,7 +14,7 @@ from tasks import package as packaging
 from tasks import promote as promotion
 from tasks import run_outcome
 from tasks.gating.verdict import Verdict
-from tasks.project import fingerprint, registry, stages
+from tasks.project import fingerprint, intact, registry
 from tasks.project.fingerprint import Inputs
 from tasks.project.lineage import lineage
 from tasks.project.registry import Champion
@@ -96,20 +96,20 @@ def fetch_champion(tree: Path, model: str) -> Champion | None:
 @step(hours=1)
 def validate(tree: Path, model: str) -> bool:
     """Great Expectations on the manifest of all batches."""
-    return stages.reproduce(tree, "validate", model, runner().log)
+    return intact.reproduce(tree, "validate", model, runner().log)
 
 
 @step(hours=48)
 def train(tree: Path, model: str) -> bool:
     """The learner, in a process of its own; ends with the exported program."""
     with runner().training(model) as on_line:
-        return stages.reproduce(tree, "train", model, on_line)
+        return intact.reproduce(tree, "train", model, on_line)
 
 
 @step(hours=4)
 def evaluate(tree: Path, model: str) -> bool:
     """The program over the test examples."""
-    return stages.reproduce(tree, "evaluate", model, runner().log)
+    return intact.reproduce(tree, "evaluate", model, runner().log)
 
 
 @step(hours=2)

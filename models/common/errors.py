@@ -10,6 +10,10 @@ class RatchetError(Exception):
     exit_code = 1
 
 
+class OutOfMemoryError(RatchetError):
+    """Training needs more memory than there is, on the GPU or on this machine."""
+
+
 class UserError(RatchetError):
     """What was asked for cannot be: unknown model, bad params, unreadable source, dirty state."""
 

@@ -33,6 +33,7 @@ JUDGING_PATHS = (
     "tasks/packaging/smoke_test.py",
     "tasks/project/command.py",
     "tasks/project/finite_json.py",
+    "tasks/project/git_locks.py",
     "tasks/project/locks.py",
     "tasks/project/params.py",
     "tasks/project/paths.py",

@@ -58,15 +58,20 @@ def temporary_folder(parent: Path, prefix: str = "") -> Iterator[Path]:
     Folders of that prefix that killed processes left there are removed first; those in use are kept.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for other in parent.glob(f"{prefix}*"):
-        if other.is_dir():
-            _remove_abandoned(other)
+    remove_abandoned(parent, prefix)
     folder, file = _create_locked_folder(parent, prefix)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         file.close()
+
+
+def remove_abandoned(parent: Path, prefix: str = "") -> None:
+    """Removes the temporary folders of that prefix that killed processes left; those in use are kept."""
+    for other in parent.glob(f"{prefix}*"):
+        if other.is_dir():
+            _remove_abandoned(other)
 
 
 def _create_locked_folder(parent: Path, prefix: str) -> tuple[Path, IO[str]]:

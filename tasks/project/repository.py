@@ -9,21 +9,27 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from models.common.errors import PublishError, RatchetError, UserError
+from models.common.errors import RatchetError, UserError
+from tasks.project.git_locks import lock_in_the_way, remove_abandoned_lock
 
-PUSH_ATTEMPTS = 5  # a push that lost a race is rebased and tried again this often
-PUSH_CONFLICTS = ("fetch first", "non-fast-forward", "cannot lock", "incorrect old value", "failed to update ref")
 BROKEN_REF_WARNING = (
     "ignoring broken ref"  # git only warns of a ref that it cannot read; for a registry that is an error
 )
 LOCK_WAIT = 10.0  # seconds to wait for another git process to release index.lock
+# "push-commit COMMIT PATH" pushes the bytes of a pointer as a commit has it, which no command of DVC's does
 DVC_SCRIPT = """
 import json, sys
 from dvc.cli import main
 for command in json.loads(sys.argv[1]):
-    if code := main(command):
+    if command[0] == "push-commit":
+        from dvc.repo import Repo
+        with Repo() as repo:
+            repo.push(targets=command[2:], revs=[command[1]], workspace=False)
+    elif code := main(command):
         sys.exit(code)
 """
+MISSING_BYTES = "Missing cache files"  # `dvc push` only warns of bytes that are neither here nor there
+WORKSPACE_VARIABLE = "RATCHET_WORKSPACE"  # set for every process that a run starts, to the path of its worktree
 CHILD_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -57,14 +63,13 @@ def git(root: Path, *args: str, text: str | None = None) -> str:
     RatchetError with git's own reason when it fails.
     """
     deadline = time.monotonic() + LOCK_WAIT
-    command = ["git", *args]
+    command, env = ["git", *args], environment({WORKSPACE_VARIABLE: str(root)})
     while True:
-        done = subprocess.run(
-            command, cwd=root, env=environment(), input=text, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=root, env=env, input=text, capture_output=True, text=True, check=False)
         if done.returncode == 0 and BROKEN_REF_WARNING not in done.stderr:
             return done.stdout.strip()
-        if ".lock': File exists" not in done.stderr or time.monotonic() > deadline:
+        lock = lock_in_the_way(done.stderr)
+        if lock is None or not (remove_abandoned_lock(root, lock, LOCK_WAIT) or time.monotonic() < deadline):
             raise RatchetError(f"git {' '.join(args[:2])} failed: {_reason(done.stderr or done.stdout)}")
         time.sleep(0.1)
 
@@ -92,8 +97,9 @@ def dvc_commands(root: Path, commands: Sequence[Sequence[str]], env: Mapping[str
     Gives their output, stripped. RatchetError with DVC's own reason as soon as one fails; the rest is not run.
     """
     command = [sys.executable, "-c", DVC_SCRIPT, json.dumps(commands)]
-    done = subprocess.run(command, cwd=root, env=environment(env), capture_output=True, text=True, check=False)
-    if done.returncode:
+    env = environment({WORKSPACE_VARIABLE: str(root), **(env or {})})
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    if done.returncode or MISSING_BYTES in done.stderr:
         attempted = " and ".join(f"dvc {' '.join(command[:2])}" for command in commands)
         raise RatchetError(f"{attempted} failed: {_reason(done.stderr or done.stdout)}")
     return done.stdout.strip()
@@ -181,45 +187,6 @@ def commit(root: Path, paths: Iterable[Path | str], message: str) -> str:
     if git(root, "status", "--porcelain", "--untracked-files=no", "--", *names):
         git(root, "commit", "--quiet", "--only", f"--message={message}", "--", *names)
     return git(root, "rev-parse", "HEAD")
-
-
-def publish(root: Path, targets: Iterable[Path | str]) -> bool:
-    """Pushes the bytes of these DVC targets, then the branch; False where there is nowhere to push to.
-
-    Bytes go first: a pointer is never pushed whose bytes nobody can fetch. A push that lost a race with another
-    clone is rebased and tried again. PublishError when refused; the commit is kept, and the message says what to run.
-    """
-    if not is_shared(root):
-        return False
-    names = [str(target) for target in targets]
-    try:
-        if names:
-            dvc(root, "push", "--quiet", *names)
-        _push_branch(root, str(git_remote(root)), current_branch(root))
-    except RatchetError as error:
-        retry = " && ".join([f"dvc push {' '.join(names)}"] * bool(names) + ["git pull --rebase", "git push"])
-        raise PublishError(f"Done here but not published: {error}. To publish: {retry}") from None
-    return True
-
-
-def _push_branch(root: Path, remote: str, name: str) -> None:
-    for attempt in range(PUSH_ATTEMPTS):
-        try:
-            git(root, "push", "--quiet", remote, f"HEAD:refs/heads/{name}")
-            return
-        except RatchetError as error:
-            if not any(word in str(error) for word in PUSH_CONFLICTS) or attempt == PUSH_ATTEMPTS - 1:
-                raise
-        _rebase(root, remote, name)
-
-
-def _rebase(root: Path, remote: str, name: str) -> None:
-    git(root, "fetch", "--quiet", remote, f"refs/heads/{name}")
-    try:
-        git(root, "rebase", "--quiet", "--autostash", "FETCH_HEAD")
-    except RatchetError:
-        git(root, "rebase", "--abort")
-        raise
 
 
 def _reason(stderr: str) -> str:

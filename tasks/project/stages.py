@@ -13,8 +13,7 @@ from pathlib import Path
 import yaml
 
 from models.common.errors import DataBlockedError, PublishError, RatchetError, RegistryError, UserError
-from tasks.project.repository import dvc, dvc_remote, environment
-from tasks.project.workspace import WORKSPACE_VARIABLE
+from tasks.project.repository import WORKSPACE_VARIABLE, dvc, dvc_remote, environment
 
 LineHandler = Callable[[str, bool], None]  # (a line of output, whether the terminal has shown it already)
 PREREQUISITES = {"train": ("initial_weights",)}  # stages that run with another one, before it

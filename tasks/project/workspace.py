@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from models.common.errors import RatchetError
-from tasks.project.locks import lock, lock_or_refuse
+from tasks.project.locks import lock, lock_or_refuse, remove_abandoned
 from tasks.project.outputs import cache
 from tasks.project.paths import home, main_checkout
-from tasks.project.repository import dvc_setting, git
+from tasks.project.repository import WORKSPACE_VARIABLE, dvc_setting, git
 
-WORKSPACE_VARIABLE = "RATCHET_WORKSPACE"  # set for every process that a run starts, to the path of its worktree
+UNFINISHED = (".packaging-", ".unpacking-", ".serving-")  # folders in .ratchet/bentos that a killed process leaves
 
 
 @contextmanager
@@ -30,6 +30,8 @@ def workspace(root: Path, model: str, commit: str) -> Iterator[Path]:
         work = home(root) / "work"
         work.mkdir(parents=True, exist_ok=True)
         remove_left_over(root, model)
+        for prefix in UNFINISHED:  # of whichever model; those in use are kept
+            remove_abandoned(home(root) / "bentos", prefix)
         tree = Path(tempfile.mkdtemp(prefix=f"{model}@", dir=work))
         try:
             git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
@@ -87,6 +89,8 @@ def _remove(root: Path, tree: Path) -> None:
     with suppress(RatchetError):  # a run killed early: git does not know this folder yet
         git(root, "worktree", "remove", "--force", "--force", str(tree))
     shutil.rmtree(tree, ignore_errors=True)
+    # a run killed while git made its worktree: git keeps that as locked, and prunes no locked one
+    shutil.rmtree(main_checkout(root) / ".git/worktrees" / tree.name, ignore_errors=True)
     git(root, "worktree", "prune")
 
 

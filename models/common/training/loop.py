@@ -33,6 +33,7 @@ from models.common.training.optimizers import (
 )
 
 PREFETCH = 2  # batches fetched while one is learnt from
+Batch = Iterator[tuple[Any, float]]  # its parts, each with its share of the examples
 BUCKET = 16  # batches that are sorted by length together: enough to save padding, few enough to stay random
 
 
@@ -63,6 +64,7 @@ class TrainingResult:
     device: str
     precision: str
     peak_memory_mb: float
+    accumulation: int
 
 
 def fit(
@@ -72,13 +74,16 @@ def fit(
     device: torch.device,
     checkpoints: Checkpoints,
     logger: TrainingLogger,
+    accumulation: int = 1,
 ) -> TrainingResult:
     """Trains for `train.epochs`, or until `monitor` (a row of `evaluate`; less is better for a loss) stops improving.
 
+    accumulation: in how many parts a batch is learnt from, one after the other, before the weights are updated by
+    all of them: 2 takes half the memory.
     Goes on from `checkpoints` where an earlier run of the same training left some.
     Raises RatchetError when the loss is no longer a finite number.
     """
-    return _Training(learner, train, monitor, device, checkpoints, logger).run()
+    return _Training(learner, train, monitor, device, checkpoints, logger, accumulation).run()
 
 
 def prefetched(fetch: Callable[[NDArray[np.int64]], Any], parts: list[NDArray[np.int64]]) -> Iterator[Any]:
@@ -106,10 +111,8 @@ def bucket_by_length(
     return [batches[index] for index in rng.permutation(len(batches))]
 
 
-def step(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
-    """Backward pass, gradients averaged over processes and clipped, one update."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+def update(parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
+    """One update by the gradients that are there, averaged over processes and clipped."""
     distributed.average_gradients(parameters)
     if max_grad_norm:
         nn.utils.clip_grad_norm_(parameters, max_grad_norm)
@@ -137,8 +140,10 @@ class _Training:
         device: torch.device,
         checkpoints: Checkpoints,
         logger: TrainingLogger,
+        accumulation: int,
     ) -> None:
         self._learner, self._train, self._monitor = learner, train, monitor
+        self._accumulation = accumulation
         self._device, self._checkpoints, self._logger = device, checkpoints, logger
         self._precision = precision(train, device)
         self._steps = -(-learner.examples // train.batch_size)
@@ -176,6 +181,7 @@ class _Training:
             device=_device_name(self._device),
             precision=self._precision,
             peak_memory_mb=_peak_memory_mb(self._device),
+            accumulation=self._accumulation,
         )
 
     def _epoch(self, epoch: int) -> Row:
@@ -187,12 +193,9 @@ class _Training:
         for number, batch in enumerate(self._batches(epoch)):
             factor = learning_rate_factor(epoch * self._steps + number, self._steps, self._train)
             set_learning_rate(self._optimizer, factor)
-            with self._autocast():
-                loss = self._learner.loss(batch)
-            step(loss, self._parameters, self._optimizer, self._train.max_grad_norm)
+            total += self._step(batch)
             if self._average:
                 self._average.update()
-            total += loss.detach()
             self._logger.step()
         train_loss = float(total) / self._steps  # the epoch's only wait for a GPU
         train_seconds = time.perf_counter() - start
@@ -208,14 +211,30 @@ class _Training:
             "examples_per_s": self._learner.examples / train_seconds,
         }
 
-    def _batches(self, epoch: int) -> Iterator[Any]:
+    def _step(self, batch: Batch) -> Tensor:
+        """One update by the mean loss over a batch, whose parts are learnt from one after the other."""
+        self._optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self._device)
+        for part, share in batch:
+            with self._autocast():
+                loss = self._learner.loss(part) * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        update(self._parameters, self._optimizer, self._train.max_grad_norm)
+        return total
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
         """Every example once, in an order of this epoch's, in batches of as equal a size as can be."""
         rng = np.random.default_rng([self._train.seed, epoch])
         parts = np.array_split(rng.permutation(self._learner.examples), self._steps)
         lengths = getattr(self._learner, "lengths", None)
         if lengths is not None:
             parts = bucket_by_length(parts, lengths, rng)
-        return prefetched(self._learner.fetch, [part[distributed.rank() :: distributed.world_size()] for part in parts])
+        own = [part[distributed.rank() :: distributed.world_size()] for part in parts]
+        cut = [np.array_split(part, max(1, min(self._accumulation, len(part)))) for part in own]
+        fetched = prefetched(self._learner.fetch, [part for parts in cut for part in parts])
+        for batch, parts in zip(own, cut, strict=True):
+            yield ((next(fetched), len(part) / max(1, len(batch))) for part in parts)
 
     def _evaluate(self) -> Row:
         distributed.share_buffers(self._learner.network)

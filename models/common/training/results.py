@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.common.errors import RatchetError
+from models.common.errors import OutOfMemoryError, RatchetError
 from models.common.kind import AnyTrainJob
 from models.common.training.loop import TrainingResult
 
@@ -46,12 +46,12 @@ def write_results(
 
 
 @contextmanager
-def explain_resource_errors(job: AnyTrainJob) -> Iterator[None]:
+def explain_resource_errors(job: AnyTrainJob, accumulation: int) -> Iterator[None]:
     """A full disk and a full memory, wherever in a training they happen, become one line that says what to do."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise _out_of_memory(job, "the GPU") from error
+        raise _out_of_memory(job, "the GPU", accumulation) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -62,12 +62,14 @@ def explain_resource_errors(job: AnyTrainJob) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
             raise
-        raise _out_of_memory(job, "this machine") from error
+        raise _out_of_memory(job, "this machine", accumulation) from error
 
 
-def _out_of_memory(job: AnyTrainJob, where: str) -> RatchetError:
-    return RatchetError(
-        f"The memory of {where} is too small for batches of {job.train.batch_size}."
+def _out_of_memory(job: AnyTrainJob, where: str, accumulation: int) -> OutOfMemoryError:
+    size = -(-job.train.batch_size // accumulation)
+    halved = f", half of train.batch_size ({job.train.batch_size})" if accumulation > 1 else ""
+    return OutOfMemoryError(
+        f"The memory of {where} is too small for batches of {size}{halved}."
         f" Lower models.{job.model}.train.batch_size or the size of its input"
     )
 
@@ -84,6 +86,7 @@ def _summary(network: nn.Module, result: TrainingResult) -> dict[str, Any]:
         "peak_memory_mb": round(result.peak_memory_mb, 1),
         "device": result.device,
         "precision": result.precision,
+        "accumulation": result.accumulation,  # in how many parts a batch was learnt from
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "torch": torch.__version__,

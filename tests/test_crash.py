@@ -1,0 +1,248 @@
+"""Killed at any of its writes, for real (SIGKILL): production answers on, nothing is half-done, and the next run clears
+up and finishes. Where to kill is found by watching a run (tests/killing.py), so a new write is killed at as well.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from models.common.data.batches import batch_names
+from models.common.errors import RatchetError, RegistryError
+from tasks.packaging.champion_bento import champion_bento
+from tasks.project import intact
+from tasks.project.outputs import digest_of, fetch_output, output_digest
+from tasks.project.registry import champion
+from tasks.project.workspace import workspace
+from tests.conftest import git
+from tests.killing import Point, points, spelled
+from tests.world import World
+
+pytestmark = pytest.mark.timeout(600)
+RETRAIN = ("retrain", "digits", "--force", "--json")  # judged again, and promoted again by the world's gate
+PROMOTED_ANEW = ("gate: {metric: accuracy", "gate: {rule: non_inferior, margin: 0.5, metric: accuracy")
+
+
+@pytest.fixture(scope="module")
+def promoted(_template: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A project with a champion, whose next candidate is promoted whenever it is about as good. To be copied."""
+    world = World.make(tmp_path_factory.mktemp("world"), _template)
+    assert world.ratchet("add", "digits", str(digits)).code == 0
+    answer = world.ratchet("retrain", "digits", "--json")
+    assert answer.json["state"] == "PROMOTED", answer.err
+    world.edit(*PROMOTED_ANEW)
+    git(world.project, "push", "--quiet", "origin", "main")
+    return world
+
+
+@pytest.fixture
+def world(promoted: World, tmp_path: Path) -> Iterator[World]:
+    """A copy of the promoted project; at the end nothing of it is left running."""
+    copy = promoted.copy(tmp_path / "world")
+    yield copy
+    assert not processes_of(copy)
+
+
+def killed(world: World, point: Point, moment: str, *arguments: str) -> bool:
+    """Kills `ratchet ARGUMENTS` at the point; whether it got that far."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KILL_AT", spelled(point, moment))
+        answer = world.ratchet(*arguments, module="tests.killing")
+    assert answer.code in {0, -signal.SIGKILL}, (point, moment, answer.err)
+    return answer.code != 0
+
+
+def listed(world: World, *arguments: str) -> list[tuple[Point, str]]:
+    """All points of a run, found by letting it run to its end."""
+    listing = world.folder / "points"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KILL_AT", f"list:{listing}")
+        assert world.ratchet(*arguments, module="tests.killing").code == 0
+    return points(listing)
+
+
+def processes_of(world: World) -> list[psutil.Process]:
+    """What works in the world's folder, after it had time to end by itself."""
+    deadline = time.monotonic() + 30
+    while found := [process for process in psutil.process_iter() if _works_in(process, world.folder)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    return found
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(folder)
+    except psutil.Error:
+        return False
+
+
+def registered(repository: Path) -> dict[str, str]:
+    """Tags and judgements of a repository: {ref: object}."""
+    listing = git(repository, "for-each-ref", "--format=%(refname) %(objectname)", "refs/tags", "refs/ratchet")
+    return dict(line.split() for line in listing.splitlines())
+
+
+def commits_of(repository: Path, pattern: str) -> list[str]:
+    return git(repository, "for-each-ref", "--format=%(*objectname)%(objectname)", pattern).splitlines()
+
+
+def check_production(world: World, number: int) -> int:
+    """That what is in production is whole, there and here, and as before or one promotion on; gives its number."""
+    remote = registered(world.origin)
+    assert {ref: value for ref, value in registered(world.project).items() if remote.get(ref) != value} == {}
+    current = champion(world.project, "digits")  # synchronises, as every command does
+    assert current is not None
+    assert current.number in {number, number + 1}
+    assert registered(world.project) == remote
+    numbers = [ref.rpartition("#")[2] for ref in remote if ref.startswith("refs/tags/digits#production#")]
+    assert sorted(map(int, numbers)) == list(range(1, current.number + 1))
+    names = {name for name in remote if name.startswith("refs/tags/")}
+    assert {name.replace("tags/digits-program", "tags/digits") for name in names} <= names
+    assert len(names) == 4 * current.number  # version and stage of the Bento and of the program
+    assert current.commit in set(remote.values())  # its judgement
+    lock = yaml.safe_load(git(world.project, "show", f"{current.commit}:dvc.lock"))["stages"]
+    bento = yaml.safe_load(git(world.project, "show", f"{current.commit}:artifacts/digits/digits.bento.dvc"))
+    for out in (*(out for stage in lock.values() for out in stage["outs"]), *bento["outs"]):
+        assert (world.folder / "bytes/files/md5" / out["md5"][:2] / out["md5"][2:]).exists(), out["path"]
+    return current.number
+
+
+def leftovers(world: World) -> list[str]:
+    """What is there after a finished run and should not be."""
+    home = world.project / ".ratchet"
+    folders = [*home.glob("work/*"), *home.glob("bentos/.*"), *home.glob("adding/*"), *home.glob("removing/*")]
+    locks = [*(world.project / ".git").rglob("*.lock"), *home.glob("rebasing")]
+    worktrees = git(world.project, "worktree", "list").splitlines()[1:]
+    runs = [*(world.project / "artifacts/digits/runs").glob(".latest*")]
+    return [*map(str, (*folders, *locks, *runs)), *worktrees, *git(world.project, "status", "--porcelain").splitlines()]
+
+
+def test_killed_where_it_hurts_production_answers_and_the_next_run_clears_up(world: World) -> None:
+    """The short form of the next test."""
+    check_production(world, 1)
+    for label, moment in (
+        ("sh watchdog bentoml serve 127.0.0.1 in tasks.serve._process", "alone"),
+        ("dvc add --quiet, exp save in tasks.promote.save", "during"),
+        ("git update-ref in tasks.project.registry._write_refs", "before"),
+    ):
+        assert killed(world, Point(label, 1, 4.0), moment, *RETRAIN), label
+    assert check_production(world, 1) == 2  # the remote took it: done, whatever this clone knew
+    assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
+    assert len(leftovers(world)) == 2  # the worktree of the last kill, as a folder and in git
+    with workspace(world.project, "digits", "HEAD"):
+        pass
+    assert not leftovers(world)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_at_any_write_of_a_retrain_production_answers_and_the_next_run_finishes(
+    world: World, tmp_path: Path
+) -> None:
+    """Each run is the one that has to get over the kill before it, and is killed further on."""
+    found = listed(world.copy(tmp_path / "watched"), *RETRAIN)
+    assert {moment for _, moment in found} == {"before", "during", "alone"}
+    number = 1
+    for point, moment in found:
+        reached = killed(world, point, moment, *RETRAIN)
+        number = check_production(world, number)
+        report(point, moment, "killed" if reached else "not reached")
+        assert len(list((world.project / ".ratchet/work").iterdir())) <= 1
+        assert len(list((world.project / ".ratchet/bentos").glob(".packaging-*"))) <= 1
+    answer = world.ratchet(*RETRAIN)
+    assert answer.json["state"] == "PROMOTED", answer.err
+    check_production(world, number)
+    assert not leftovers(world)
+
+
+def report(point: Point, moment: str, text: str) -> None:
+    """A line of the table that `pytest -s` shows, or that the file named by KILL_TABLE gets."""
+    if table := os.environ.get("KILL_TABLE"):
+        with Path(table).open("a") as file:
+            file.write(f"{point.label} | {point.count} | {moment} | {text}\n")
+
+
+def flip_a_byte(path: Path) -> None:
+    """Damages a file as a disk does, write-protected or not."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(0o444)  # which DVC takes for a promise that nothing changed it
+
+
+def stored(world: World, path: str, commit: str) -> tuple[Path, Path]:
+    """Where the cache and the DVC remote have the largest file of a commit's output."""
+    digest = output_digest(world.project, commit, path)
+    cache, remote = world.project / ".dvc/cache/files/md5", world.folder / "bytes/files/md5"
+    places = [f"{digest[:2]}/{digest[2:]}"]
+    if digest.endswith(".dir"):
+        entries = json.loads((cache / places[0]).read_text())
+        places = [f"{entry['md5'][:2]}/{entry['md5'][2:]}" for entry in entries]
+    largest = max(places, key=lambda place: (cache / place).stat().st_size)
+    return cache / largest, remote / largest
+
+
+@pytest.mark.parametrize("output", ["program", "training", "digits.bento"])
+def test_a_damaged_champion_is_fetched_again_or_refused_and_never_used(
+    world: World, tmp_path: Path, output: str
+) -> None:
+    path, current = f"artifacts/digits/{output}", champion(world.project, "digits")
+    assert current
+    cached, remote = stored(world, path, current.commit)
+    whole = cached.read_bytes()
+    flip_a_byte(cached)
+    found = fetch_output(world.project, current.commit, path, tmp_path / "found")
+    assert digest_of(found) == output_digest(world.project, current.commit, path)
+    flip_a_byte(remote)
+    cached.unlink(missing_ok=True)
+    with pytest.raises(RegistryError, match=rf"{path} of candidate \w+ is damaged on the DVC remote: its MD5 is"):
+        fetch_output(world.project, current.commit, path, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    remote.unlink()
+    remote.write_bytes(whole)
+    fetch_output(world.project, current.commit, path, tmp_path / "again")
+
+
+def test_a_damaged_copy_of_the_bento_is_not_served(world: World) -> None:
+    served = champion_bento(world.project, "digits")
+    whole = served.read_bytes()
+    flip_a_byte(served)
+    assert champion_bento(world.project, "digits").read_bytes() == whole
+
+
+def test_a_damaged_batch_or_stage_is_fetched_again_made_again_or_refused(world: World) -> None:
+    batch = f"data/digits/{batch_names(world.project / 'data/digits')[0]}.parquet"
+    evaluation = "artifacts/digits/evaluation"
+    commit = git(world.project, "rev-parse", "digits#production#1^{commit}")
+    lines: list[str] = []
+
+    def run(stage: str) -> bool:
+        return intact.reproduce(tree, stage, "digits", lambda line, _shown: lines.append(line))
+
+    flip_a_byte(stored(world, batch, "HEAD")[0])
+    for place in stored(world, evaluation, commit):
+        flip_a_byte(place)
+    with workspace(world.project, "digits", "HEAD") as tree:
+        run("validate")
+        assert digest_of(tree / batch) == output_digest(world.project, "HEAD", batch)
+        run("train")
+        run("evaluate")
+        assert digest_of(tree / evaluation) == output_digest(world.project, commit, evaluation)
+    assert f"{batch} is damaged in the DVC cache; fetching it again" in lines
+    assert f"The remote has no undamaged {evaluation}; running evaluate again" in lines
+    for place in stored(world, batch, "HEAD"):
+        flip_a_byte(place)
+    with (
+        pytest.raises(RatchetError, match=f"{batch} is damaged, and no undamaged copy is on the DVC remote"),
+        workspace(world.project, "digits", "HEAD") as tree,
+    ):
+        run("validate")

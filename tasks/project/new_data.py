@@ -23,7 +23,7 @@ def new_data(root: Path, inputs: Inputs) -> NewData:
     """What a run from these inputs would see that the last judged candidate did not."""
     now = _batches(root, inputs.commit, inputs.model)
     candidate = last_judged(root, inputs.model)
-    judged = git(root, "rev-parse", f"{candidate}^") if candidate else None  # what it was made from
+    judged = _made_from(root, candidate) if candidate else None
     before = _batches(root, judged, inputs.model) if judged else {}
     came = {name for name, pointer in now.items() if before.get(name) != pointer}
     gone = {name for name in before if name not in now}
@@ -38,6 +38,11 @@ def last_judged(root: Path, model: str) -> str | None:
     listing = ("for-each-ref", "--sort=-committerdate", "--format=%(refname) %(objectname)", f"refs/ratchet/{model}/")
     rows = [line.split() for line in git(root, *listing).splitlines()]
     return next((commit for ref, commit in rows if is_judgement(ref)), None)
+
+
+def _made_from(root: Path, candidate: str) -> str:
+    """The commit whose data and code the candidate is of."""
+    return git(root, "log", "-1", "--format=%(trailers:key=Made-From,valueonly)", candidate) or candidate
 
 
 def _recipe(root: Path, model: str, commit: str) -> str:

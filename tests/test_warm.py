@@ -1,5 +1,6 @@
 """Warm processes: a stage runs in one as it runs without, and nothing of them is left, however their owner ends."""
 
+import ast
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from tasks.project.repository import WARM_VARIABLE, dvc, environment, python
 from tasks.project.stages import reproduce
-from tasks.project.warm import warm_processes
+from tasks.project.warm import DVC, RUN, SERVICE, TRAINING, VALIDATION, Libraries, warm_processes
 from tasks.project.workspace import WORKSPACE_VARIABLE, workspace
 from tests.conftest import CODE
 from tests.world import World
@@ -128,7 +129,7 @@ def test_stages_run_in_them_with_their_one_line_error_and_are_dvc_stages_still(
 
 def test_an_owner_that_was_killed_leaves_neither_processes_nor_folder(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from tasks.project.warm import warm_processes\n"
+        "import sys, time; from pathlib import Path; from tasks.project.warm import DVC, RUN, SERVICE, TRAINING, VALIDATION, Libraries, warm_processes\n"
         "with warm_processes(Path.cwd(), for_one_run=True) as variables:\n"
         "    print(*variables.values(), flush=True); time.sleep(600)"
     )
@@ -167,15 +168,23 @@ def test_a_whole_run_uses_them_and_counts_its_seconds_from_the_shell(
     assert "Traceback" not in log
 
 
-def test_what_is_loaded_before_the_fork_asks_for_no_gpu() -> None:
-    """After that, no fork could use it."""
+@pytest.mark.parametrize("libraries", [RUN, DVC, VALIDATION, SERVICE, TRAINING], ids=lambda each: each.serves[0])
+def test_loading_starts_no_threads_and_asks_for_no_gpu_so_that_forks_are_as_good_as_new(libraries: Libraries) -> None:
+    """Of OpenBLAS alone there may be threads: it ends them before a fork and starts them after it."""
     probe = (
-        "import importlib, torch; from tasks.project.warm import TRAINING\n"
-        "asked = []; torch.cuda.is_available = torch.cuda.device_count = lambda: asked.append(1) or 0\n"
-        "for name in TRAINING.to_load(False): importlib.import_module(name)\n"
-        "assert not asked and not torch.cuda.is_initialized()"
+        "import importlib, sys; from pathlib import Path\n"
+        f"for name in {libraries.to_load(False)!r}:\n"
+        "    try: importlib.import_module(name)\n"
+        "    except ImportError: print(name)\n"
+        "print([path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')])\n"
+        "torch = sys.modules.get('torch'); assert not torch or not torch.cuda.is_initialized()"
     )
-    subprocess.run([sys.executable, "-c", probe], cwd=CODE, check=True)
+    env = environment({"OPENBLAS_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false"})
+    done = subprocess.run([sys.executable, "-c", probe], env=env, capture_output=True, text=True, check=True)
+    *missing, threads = done.stdout.splitlines()
+    assert set(missing) <= {"dvc_s3", "dvc_ssh"}  # what nobody asked for here
+    assert set(ast.literal_eval(threads)) <= {"python", "python3", "jemalloc_bg_thd"}
+    assert sum(name.startswith("python") for name in ast.literal_eval(threads)) == 1
 
 
 def processes_of(folder: Path) -> list[str]:

@@ -71,7 +71,17 @@ SERVICE = Libraries(  # of the smoke test
         *("numpy", "PIL.ImageOps", "opentelemetry.sdk.trace", "packaging.metadata", "pip_requirements_parser"),
     ),
 )
-PLANS = ((VALIDATION, SERVICE), (DVC, TRAINING))  # side by side; in each one after another, as a run asks for them
+RUN = Libraries(
+    serves=("flows.up.run",),
+    loads=(
+        *TABLES,
+        *("scipy.stats", "prefect.flow_engine", "prefect.task_engine", "prefect.artifacts", "prefect.runtime.flow_run"),
+        *("prefect.client.orchestration", "prefect.events.worker", "prefect.blocks.notifications", "ruamel.yaml"),
+    ),
+)
+# Side by side; in each one after another, as a run asks for them.
+PLANS_FOR_ONE_RUN = ((VALIDATION, SERVICE), (DVC, TRAINING))
+PLANS = ((RUN, VALIDATION, SERVICE), (DVC, TRAINING))
 
 
 @contextmanager
@@ -95,7 +105,7 @@ def _start(stack: ExitStack, home: Path, for_one_run: bool) -> Path | None:
     if not _write_python(folder):
         return None
     log = stack.enter_context(_log(home).open("ab"))
-    for plan in PLANS:
+    for plan in PLANS_FOR_ONE_RUN if for_one_run else PLANS:
         stack.enter_context(_process(folder, plan, for_one_run, log.fileno()))
     return folder
 

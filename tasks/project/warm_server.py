@@ -31,7 +31,7 @@ MAX_FDS = 253  # what Linux passes on at once
 REQUEST_TIMEOUT_S = 10.0  # for a client to say what it wants
 # Variables that libraries read while they are imported: where they differ, a fork would not be what the real one is.
 READ_AT_IMPORT = (
-    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "TORCH", "PYTORCH_", "LD_", "GX_"),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "TORCH", "PYTORCH_", "LD_", "GX_", "PREFECT_"),
     *("MALLOC_", "ARROW_", "PYTHONHASHSEED", "PYTHONWARNINGS", "PYTHONHOME"),
 )
 PR_SET_PDEATHSIG = 1

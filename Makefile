@@ -44,6 +44,6 @@ clean:                      ## everything that can be made again
 
 .venv/.ready: requirements.txt pyproject.toml | .venv/.uv/bin/uv
 	.venv/.uv/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv
-	VIRTUAL_ENV=.venv .venv/.uv/bin/uv pip sync --quiet --require-hashes requirements.txt
+	VIRTUAL_ENV=.venv .venv/.uv/bin/uv pip sync --quiet --require-hashes --compile-bytecode requirements.txt
 	VIRTUAL_ENV=.venv .venv/.uv/bin/uv pip install --quiet --offline --no-deps --no-build-isolation -e .
 	touch $@

@@ -26,6 +26,7 @@ from tasks.packaging.smoke_test import ExampleRequest, smoke_test
 from tasks.project.locks import temporary_folder
 from tasks.project.params import Model, load_model
 from tasks.project.paths import home
+from tasks.project.repository import python
 from tasks.serve import free_port, running, unpack
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def package(root: Path, model: str, version: str) -> PackageReport:
         golden = requests[:: SMOKE_TEST_EXAMPLES // GOLDEN_EXAMPLES]
         candidate = _build(params, version, artifacts / "program", golden, work)
         service_start = time.perf_counter()
-        with running(unpack(candidate, work), "127.0.0.1", port := free_port(), log=work / "serve.log"):
+        folder, port = unpack(candidate, work), free_port()
+        with running(folder, "127.0.0.1", port, log=work / "serve.log", interpreter=python()):
             start_seconds = time.perf_counter() - service_start
             result = smoke_test(
                 f"http://127.0.0.1:{port}", version, requests, params.serve.max_body_mb, params.kind.SERVICE.differs
@@ -113,7 +115,7 @@ def _build(params: Model, version: str, program: Path, golden: Sequence[ExampleR
     (source / "build.json").write_text(json.dumps(_options(params, version, spec)))
     environment = os.environ | {"BENTOML_HOME": str(work / "store"), "BENTOML_DO_NOT_TRACK": "true"}
     environment.pop("PYTHONPATH", None)
-    command = [sys.executable, str(Path(__file__).parent / "packaging/build.py"), str(source), str(out)]
+    command = [python(), str(Path(__file__).parent / "packaging/build.py"), str(source), str(out)]
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not out.exists():
         output = (done.stderr or done.stdout).strip().splitlines() or ["no output"]

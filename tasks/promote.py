@@ -1,6 +1,6 @@
 """What happens to a judged candidate: saved as a DVC experiment, recorded as judged and, if it is better, promoted.
 
-    save      artifacts declared, report and Bento into DVC, `dvc exp save`     nothing in production knows it yet
+    save      artifacts declared, report and Bento into DVC, a DVC experiment   nothing in production knows it yet
     publish   bytes to the DVC remote, the experiment to the git remote         in a shared project
     record    the judgement's ref, with the version and stage tags if promoted  one transaction: all or nothing
 
@@ -8,7 +8,7 @@ Killed before the judgement is recorded, the old champion serves on and the next
 DVC has cached already; killed after it, all is done.
 """
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tasks.project.fingerprint import Inputs, count_judgements, judgement_ref
 from tasks.project.locks import lock
 from tasks.project.paths import home
 from tasks.project.registry import Champion, create_refs, register_and_assign
-from tasks.project.repository import check_identity, dvc, dvc_commands, git, git_remote, is_shared
+from tasks.project.repository import check_identity, dvc, git, git_remote, is_shared
 from tasks.project.trace import PROMOTED, trailers
 
 STAGES = ("validate", "initial_weights", "train", "evaluate")
@@ -53,20 +53,26 @@ def save(tree: Path, inputs: Inputs, verdict: Verdict, judged_against: Champion 
     files = [path for path in (f"{folder}/report.html", f"{folder}/{model}.bento") if (tree / path).exists()]
     _declare_artifacts(tree, model, bento=len(files) == 2)
     untracked = ["dvc.lock", f"{folder}/verdict.json", *(f"{path}.dvc" for path in files)]
-    stages = [f"{stage}@{model}" for stage in STAGES]
-    include = [word for path in untracked for word in ("--include-untracked", path)]
-    message = _message(inputs, verdict, judged_against)
-    add = ["add", "--quiet", *files]
-    save_all = ["exp", "save", *stages, *include, "--name", name, "--force", "--json", "--message", message]
-    with lock(home(tree), "project"):  # DVC keeps what it is saving in refs that all worktrees share
-        answer = dvc_commands(tree, [add, save_all])
+    with lock(home(tree), "project"):  # until a ref names it, it would be garbage
+        dvc(tree, "add", "--quiet", *files)
+        commit = _save_experiment(tree, name, untracked, _message(inputs, verdict, judged_against))
     return Candidate(
         model=model,
         name=name,
-        commit=str(json.loads(answer.splitlines()[-1])["ref"]),
+        commit=commit,
         judgement_ref=judgement_ref(model, inputs.fingerprint, count_judgements(tree, model, inputs.fingerprint) + 1),
-        targets=(*stages, *(f"{path}.dvc" for path in files)),
+        targets=(*(f"{stage}@{model}" for stage in STAGES), *(f"{path}.dvc" for path in files)),
     )
+
+
+def _save_experiment(tree: Path, name: str, untracked: Sequence[str], message: str) -> str:
+    """The commit that `dvc exp save` would make of what was just reproduced, in a twentieth of its time."""
+    baseline = git(tree, "rev-parse", "HEAD")
+    git(tree, "add", "--update")
+    git(tree, "add", "--force", "--", *untracked)
+    commit = git(tree, "commit-tree", "-p", baseline, git(tree, "write-tree"), text=message)
+    git(tree, "update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", commit)
+    return commit
 
 
 def publish_candidate(tree: Path, candidate: Candidate) -> bool:

@@ -40,6 +40,7 @@ class RunOutcome:
     report: Path | None = None
     data_docs: Path | None = None
     seconds: float = 0.0
+    steps: tuple[tuple[str, float], ...] = ()  # name and seconds of each
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

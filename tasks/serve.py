@@ -85,23 +85,28 @@ def _extract(bento: Path, into: Path) -> None:
 
 @contextmanager
 def running(
-    folder: Path, host: str, port: int, log: Path | None = None, extra: dict[str, str] | None = None
+    folder: Path,
+    host: str,
+    port: int,
+    log: Path | None = None,
+    extra: dict[str, str] | None = None,
+    interpreter: str = sys.executable,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A Bento's service in a process group of its own, ready to answer; gone when the block ends, however it ends.
 
     `log` takes what it prints (else: our own output). RatchetError with its reason where it does not get ready.
     """
     with ExitStack() as stack:
-        yield _start(stack, folder, host, port, log, extra or {})
+        yield _start(stack, folder, host, port, log, extra or {}, interpreter)
 
 
 def _start(
-    stack: ExitStack, folder: Path, host: str, port: int, log: Path | None, extra: dict[str, str]
+    stack: ExitStack, folder: Path, host: str, port: int, log: Path | None, extra: dict[str, str], interpreter: str
 ) -> subprocess.Popen[bytes]:
     """The service, ready. BentoML picks further ports for itself, which another process may take first: again then."""
     for attempt in range(1, START_ATTEMPTS + 1):
         with ExitStack() as started:
-            process = started.enter_context(_process(folder, host, port, log, extra))
+            process = started.enter_context(_process(folder, host, port, log, extra, interpreter))
             try:
                 _wait_until_ready(process, f"http://{host}:{port}", log)
             except RatchetError as error:
@@ -115,11 +120,11 @@ def _start(
 
 @contextmanager
 def _process(
-    folder: Path, host: str, port: int, log: Path | None, extra: dict[str, str]
+    folder: Path, host: str, port: int, log: Path | None, extra: dict[str, str], interpreter: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     with temporary_folder(folder.parent, ".serving-") as bentoml_home, ExitStack() as stack:  # never the user's own
         output: IO[bytes] | None = stack.enter_context(log.open("wb")) if log else None
-        command = [sys.executable, "-m", "bentoml", "serve", str(folder), "--host", host, "--port", str(port)]
+        command = [interpreter, "-m", "bentoml", "serve", str(folder), "--host", host, "--port", str(port)]
         environment = os.environ | {"BENTOML_HOME": str(bentoml_home), "BENTOML_DO_NOT_TRACK": "true"} | extra
         environment.pop("PYTHONPATH", None)  # the service finds its code in the Bento, not in a checkout
         process = start_guarded(command, folder, environment, output)

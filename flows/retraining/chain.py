@@ -2,14 +2,15 @@
 production. Whoever carries the steps out (flows/retraining/steps.py), these are the steps.
 """
 
+import importlib
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from flows.retraining.steps import is_transient, runner, step
+from flows.retraining.steps import is_transient, runner, step, timed
 from models.common.errors import LostRaceError, RatchetError
 from tasks import approve as approval
-from tasks import judge as judging
 from tasks import package as packaging
 from tasks import promote as promotion
 from tasks import run_outcome
@@ -29,18 +30,20 @@ RETRY = (1.0, 5.0)  # seconds before a remote that did not answer is asked again
 def retrain_model(project: Path, inputs: Inputs, force: bool = False) -> RunOutcome:
     """Validates, trains, evaluates, judges, reports and, if the verdict is PROMOTE, packages and promotes."""
     started = time.monotonic()
-    if not force and (earlier := find_judgement(project, inputs)):
-        outcome = run_outcome.unchanged_outcome(project, inputs, earlier)
-    else:
-        with workspace(project, inputs.model, inputs.commit) as tree:
-            outcome = _train_and_judge(tree, inputs)
-    return replace(outcome, seconds=time.monotonic() - started)
+    with timed() as steps:
+        if not force and (earlier := find_judgement(project, inputs)):
+            outcome = run_outcome.unchanged_outcome(project, inputs, earlier)
+        else:
+            with workspace(project, inputs.model, inputs.commit) as tree:
+                outcome = _train_and_judge(tree, inputs)
+    return replace(outcome, seconds=time.monotonic() - started, steps=tuple(steps))
 
 
 def _train_and_judge(tree: Path, inputs: Inputs) -> RunOutcome:
     model = inputs.model
     fetch_champion(tree, model)  # also fails before hours of training where the registry does not answer
     name = promotion.candidate_name(tree, inputs)  # counts earlier ones, also those that were just fetched
+    threading.Thread(target=importlib.import_module, args=("tasks.judge",)).start()  # while stages run elsewhere
     try:
         validate(tree, model)
         train(tree, model)
@@ -115,6 +118,8 @@ def evaluate(tree: Path, model: str) -> bool:
 @step(hours=2)
 def judge(tree: Path, model: str, champion: Champion | None) -> Verdict:
     """Both models on the same examples, and the gate's answer."""
+    from tasks import judge as judging
+
     folder = _champion_folder(tree, model) if champion else None
     verdict = judging.judge(tree, model, folder, champion.version if champion else None)
     for reason in verdict.reasons:

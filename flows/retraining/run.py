@@ -1,21 +1,38 @@
 """Runs a retrain in this process: as a Prefect flow where PREFECT_API_URL names a server, else without Prefect."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from models.common.errors import RatchetError
 from tasks.project.fingerprint import read_inputs
+from tasks.project.paths import home
+from tasks.project.warm import warm_processes
 from tasks.run_outcome import RunOutcome
 
 
 def run_retrain(root: Path, model: str, revision: str = "HEAD", force: bool = False) -> RunOutcome:
     """One run to its end. Raises the RatchetError that it ended with, or one where the Prefect server is not there."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        return _run_flow(url, root, model, revision, force)
-    from flows.retraining.chain import retrain_model
-    from flows.retraining.notify import and_tell
+    with _warm(root):
+        if url := os.environ.get("PREFECT_API_URL"):
+            return _run_flow(url, root, model, revision, force)
+        from flows.retraining.chain import retrain_model
+        from flows.retraining.notify import and_tell
 
-    return and_tell(root, model, lambda: retrain_model(root, read_inputs(root, model, revision), force))
+        return and_tell(root, model, lambda: retrain_model(root, read_inputs(root, model, revision), force))
+
+
+@contextmanager
+def _warm(root: Path) -> Iterator[None]:
+    """Libraries are imported for the stages while everything before them goes on."""
+    with warm_processes(home(root), for_one_run=True) as variables:
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for name in variables:
+                del os.environ[name]
 
 
 def _run_flow(url: str, root: Path, model: str, revision: str, force: bool) -> RunOutcome:

@@ -28,7 +28,11 @@ class Step(Generic[P, R]):
     retries_on: Callable[[BaseException], bool] = bool  # which errors a retry may help; an error is true: any
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        result: R = runner().call(self, args, kwargs)
+        start = time.monotonic()
+        try:
+            result: R = runner().call(self, args, kwargs)
+        finally:
+            _timings.get([]).append((self.name, time.monotonic() - start))
         return result
 
 
@@ -57,6 +61,7 @@ class Runner(Protocol):
 
 
 _runner: ContextVar[Runner] = ContextVar("runner")
+_timings: ContextVar[list[tuple[str, float]]] = ContextVar("timings")
 
 
 def runner() -> Runner:
@@ -72,6 +77,16 @@ def carried_out_by(chosen: Runner) -> Iterator[None]:
         yield
     finally:
         _runner.reset(token)
+
+
+@contextmanager
+def timed() -> Iterator[list[tuple[str, float]]]:
+    """The steps that are taken within the block, in their order: (name, seconds)."""
+    token = _timings.set([])
+    try:
+        yield _timings.get()
+    finally:
+        _timings.reset(token)
 
 
 def step(

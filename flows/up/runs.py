@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from flows.up.place import write_json
 from tasks.project.paths import home
 from tasks.project.processes import start_guarded, stop_guarded
-from tasks.project.repository import environment
+from tasks.project.repository import environment, python
 from tasks.run_outcome import RunOutcome
 
 STOP_TIMEOUT_S = 15.0
@@ -44,7 +43,7 @@ def start_run(
     """Starts the process that carries out a flow run, in `root` by the code in `code`."""
     log = log_file(root, run)
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "flows.up.run", run]
+    command = [python(), "-m", "flows.up.run", run]
     path = f"{code}{os.pathsep}{os.environ['PYTHONPATH']}" if os.environ.get("PYTHONPATH") else str(code)
     with log.open("ab") as output:
         # by KILL: at a TERM Prefect would record a crash, while the run is to go on; it keeps its checkpoints anyway
@@ -80,6 +79,7 @@ def outcome_from_json(content: Mapping[str, Any]) -> RunOutcome:
     """The inverse of RunOutcome.to_json."""
     paths = {name: Path(content[name]) for name in ("report", "data_docs") if content.get(name)}
     lists = {name: tuple(content[name]) for name in ("reasons", "notes")}
+    lists["steps"] = tuple((name, seconds) for name, seconds in content.get("steps", []))
     return RunOutcome(**{**content, **paths, **lists})
 
 

@@ -32,6 +32,7 @@ from flows.up.server import PrefectServer, answers
 from flows.up.watch import Finding, Watch
 from models.common.errors import RatchetError
 from tasks.project.paths import home, main_checkout
+from tasks.project.warm import warm_processes
 from tasks.serve import free_port
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Supervisor:
         ports = self._ports()
         api = self._start_server(stack, ports["pages"])
         os.environ["PREFECT_API_URL"] = api
+        os.environ.update(stack.enter_context(warm_processes(home(self.root))))
         self._client = self._connect(stack)
         slots, gpus = self._count_slots()
         self.dispatcher = Dispatcher(self.root, self._client, slots, gpus, self.say)

@@ -10,7 +10,7 @@ from pathlib import Path
 from models.common.errors import PublishError, RatchetError
 from tasks.project.locks import lock
 from tasks.project.paths import home
-from tasks.project.repository import current_branch, dvc_commands, git, git_remote, is_shared
+from tasks.project.repository import current_branch, dvc, git, git_remote, is_shared, push_bytes_of_commit
 
 PUSH_ATTEMPTS = 5  # a push that lost a race is rebased and tried again this often
 PUSH_CONFLICTS = ("fetch first", "non-fast-forward", "cannot lock", "incorrect old value", "failed to update ref")
@@ -76,10 +76,11 @@ def take_back_rebase(root: Path) -> None:
 def _push_bytes(root: Path, pointers: list[Pointer]) -> None:
     """Also those of a batch that was removed again: commits that go out with the branch still name it."""
     current = [pointer.path for pointer in pointers if pointer.is_current]
-    earlier = [["push-commit", pointer.commit, pointer.path] for pointer in pointers if not pointer.is_current]
-    commands = [["push", *current]] * bool(current) + earlier
-    if commands:
-        dvc_commands(root, commands)
+    if current:
+        dvc(root, "push", *current)
+    for pointer in pointers:
+        if not pointer.is_current:
+            push_bytes_of_commit(root, pointer.commit, pointer.path)
 
 
 def _push_branch(root: Path, remote: str, name: str) -> None:

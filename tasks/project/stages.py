@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from models.common.errors import DataBlockedError, PublishError, RatchetError, RegistryError, UserError
-from tasks.project.repository import WORKSPACE_VARIABLE, dvc, dvc_remote, environment
+from tasks.project.repository import WORKSPACE_VARIABLE, dvc, dvc_remote, environment, python
 
 LineHandler = Callable[[str, bool], None]  # (a line of output, whether the terminal has shown it already)
 PREREQUISITES = {"train": ("initial_weights",)}  # stages that run with another one, before it
@@ -40,7 +40,7 @@ def reproduce(tree: Path, stage: str, model: str, on_line: LineHandler) -> bool:
     # the first stage fetches what is missing, also for the later ones; without a remote that option only fails
     fetch = ["--pull"] if stage == "validate" and dvc_remote(tree) else ["--single-item"]
     targets = [f"{name}@{model}" for name in names]
-    child = _ChildProcess([sys.executable, "-m", "dvc", "repro", *fetch, *targets], tree, on_line)
+    child = _ChildProcess([python(), "-m", "dvc", "repro", *fetch, *targets], tree, on_line)
     if child.pass_on_output():
         raise _failure(stage, child.lines)
     return any(line.startswith(f"> python -m tasks.{stage} ") for line in child.lines)

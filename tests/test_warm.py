@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.project.repository import WARM_VARIABLE, dvc, environment, python
+from tasks.project.repository import WARM_VARIABLE, WORKSPACE_VARIABLE, dvc, environment, python
 from tasks.project.stages import reproduce
 from tasks.project.warm import DVC, RUN, SERVICE, TRAINING, VALIDATION, Libraries, warm_processes
 from tasks.project.workspace import workspace

@@ -141,7 +141,7 @@ def test_an_owner_that_was_killed_leaves_neither_processes_nor_folder(tmp_path: 
     assert wait_for(lambda: processes_of(folder))
     owner.kill()
     owner.communicate()
-    wait_for(lambda: not processes_of(folder) and not folder.exists())
+    wait_for(lambda: not processes_of(folder) and not folder.exists(), 120)  # what is importing sees it a little later
 
 
 def test_they_are_started_once(warm: Path, tmp_path: Path) -> None:

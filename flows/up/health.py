@@ -1,6 +1,7 @@
 """The one local address that says how `ratchet up` is: GET /health, 200 or 503. POST /look: look for new data now."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from models.common.errors import RatchetError
+
+START_TIMEOUT_S = 60.0
 Report = Callable[[], tuple[bool, dict[str, Any]]]  # (whether all is well, what there is to say)
 
 
@@ -32,8 +36,13 @@ class HealthServer:
         self.url = f"http://127.0.0.1:{port}/health"
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Begins to answer. RatchetError where it cannot."""
         self._thread.start()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise RatchetError(f"Nothing can listen on {self.url}")
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Ends."""

@@ -1,13 +1,13 @@
 """What Ratchet itself costs around a training: nothing new, beside `dvc repro`; a whole run, second by second.
 
 Overhead is the wall time of the process `ratchet retrain digits`, from its start to its end, less the epochs: imports,
-export, checks, packaging, its smoke test and publishing all count. Measured for a command alone, and with what stays up
-beside it: a Prefect server and warm processes. Processor seconds are those of all that was started; a busy machine
-does not disturb them.
+export, checks, packaging, its smoke test and publishing all count. Measured for a command alone, and for one under
+`ratchet up`. Processor seconds are those of all that was started; a busy machine does not disturb them.
 """
 
 import csv
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -15,29 +15,30 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tasks.project.warm import warm_processes
+from flows.up.place import find_up
+from tasks.project.warm import PLANS
+from tasks.serve import free_port
 from tests.digits import write_digits
 from tests.story import Story
-from tests.world import prefect_server
 
 REPEATS = 5  # with nothing new
 RUNS = 3  # of a whole retrain
-ALONE, UP = "a command alone", "with server and warm processes"
+START_S = 180.0  # what `ratchet up` and its warm processes may take to be ready
+ALONE, UP = "a command alone", "under `ratchet up`"
 TARGETS = {ALONE: 14.0, UP: 10.0}  # s of overhead
 # The same story by hand with other tools on the same machine, and Ratchet itself before there were warm processes.
-PEERS = (
-    "by hand: ZenML 9.6 s (11.2 processor s), MLflow 9.4, Kedro 4 to 10, Prefect + DVC 13, DVC + GTO 16, Metaflow 17"
-)
+PEERS = "overhead by hand: ZenML 9.6 s (11.2 processor s), MLflow 9.4, Kedro 4 to 10, Prefect + DVC 13, DVC + GTO 16, Metaflow 17"
 
 
-# Before there were warm processes (commit 63c3249), by this very script: medians of 3 runs, bytecode compiled.
+# Before there were warm processes (commit 63c3249), by the same script: medians of 3 runs, bytecode compiled. There was
+# no `ratchet up` yet; a Prefect server was.
 BEFORE: dict[str, dict[str, float]] = {
     ALONE: {
         **{"overhead": 24.0, "processor": 24.8, "outside": 1.4, "fetch champion": 0.1, "validate": 5.3, "train": 9.4},
@@ -65,36 +66,61 @@ class Run:
 
 
 def run() -> list[dict[str, Any]]:
-    """The demo's project in a folder of its own for each run, with remotes; in turns alone and with what stays up."""
-    with tempfile.TemporaryDirectory(prefix="ratchet-overhead-") as name, _up(Path(name)) as up:
-        runs: dict[str, list[Run]] = {ALONE: [], UP: []}
+    """The demo's project, with remotes, in a folder of its own for each run; alone and under `ratchet up` in turns."""
+    runs: dict[str, list[Run]] = {ALONE: [], UP: []}
+    with tempfile.TemporaryDirectory(prefix="ratchet-overhead-") as folder:
         for number in range(RUNS):
-            for way, variables in ((ALONE, {}), (UP, up)):
-                story = _story(Path(name) / f"{number}-{len(variables)}")
-                runs[way].append(_retrain(story, variables))
+            for way, beside in ((ALONE, nullcontext), (UP, up)):
+                story = make_story(Path(folder) / f"{number} {way.replace('`', '')}")
+                with beside(story):
+                    runs[way].append(retrain(story))
         rows = [_nothing_new(story)]
     return rows + [row for way, several in runs.items() for row in _rows(way, several)]
 
 
-@contextmanager
-def _up(folder: Path) -> Iterator[dict[str, str]]:
-    """What `ratchet up` keeps running; the variables by which a run finds it."""
-    with prefect_server(folder / "prefect") as url, warm_processes(folder) as warm:
-        yield {"PREFECT_API_URL": f"{url}/api", **warm}
-
-
-def _story(folder: Path) -> Story:
+def make_story(folder: Path) -> Story:
+    """The demo's project with its first data, which nobody retrains by itself."""
     story = Story(folder)
     story.begin()
+    params = story.project / "params.yaml"
+    section = "      floors: {accuracy: 0.8}\n"
+    params.write_text(params.read_text().replace(section, f"{section}    schedule: {{on_new_data: false}}\n", 1))
     story.ratchet("add", "digits", str(write_digits(folder / "digits", 0, 1020)))
+    for command in (["commit", "--quiet", "--all", "--message=retrain when asked"], ["push", "--quiet"]):
+        subprocess.run(["git", *command], cwd=story.project, env=story.environment, check=True)
     return story
 
 
-def _retrain(story: Story, variables: dict[str, str]) -> Run:
+@contextmanager
+def up(story: Story) -> Iterator[None]:
+    """`ratchet up` of the story's project, ready, and its processes warm."""
+    command = [sys.executable, "-m", "flows.cli", "up", "--port", str(free_port())]
+    with (story.folder / "up.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=story.project, env=story.environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_S
+        while not (find_up(story.project) and _warm(story.project) == sum(map(len, PLANS))):
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"error: `ratchet up` did not start: {(story.folder / 'up.log').read_text()}")
+            time.sleep(0.2)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def _warm(project: Path) -> int:
+    """How many processes have loaded their libraries."""
+    log = project / ".ratchet/logs/warm.log"
+    return log.read_text().count(" is warm for ") if log.exists() else 0
+
+
+def retrain(story: Story) -> Run:
+    """`ratchet retrain digits`, from the shell."""
     command = [sys.executable, "-m", "flows.cli", "retrain", "digits", "--json"]
     before, start = _processor_seconds(), time.perf_counter()
     done = subprocess.run(
-        command, cwd=story.project, env=story.environment | variables, check=True, stdout=subprocess.PIPE, text=True
+        command, cwd=story.project, env=story.environment, check=True, stdout=subprocess.PIPE, text=True
     )
     wall, processor = time.perf_counter() - start, _processor_seconds() - before
     answer = json.loads(done.stdout)

@@ -34,7 +34,7 @@ START_S = 180.0  # what `ratchet up` and its warm processes may take to be ready
 ALONE, UP = "a command alone", "under `ratchet up`"
 TARGETS = {ALONE: 14.0, UP: 10.0}  # s of overhead
 # The same story by hand with other tools on the same machine, and Ratchet itself before there were warm processes.
-PEERS = "overhead by hand: ZenML 9.6 s (11.2 processor s), MLflow 9.4, Kedro 4 to 10, Prefect + DVC 13, DVC + GTO 16, Metaflow 17"
+PEERS = "others: ZenML 9.6 s (11.2 processor s), MLflow 9.4, Kedro 4 to 10, Prefect + DVC 13, DVC + GTO 16, Metaflow 17"
 
 
 # Before there were warm processes (commit 63c3249), by the same script: medians of 3 runs, bytecode compiled. There was

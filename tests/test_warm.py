@@ -68,6 +68,31 @@ def test_what_is_not_served_and_what_was_started_otherwise_runs_in_the_real_pyth
     assert run(tmp_path, "-c", "import sys; sys.exit(3)").returncode == 3
 
 
+def test_told_to_it_takes_no_code_of_the_folder_that_it_runs_in(warm: Path, tmp_path: Path) -> None:
+    tell(tmp_path / "here", code="print('here')")
+    tell(tmp_path / "there", code="print('there')")
+    there = {"PYTHONPATH": str(tmp_path / "there")}
+    env = environment(there)
+    for options, expected in (([], "here\n"), (["-P"], "there\n")):
+        command = [python(), *options, "-m", "tasks.train"]
+        done = subprocess.run(command, cwd=tmp_path / "here", env=env, capture_output=True, text=True, check=True)
+        assert done.stdout == expected
+
+
+def test_a_run_under_up_is_carried_out_by_the_code_of_its_commit(tmp_path: Path) -> None:
+    from flows.up.runs import log_file, start_run
+
+    for name in ("root", "code"):
+        (tmp_path / name / "flows/up").mkdir(parents=True)
+        for package in ("flows", "flows/up"):
+            (tmp_path / name / package / "__init__.py").touch()
+        (tmp_path / name / "flows/up/run.py").write_text(f"print('{name}', flush=True)")
+    process = start_run(tmp_path / "root", tmp_path / "code", "a-run", "digits", (0,), {})
+    wait_for(lambda: not process.is_alive())
+    process.stop()
+    assert log_file(tmp_path / "root", "a-run").read_text() == "code\n"
+
+
 def test_an_exception_and_a_signal_end_it_as_they_end_python(warm: Path, tmp_path: Path) -> None:
     failed = run(tell(tmp_path, code="raise ValueError('of its own')"), "-m", "tasks.train", "0")
     assert (failed.returncode, failed.stderr.splitlines()[-1]) == (1, "ValueError: of its own")

@@ -43,7 +43,13 @@ def start_run(
     """Starts the process that carries out a flow run, in `root` by the code in `code`."""
     log = log_file(root, run)
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [python(), "-m", "flows.up.run", run]
+    command = [
+        python(),
+        "-P",
+        "-m",
+        "flows.up.run",
+        run,
+    ]  # -P: else the code in `root` would come before that in `code`
     path = f"{code}{os.pathsep}{os.environ['PYTHONPATH']}" if os.environ.get("PYTHONPATH") else str(code)
     with log.open("ab") as output:
         # by KILL: at a TERM Prefect would record a crash, while the run is to go on; it keeps its checkpoints anyway

@@ -36,7 +36,8 @@ def main(sockets: str, arguments: list[str]) -> None:
 
 def _request(sockets: str, arguments: list[str]) -> "socket.socket | None":
     """The connection to a warm process that does this for us; None where there is none, or it refuses."""
-    name = arguments[1] if arguments[:1] == ["-m"] and len(arguments) > 1 else os.path.basename(arguments[0])
+    given = arguments[1:] if arguments[0] == "-P" else arguments
+    name = given[1] if given[:1] == ["-m"] and len(given) > 1 else os.path.basename(arguments[0])
     fds = _inherited()
     mask = os.umask(0)
     os.umask(mask)

@@ -259,16 +259,18 @@ def _take_over(request: dict[str, Any]) -> None:
 
 
 def _exit_code(arguments: list[str]) -> int:
-    """Runs `-m MODULE …` or `SCRIPT …`; what python would end with."""
+    """Runs `-m MODULE …` or `SCRIPT …`, with or without `-P`; what python would end with."""
+    safe = arguments[0] == "-P" or bool(os.environ.get("PYTHONSAFEPATH"))
+    given = arguments[1:] if arguments[0] == "-P" else arguments
+    is_module = given[0] == "-m"
+    sys.argv = given[1:] if is_module else given
+    if not safe:
+        sys.path.insert(0, str(Path.cwd() if is_module else Path(given[0]).resolve().parent))
     try:
-        if arguments[0] == "-m":
-            sys.path.insert(0, str(Path.cwd()))
-            sys.argv = arguments[1:]
-            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        if is_module:
+            runpy.run_module(given[1], run_name="__main__", alter_sys=True)
         else:
-            sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
-            sys.argv = arguments
-            runpy.run_path(arguments[0], run_name="__main__")
+            runpy.run_path(given[0], run_name="__main__")
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return (end.code or 0) & 0xFF

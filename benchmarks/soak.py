@@ -38,13 +38,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "written": {
         "kind": "image_classification",
         "data": {"image_size": 8, "min_side": 8, "near_duplicate_bits": 0, "splits": {"val": 0.1, "test": 0.3}},
-        "train": {"network": "small_cnn", "width": 8, "epochs": 6, "batch_size": 32, "learning_rate": 0.01},
+        "train": {"network": "small_cnn", "width": 8, "epochs": 15, "batch_size": 32, "learning_rate": 0.01},
         "gate": {"metric": "accuracy", "resamples": 1000, "floors": {"accuracy": 0.5}},
     },
     "orders": {
         "kind": "speech_command",
         "data": {"sample_rate": 8000, "splits": {"val": 0.1, "test": 0.3}},
-        "train": {"width": 0.25, "mels": 20, "epochs": 6, "batch_size": 32, "learning_rate": 0.004},
+        "train": {"width": 0.25, "mels": 20, "epochs": 12, "batch_size": 32, "learning_rate": 0.004},
         "gate": {"metric": "accuracy", "resamples": 1000, "floors": {"accuracy": 0.3}},
     },
     "scenes": {**scenes.TINY, "gate": {"metric": "mean_iou", "resamples": 300, "floors": {"mean_iou": 0.1}}},
@@ -239,10 +239,12 @@ class Soak:
             return
         place, hidden = self.story.folder / name, self.story.folder / f"{name}.away"
         place.rename(hidden)
+        place.touch()  # a file, so that nobody makes a folder there
         try:
             yield
             time.sleep(AWAY_S)
         finally:
+            place.unlink()
             hidden.rename(place)
         self.ratchet("remove", "nothing", "nothing")  # any command: the next publishing takes along what was left
 

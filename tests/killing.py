@@ -146,13 +146,18 @@ def _words(arguments: list[str]) -> Iterator[str]:
 
 
 def _spelled_command(command: list[str]) -> str:
-    """`git push`, `dvc repro train@digits`, `add, exp save`: the words of a command, without what differs by run."""
+    """`git push`, `python dvc repro train@digits`, `dvc add, exp save`: without what differs from run to run."""
     if command[0].endswith("git"):
         return "git " + next(_words(command[1:]), "")
     if command[1:2] == ["-c"] and "dvc.cli" in command[2]:  # with its commands as JSON
-        return "dvc " + ", ".join(" ".join(each[:2]) for each in json.loads(command[3]))
-    words = [word for word in command[1:] if not word.startswith("-") and "/" not in word]
+        return "dvc " + ", ".join(" ".join(_verbs(each[:2])) for each in json.loads(command[3]))
+    words = _verbs(command[1:])
     return f"{Path(command[0]).name} {' '.join(words[:4])}"
+
+
+def _verbs(words: list[str]) -> list[str]:
+    """Without options and paths."""
+    return [word for word in words if not word.startswith("-") and "/" not in word]
 
 
 def _writes(event: str, arguments: tuple[Any, ...]) -> bool:

@@ -4,23 +4,28 @@ up and finishes. Where to kill is found by watching a run (tests/killing.py), so
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from models.common.data.batches import batch_names
-from models.common.errors import RatchetError, RegistryError
+from models.common.data.batches import batch_names, read_manifest
+from models.common.errors import RatchetError, RegistryError, UserError
+from tasks.add import add
 from tasks.packaging.champion_bento import champion_bento
 from tasks.project import intact
 from tasks.project.outputs import digest_of, fetch_output, output_digest
 from tasks.project.registry import champion
 from tasks.project.workspace import workspace
+from tasks.remove import remove
 from tests.conftest import git
+from tests.digits import write_digits
 from tests.killing import Point, points, spelled
 from tests.world import World
 
@@ -30,10 +35,17 @@ PROMOTED_ANEW = ("gate: {metric: accuracy", "gate: {rule: non_inferior, margin: 
 
 
 @pytest.fixture(scope="module")
-def promoted(_template: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A project with a champion, whose next candidate is promoted whenever it is about as good. To be copied."""
-    world = World.make(tmp_path_factory.mktemp("world"), _template)
-    assert world.ratchet("add", "digits", str(digits)).code == 0
+def filled(_template: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A shared project with 200 digits, nothing trained yet. To be copied."""
+    world = World.make(tmp_path_factory.mktemp("filled"), _template)
+    assert add(world.project, "digits", digits).pushed
+    return world
+
+
+@pytest.fixture(scope="module")
+def promoted(filled: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The same with a champion, whose next candidate is promoted whenever it is about as good. To be copied."""
+    world = filled.copy(tmp_path_factory.mktemp("promoted") / "world")
     answer = world.ratchet("retrain", "digits", "--json")
     assert answer.json["state"] == "PROMOTED", answer.err
     world.edit(*PROMOTED_ANEW)
@@ -130,7 +142,7 @@ def test_killed_where_it_hurts_production_answers_and_the_next_run_clears_up(wor
     check_production(world, 1)
     for label, moment in (
         ("sh watchdog bentoml serve 127.0.0.1 in tasks.serve._process", "alone"),
-        ("dvc add --quiet, exp save in tasks.promote.save", "during"),
+        ("dvc add, exp save in tasks.promote.save", "during"),
         ("git update-ref in tasks.project.registry._write_refs", "before"),
     ):
         assert killed(world, Point(label, 1, 4.0), moment, *RETRAIN), label
@@ -168,6 +180,80 @@ def report(point: Point, moment: str, text: str) -> None:
     if table := os.environ.get("KILL_TABLE"):
         with Path(table).open("a") as file:
             file.write(f"{point.label} | {point.count} | {moment} | {text}\n")
+
+
+def published_batches(world: World) -> set[str]:
+    """Batches on the shared branch, the bytes of each of which anyone can fetch."""
+    found = set()
+    for path in git(world.origin, "ls-tree", "-r", "--name-only", "main", "data").splitlines():
+        if path.endswith(".dvc"):
+            digest = output_digest(world.origin, "main", path.removesuffix(".dvc"))
+            assert digest_of(world.folder / "bytes/files/md5" / digest[:2] / digest[2:]) == digest, path
+            found.add(Path(path).name.removesuffix(".parquet.dvc"))
+    return found
+
+
+def check_killed_add(world: World, sources: tuple[Path, Path], point: Point, moment: str) -> None:
+    """A killed add is as if it had never been, or is finished and published by whatever is added next."""
+    before = published_batches(world)
+    assert killed(world, point, moment, "add", "digits", str(sources[0])), point
+    assert len(published_batches(world) - before) <= 1
+    add(world.project, "digits", sources[1])
+    assert git(world.project, "rev-parse", "HEAD") == git(world.origin, "rev-parse", "main")
+    add(world.project, "digits", sources[0])
+    assert len(published_batches(world) - before) == 2
+    assert len(read_manifest(world.project / "data/digits")) == 200 + 30 + 20
+    assert not leftovers(world)
+
+
+def check_killed_removal(world: World, point: Point, moment: str) -> None:
+    """A killed removal is taken back or done; the same command again ends it."""
+    (batch,) = published_batches(world)
+    assert killed(world, point, moment, "remove", "digits", batch), point
+    assert published_batches(world) <= {batch}
+    with suppress(UserError):  # it had been committed: there is no such batch any more, which is published now
+        assert remove(world.project, "digits", batch).rows == 200
+    assert published_batches(world) == set()
+    assert git(world.project, "rev-parse", "HEAD") == git(world.origin, "rev-parse", "main")
+    assert not leftovers(world)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """30 and 20 digits that the project does not have."""
+    folder = tmp_path_factory.mktemp("sources")
+    return write_digits(folder / "a", 200, 230), write_digits(folder / "b", 230, 250)
+
+
+def test_an_add_or_removal_killed_before_its_push_is_published_by_the_next_one(
+    filled: World, sources: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The short form of the next test."""
+    removing = filled.copy(tmp_path / "removing")
+    check_killed_add(
+        filled.copy(tmp_path / "adding"),
+        sources,
+        Point("dvc push in tasks.project.publishing._push_bytes", 1, 1.0),
+        "before",
+    )
+    check_killed_removal(removing, Point("git commit in tasks.remove._delete_and_commit", 1, 0.01), "before")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_an_add_or_removal_killed_at_any_write_is_taken_back_or_published_by_the_next_one(
+    filled: World, sources: tuple[Path, Path], tmp_path: Path
+) -> None:
+    adding = ("add", "digits", str(sources[0]))
+    for point, moment in listed(filled.copy(tmp_path / "adding"), *adding):
+        check_killed_add(filled.copy(tmp_path / "add"), sources, point, moment)
+        report(point, moment, "killed")
+        shutil.rmtree(tmp_path / "add")
+    removing = ("remove", "digits", *published_batches(filled))
+    for point, moment in listed(filled.copy(tmp_path / "removing"), *removing):
+        check_killed_removal(filled.copy(tmp_path / "remove"), point, moment)
+        report(point, moment, "killed")
+        shutil.rmtree(tmp_path / "remove")
 
 
 def flip_a_byte(path: Path) -> None:

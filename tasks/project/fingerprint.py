@@ -39,6 +39,7 @@ JUDGING_PATHS = (
     "tasks/project/paths.py",
     "tasks/project/policy.py",
     "tasks/project/processes.py",
+    "tasks/project/reasons.py",
     "tasks/project/repository.py",
     "tasks/serve.py",
     "models/common/errors.py",

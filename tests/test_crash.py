@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -332,3 +333,102 @@ def test_a_damaged_batch_or_stage_is_fetched_again_made_again_or_refused(world: 
         workspace(world.project, "digits", "HEAD") as tree,
     ):
         run("validate")
+
+
+@contextmanager
+def refused(world: World, refs: str) -> Iterator[None]:
+    """The git remote takes no such refs."""
+    hook = world.origin / "hooks/update"
+    hook.write_text(f'#!/bin/sh\ncase "$1" in {refs}) echo protected >&2; exit 1;; esac\n')
+    hook.chmod(0o755)
+    yield
+    hook.unlink()
+
+
+@contextmanager
+def no_bytes(world: World) -> Iterator[None]:
+    """The DVC remote cannot be written to or read: there is a file in its place."""
+    store, away = world.folder / "bytes", world.folder / "bytes.away"
+    store.rename(away)
+    store.touch()
+    yield
+    store.unlink()
+    away.rename(store)
+
+
+@contextmanager
+def unplugged(world: World) -> Iterator[None]:
+    """The git remote, which goes away in mid-run, is back at the end."""
+    yield
+    world.origin.with_suffix(".away").rename(world.origin)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_remote_that_is_away_or_refuses_at_any_phase_is_one_line_and_the_next_run_is_fine(world: World) -> None:
+    before = registered(world.origin)
+    faults = [
+        (refused(world, "refs/exps/*"), None, 5),
+        (refused(world, "refs/tags/*"), None, 5),
+        (no_bytes(world), None, 5),
+        (unplugged(world), "tasks.project.registry:fetch_champion", 4),
+        (unplugged(world), "tasks.project.intact:reproduce", 4),
+        (unplugged(world), "tasks.promote:save", 5),
+        (unplugged(world), "tasks.promote:publish_candidate", 4),
+    ]
+    for fault, point, code in faults:
+        with fault:
+            module = "tests.interfere" if point else "flows.cli"
+            answer = world.ratchet(*([point, "unplug"] if point else []), *RETRAIN, module=module)
+        assert answer.code == code, (point, answer.error)
+        report(Point(str(point), 1), answer.error, "refused")
+        assert registered(world.origin) == registered(world.project) == before, answer.error
+        assert not leftovers(world), answer.error
+    assert world.ratchet(*RETRAIN).json["state"] == "PROMOTED"
+    check_production(world, 1)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, whose size a test changes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a tmpfs cannot be mounted here: that takes root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def leave_free(disk: Path, size: float) -> None:
+    """Lets the disk have `size` bytes that are not used yet."""
+    total = int(shutil.disk_usage(disk).used + size)
+    subprocess.run(["mount", "-o", f"remount,size={total}", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("arguments", [RETRAIN, ("add", "digits", "{more}")], ids=["retrain", "add"])
+def test_a_disk_that_is_full_at_any_step_is_one_line_and_the_next_run_is_fine(
+    promoted: World, disk: Path, sources: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    arguments = tuple(word.format(more=sources[0]) for word in arguments)
+    world = promoted.copy(disk / "world")
+    (disk / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(disk / "tmp"))
+    before, head = registered(world.origin), git(world.project, "rev-parse", "HEAD")
+    failed = 0
+    for megabytes in (0, 0.01, 0.05, 0.2, 1, 3, 6, 9, 10, 11, 12, 14):
+        leave_free(disk, megabytes * 1e6)
+        answer = world.ratchet(*arguments)
+        if answer.code == 0:
+            break
+        failed += 1
+        leave_free(disk, 100e6)
+        report(Point(arguments[0], 1), f"{megabytes} MB free", answer.error)
+        assert registered(world.origin) == before, answer.error
+        assert git(world.project, "rev-parse", "HEAD") == head or answer.code == 5
+    assert failed > 2
+    leave_free(disk, 100e6)
+    assert world.ratchet(*arguments).code == 0
+    assert not leftovers(world)

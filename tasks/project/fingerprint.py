@@ -32,6 +32,7 @@ JUDGING_PATHS = (
     "tasks/packaging/build.py",
     "tasks/packaging/smoke_test.py",
     "tasks/project/command.py",
+    "tasks/project/disk.py",
     "tasks/project/finite_json.py",
     "tasks/project/git_locks.py",
     "tasks/project/locks.py",

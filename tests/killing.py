@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -37,7 +38,10 @@ MOMENTS = ("before", "during", "alone")  # of a child: before it starts; half-wa
 
 @dataclass(frozen=True)
 class Point:
-    """One write: the `count`-th time that `label` happens. `seconds`: how long that child process took; 0: a file."""
+    """One write: the `count`-th time that `label` happens, which a test may spell as a pattern (`git push in *`).
+
+    seconds: how long that child process took; 0: a file.
+    """
 
     label: str
     count: int
@@ -64,13 +68,17 @@ class _Watch:
         self._streak: set[str] = set()  # what one function has written to since it began
         self._function = ""
         self._busy = False
+        self._matches = 0  # of the point's label
         if not self._listing:
             point, self._moment = json.loads(told)
             self._point = Point(**point)
 
     def is_reached(self, label: str) -> bool:
         self._counts[label] += 1
-        return not self._listing and (label, self._counts[label]) == (self._point.label, self._point.count)
+        if self._listing or not fnmatchcase(label, self._point.label):
+            return False
+        self._matches += 1
+        return self._matches == self._point.count
 
     def note(self, label: str, seconds: float) -> None:
         if self._listing:

@@ -142,9 +142,9 @@ def test_killed_where_it_hurts_production_answers_and_the_next_run_clears_up(wor
     """The short form of the next test."""
     check_production(world, 1)
     for label, moment in (
-        ("sh watchdog bentoml serve 127.0.0.1 in tasks.serve._process", "alone"),
-        ("dvc add, exp save in tasks.promote.save", "during"),
-        ("git update-ref in tasks.project.registry._write_refs", "before"),
+        ("sh watchdog * in tasks.serve.*", "alone"),
+        ("* dvc add in tasks.promote.*", "during"),
+        ("git update-ref in tasks.project.registry.*", "before"),
     ):
         assert killed(world, Point(label, 1, 4.0), moment, *RETRAIN), label
     assert check_production(world, 1) == 2  # the remote took it: done, whatever this clone knew
@@ -234,10 +234,10 @@ def test_an_add_or_removal_killed_before_its_push_is_published_by_the_next_one(
     check_killed_add(
         filled.copy(tmp_path / "adding"),
         sources,
-        Point("dvc push in tasks.project.publishing._push_bytes", 1, 1.0),
+        Point("* in tasks.project.publishing._push_bytes", 1, 1.0),
         "before",
     )
-    check_killed_removal(removing, Point("git commit in tasks.remove._delete_and_commit", 1, 0.01), "before")
+    check_killed_removal(removing, Point("git commit in tasks.remove.*", 1, 0.01), "before")
 
 
 @pytest.mark.slow

@@ -164,8 +164,8 @@ def _spelled_command(command: list[str]) -> str:
 
 
 def _verbs(words: list[str]) -> list[str]:
-    """Without options and paths."""
-    return [word for word in words if not word.startswith("-") and "/" not in word]
+    """Without options, paths and JSON."""
+    return [word for word in words if not word.startswith(("-", "[", "{")) and "/" not in word]
 
 
 def _writes(event: str, arguments: tuple[Any, ...]) -> bool:

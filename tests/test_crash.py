@@ -142,7 +142,7 @@ def test_killed_where_it_hurts_production_answers_and_the_next_run_clears_up(wor
     """The short form of the next test."""
     check_production(world, 1)
     for label, moment in (
-        ("sh watchdog * in tasks.serve.*", "alone"),
+        ("sh watchdog * in tasks.*", "alone"),
         ("* dvc add in tasks.promote.*", "during"),
         ("git update-ref in tasks.project.registry.*", "before"),
     ):

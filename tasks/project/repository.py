@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from models.common.errors import RatchetError, UserError
+from tasks.project.disk import full_disk_note
 from tasks.project.git_locks import lock_in_the_way, remove_abandoned_lock
 from tasks.project.reasons import MISSING_BYTES, reason
 
@@ -77,7 +78,9 @@ def git(root: Path, *args: str, text: str | None = None) -> str:
             return done.stdout.strip()
         lock = lock_in_the_way(done.stderr)
         if lock is None or not (remove_abandoned_lock(root, lock, LOCK_WAIT) or time.monotonic() < deadline):
-            raise RatchetError(f"git {' '.join(args[:2])} failed: {reason(done.stderr or done.stdout)}")
+            raise RatchetError(
+                f"git {' '.join(args[:2])} failed: {reason(done.stderr or done.stdout)}{full_disk_note(root)}"
+            )
         time.sleep(0.1)
 
 

@@ -7,7 +7,7 @@ MARKERS = ("ERROR:", "! [", "fatal:", "error:")
 NOISE = ("atomic push failed", "Having any troubles?")
 # what the line may hold: what that means
 CAUSES = {
-    r"No space left|Errno 28\b|Disk quota exceeded|Errno 122\b|database or disk is full": (
+    r"No space left|Errno 28\b|Disk quota exceeded|Errno 122\b|database or disk is full|Out of diskspace": (
         "the disk is full there: free some space and run it again"
     ),
     r"Permission denied|Errno 13\b|Read-only file system|Errno 30\b|Access ?Denied|Forbidden": (

@@ -110,7 +110,7 @@ def _dvc(root: Path, what: str, command: Sequence[str], env: Mapping[str, str] |
     env = environment({WORKSPACE_VARIABLE: str(root), **(env or {})})
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     if done.returncode or MISSING_BYTES in done.stderr:
-        raise RatchetError(f"{what} failed: {reason(done.stderr or done.stdout)}")
+        raise RatchetError(f"{what} failed: {reason(done.stderr or done.stdout)}{full_disk_note(root)}")
     return done.stdout.strip()
 
 

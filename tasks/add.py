@@ -24,8 +24,9 @@ from tasks.adding.batch_file import BatchFile, content_hash, write_index
 from tasks.adding.inspection import inspect_examples
 from tasks.adding.intake import Intake, KnownExamples
 from tasks.adding.quarantine import bad_share, write_quarantine
-from tasks.adding.staging import finish_interrupted, report_full_disk, take_back_interrupted_removal
+from tasks.adding.staging import finish_interrupted, take_back_interrupted_removal
 from tasks.project import paths, publishing, repository
+from tasks.project.disk import report_full_disk
 from tasks.project.locks import lock, temporary_folder
 from tasks.project.params import Model, load_model
 
@@ -99,7 +100,7 @@ def add(
     repository.current_branch(root)
     repository.check_identity(root)
     home, folder = paths.home(root), root / "data" / model
-    with lock(home, f"add/{model}"), report_full_disk(source):
+    with lock(home, f"add/{model}"), report_full_disk(f"adding {source}; nothing was added"):
         recovered = [*finish_interrupted(root, folder), *take_back_interrupted_removal(root, folder)]
         with temporary_folder(home / "adding") as work:
             result = _read_source(params, folder, Source(source), split, work, progress or _ignore_progress)

@@ -82,7 +82,7 @@ def publish_candidate(tree: Path, candidate: Candidate) -> bool:
     data = [str(path.relative_to(tree)) for path in (tree / "data" / candidate.model).glob("*.dvc")]
     remote = str(git_remote(tree))
     try:
-        dvc(tree, "push", "--quiet", *candidate.targets, *data)
+        dvc(tree, "push", *candidate.targets, *data)
         refs = git(tree, "for-each-ref", "--format=%(refname)", f"--points-at={candidate.commit}", "refs/exps").split()
         git(tree, "push", "--quiet", "--force", remote, *(f"{ref}:{ref}" for ref in refs if "/exec/" not in ref))
     except RatchetError as error:

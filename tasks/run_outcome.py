@@ -132,7 +132,8 @@ def measured_metrics(folder: Path) -> dict[str, dict[str, float] | None]:
 
 
 def _update_latest_link(runs: Path, name: str) -> None:
+    for unfinished in runs.glob(".latest-*"):  # of runs that were killed right here; a model has one run at a time
+        unfinished.unlink()
     link = runs / f".latest-{name}"
-    link.unlink(missing_ok=True)
     link.symlink_to(name)
     link.replace(runs / "latest")

@@ -1,7 +1,7 @@
 """`ratchet`, interfered with right after one of its functions returned: `python -m tests.interfere POINT ACTION ARGS…`.
 
 POINT is `module:function`; ACTION is `die` (as by kill -9), `interrupt` (as by Ctrl-C), `promote` (someone else
-promotes another candidate) or `revert` (someone takes the newest commit back).
+promotes another candidate), `revert` (someone takes the newest commit back) or `unplug` (the git remote goes away).
 """
 
 import importlib
@@ -34,6 +34,13 @@ def revert(root: Path) -> None:
     from tasks.project.repository import git
 
     git(root, "revert", "--no-edit", "HEAD")
+
+
+def unplug(root: Path) -> None:
+    from tasks.project.repository import git
+
+    origin = Path(git(root, "remote", "get-url", "origin"))
+    origin.rename(origin.with_suffix(".away"))
 
 
 def main() -> None:

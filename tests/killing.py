@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -37,7 +38,10 @@ MOMENTS = ("before", "during", "alone")  # of a child: before it starts; half-wa
 
 @dataclass(frozen=True)
 class Point:
-    """One write: the `count`-th time that `label` happens. `seconds`: how long that child process took; 0: a file."""
+    """One write: the `count`-th time that `label` happens, which a test may spell as a pattern (`git push in *`).
+
+    seconds: how long that child process took; 0: a file.
+    """
 
     label: str
     count: int
@@ -64,13 +68,17 @@ class _Watch:
         self._streak: set[str] = set()  # what one function has written to since it began
         self._function = ""
         self._busy = False
+        self._matches = 0  # of the point's label
         if not self._listing:
             point, self._moment = json.loads(told)
             self._point = Point(**point)
 
     def is_reached(self, label: str) -> bool:
         self._counts[label] += 1
-        return not self._listing and (label, self._counts[label]) == (self._point.label, self._point.count)
+        if self._listing or not fnmatchcase(label, self._point.label):
+            return False
+        self._matches += 1
+        return self._matches == self._point.count
 
     def note(self, label: str, seconds: float) -> None:
         if self._listing:
@@ -146,13 +154,18 @@ def _words(arguments: list[str]) -> Iterator[str]:
 
 
 def _spelled_command(command: list[str]) -> str:
-    """`git push`, `dvc repro train@digits`, `add, exp save`: the words of a command, without what differs by run."""
+    """`git push`, `python dvc repro train@digits`, `dvc add, exp save`: without what differs from run to run."""
     if command[0].endswith("git"):
         return "git " + next(_words(command[1:]), "")
     if command[1:2] == ["-c"] and "dvc.cli" in command[2]:  # with its commands as JSON
-        return "dvc " + ", ".join(" ".join(each[:2]) for each in json.loads(command[3]))
-    words = [word for word in command[1:] if not word.startswith("-") and "/" not in word]
+        return "dvc " + ", ".join(" ".join(_verbs(each[:2])) for each in json.loads(command[3]))
+    words = _verbs(command[1:])
     return f"{Path(command[0]).name} {' '.join(words[:4])}"
+
+
+def _verbs(words: list[str]) -> list[str]:
+    """Without options, paths and JSON."""
+    return [word for word in words if not word.startswith(("-", "[", "{")) and "/" not in word]
 
 
 def _writes(event: str, arguments: tuple[Any, ...]) -> bool:

@@ -4,23 +4,30 @@ up and finishes. Where to kill is found by watching a run (tests/killing.py), so
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from models.common.data.batches import batch_names
-from models.common.errors import RatchetError, RegistryError
+from models.common.data.batches import batch_names, read_manifest
+from models.common.errors import RatchetError, RegistryError, UserError
+from tasks.add import add
 from tasks.packaging.champion_bento import champion_bento
 from tasks.project import intact
 from tasks.project.outputs import digest_of, fetch_output, output_digest
 from tasks.project.registry import champion
 from tasks.project.workspace import workspace
+from tasks.remove import remove
+from tasks.run_outcome import copy_results
 from tests.conftest import git
+from tests.digits import write_digits
 from tests.killing import Point, points, spelled
 from tests.world import World
 
@@ -30,10 +37,17 @@ PROMOTED_ANEW = ("gate: {metric: accuracy", "gate: {rule: non_inferior, margin: 
 
 
 @pytest.fixture(scope="module")
-def promoted(_template: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A project with a champion, whose next candidate is promoted whenever it is about as good. To be copied."""
-    world = World.make(tmp_path_factory.mktemp("world"), _template)
-    assert world.ratchet("add", "digits", str(digits)).code == 0
+def filled(_template: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A shared project with 200 digits, nothing trained yet. To be copied."""
+    world = World.make(tmp_path_factory.mktemp("filled"), _template)
+    assert add(world.project, "digits", digits).pushed
+    return world
+
+
+@pytest.fixture(scope="module")
+def promoted(filled: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The same with a champion, whose next candidate is promoted whenever it is about as good. To be copied."""
+    world = filled.copy(tmp_path_factory.mktemp("promoted") / "world")
     answer = world.ratchet("retrain", "digits", "--json")
     assert answer.json["state"] == "PROMOTED", answer.err
     world.edit(*PROMOTED_ANEW)
@@ -128,17 +142,17 @@ def leftovers(world: World) -> list[str]:
 def test_killed_where_it_hurts_production_answers_and_the_next_run_clears_up(world: World) -> None:
     """The short form of the next test."""
     check_production(world, 1)
+    (world.project / "artifacts/digits/runs/.latest-digits-00000000").symlink_to("of a run killed right there")
     for label, moment in (
-        ("sh watchdog bentoml serve 127.0.0.1 in tasks.serve._process", "alone"),
-        ("dvc add --quiet, exp save in tasks.promote.save", "during"),
-        ("git update-ref in tasks.project.registry._write_refs", "before"),
+        ("sh watchdog * in tasks.*", "alone"),
+        ("git update-ref in tasks.project.registry.*", "before"),
     ):
         assert killed(world, Point(label, 1, 4.0), moment, *RETRAIN), label
     assert check_production(world, 1) == 2  # the remote took it: done, whatever this clone knew
     assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
-    assert len(leftovers(world)) == 2  # the worktree of the last kill, as a folder and in git
-    with workspace(world.project, "digits", "HEAD"):
-        pass
+    assert len(leftovers(world)) == 3  # the worktree of the last kill, as a folder and in git, and the link
+    with workspace(world.project, "digits", "HEAD") as tree:
+        copy_results(tree, "digits", "digits-11111111")
     assert not leftovers(world)
 
 
@@ -168,6 +182,80 @@ def report(point: Point, moment: str, text: str) -> None:
     if table := os.environ.get("KILL_TABLE"):
         with Path(table).open("a") as file:
             file.write(f"{point.label} | {point.count} | {moment} | {text}\n")
+
+
+def published_batches(world: World) -> set[str]:
+    """Batches on the shared branch, the bytes of each of which anyone can fetch."""
+    found = set()
+    for path in git(world.origin, "ls-tree", "-r", "--name-only", "main", "data").splitlines():
+        if path.endswith(".dvc"):
+            digest = output_digest(world.origin, "main", path.removesuffix(".dvc"))
+            assert digest_of(world.folder / "bytes/files/md5" / digest[:2] / digest[2:]) == digest, path
+            found.add(Path(path).name.removesuffix(".parquet.dvc"))
+    return found
+
+
+def check_killed_add(world: World, sources: tuple[Path, Path], point: Point, moment: str) -> None:
+    """A killed add is as if it had never been, or is finished and published by whatever is added next."""
+    before = published_batches(world)
+    assert killed(world, point, moment, "add", "digits", str(sources[0])), point
+    assert len(published_batches(world) - before) <= 1
+    add(world.project, "digits", sources[1])
+    assert git(world.project, "rev-parse", "HEAD") == git(world.origin, "rev-parse", "main")
+    add(world.project, "digits", sources[0])
+    assert len(published_batches(world) - before) == 2
+    assert len(read_manifest(world.project / "data/digits")) == 200 + 30 + 20
+    assert not leftovers(world)
+
+
+def check_killed_removal(world: World, point: Point, moment: str) -> None:
+    """A killed removal is taken back or done; the same command again ends it."""
+    (batch,) = published_batches(world)
+    assert killed(world, point, moment, "remove", "digits", batch), point
+    assert published_batches(world) <= {batch}
+    with suppress(UserError):  # it had been committed: there is no such batch any more, which is published now
+        assert remove(world.project, "digits", batch).rows == 200
+    assert published_batches(world) == set()
+    assert git(world.project, "rev-parse", "HEAD") == git(world.origin, "rev-parse", "main")
+    assert not leftovers(world)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """30 and 20 digits that the project does not have."""
+    folder = tmp_path_factory.mktemp("sources")
+    return write_digits(folder / "a", 200, 230), write_digits(folder / "b", 230, 250)
+
+
+def test_an_add_or_removal_killed_before_its_push_is_published_by_the_next_one(
+    filled: World, sources: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The short form of the next test."""
+    removing = filled.copy(tmp_path / "removing")
+    check_killed_add(
+        filled.copy(tmp_path / "adding"),
+        sources,
+        Point("* in tasks.project.publishing._push_bytes", 1, 1.0),
+        "before",
+    )
+    check_killed_removal(removing, Point("git commit in tasks.remove.*", 1, 0.01), "before")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_an_add_or_removal_killed_at_any_write_is_taken_back_or_published_by_the_next_one(
+    filled: World, sources: tuple[Path, Path], tmp_path: Path
+) -> None:
+    adding = ("add", "digits", str(sources[0]))
+    for point, moment in listed(filled.copy(tmp_path / "adding"), *adding):
+        check_killed_add(filled.copy(tmp_path / "add"), sources, point, moment)
+        report(point, moment, "killed")
+        shutil.rmtree(tmp_path / "add")
+    removing = ("remove", "digits", *published_batches(filled))
+    for point, moment in listed(filled.copy(tmp_path / "removing"), *removing):
+        check_killed_removal(filled.copy(tmp_path / "remove"), point, moment)
+        report(point, moment, "killed")
+        shutil.rmtree(tmp_path / "remove")
 
 
 def flip_a_byte(path: Path) -> None:
@@ -246,3 +334,102 @@ def test_a_damaged_batch_or_stage_is_fetched_again_made_again_or_refused(world: 
         workspace(world.project, "digits", "HEAD") as tree,
     ):
         run("validate")
+
+
+@contextmanager
+def refused(world: World, refs: str) -> Iterator[None]:
+    """The git remote takes no such refs."""
+    hook = world.origin / "hooks/update"
+    hook.write_text(f'#!/bin/sh\ncase "$1" in {refs}) echo protected >&2; exit 1;; esac\n')
+    hook.chmod(0o755)
+    yield
+    hook.unlink()
+
+
+@contextmanager
+def no_bytes(world: World) -> Iterator[None]:
+    """The DVC remote cannot be written to or read: there is a file in its place."""
+    store, away = world.folder / "bytes", world.folder / "bytes.away"
+    store.rename(away)
+    store.touch()
+    yield
+    store.unlink()
+    away.rename(store)
+
+
+@contextmanager
+def unplugged(world: World) -> Iterator[None]:
+    """The git remote, which goes away in mid-run, is back at the end."""
+    yield
+    world.origin.with_suffix(".away").rename(world.origin)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_remote_that_is_away_or_refuses_at_any_phase_is_one_line_and_the_next_run_is_fine(world: World) -> None:
+    before = registered(world.origin)
+    faults = [
+        (refused(world, "refs/exps/*"), None, 5),
+        (refused(world, "refs/tags/*"), None, 5),
+        (no_bytes(world), None, 5),
+        (unplugged(world), "tasks.project.registry:fetch_champion", 4),
+        (unplugged(world), "tasks.project.intact:reproduce", 4),
+        (unplugged(world), "tasks.promote:save", 5),
+        (unplugged(world), "tasks.promote:publish_candidate", 5),
+    ]
+    for fault, point, code in faults:
+        with fault:
+            module = "tests.interfere" if point else "flows.cli"
+            answer = world.ratchet(*([point, "unplug"] if point else []), *RETRAIN, module=module)
+        assert answer.code == code, (point, answer.error)
+        report(Point(str(point), 1), answer.error, "refused")
+        assert registered(world.origin) == registered(world.project) == before, answer.error
+        assert not leftovers(world), answer.error
+    assert world.ratchet(*RETRAIN).json["state"] == "PROMOTED"
+    check_production(world, 1)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, whose size a test changes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a tmpfs cannot be mounted here: that takes root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def leave_free(disk: Path, size: float) -> None:
+    """Lets the disk have `size` bytes that are not used yet."""
+    total = int(shutil.disk_usage(disk).used + size)
+    subprocess.run(["mount", "-o", f"remount,size={total}", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("arguments", [RETRAIN, ("add", "digits", "{more}")], ids=["retrain", "add"])
+def test_a_disk_that_is_full_at_any_step_is_one_line_and_the_next_run_is_fine(
+    promoted: World, disk: Path, sources: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    arguments = tuple(word.format(more=sources[0]) for word in arguments)
+    world = promoted.copy(disk / "world")
+    (disk / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(disk / "tmp"))
+    before, head = registered(world.origin), git(world.project, "rev-parse", "HEAD")
+    failed = 0
+    for megabytes in (0, 0.01, 0.05, 0.2, 1, 3, 6, 9, 10, 11, 12, 14):
+        leave_free(disk, megabytes * 1e6)
+        answer = world.ratchet(*arguments)
+        if answer.code == 0:
+            break
+        failed += 1
+        leave_free(disk, 100e6)
+        report(Point(arguments[0], 1), f"{megabytes} MB free", answer.error)
+        assert registered(world.origin) == before, answer.error
+        assert git(world.project, "rev-parse", "HEAD") == head or answer.code == 5
+    assert failed > 2
+    leave_free(disk, 100e6)
+    assert world.ratchet(*arguments).code == 0
+    assert not leftovers(world)

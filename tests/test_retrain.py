@@ -119,21 +119,6 @@ def test_a_worse_candidate_leaves_production_untouched(world: World, tmp_path: P
     assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"  # not judged twice
 
 
-def test_killed_anywhere_the_champion_stays_and_the_next_run_finishes(world: World) -> None:
-    world.edit("gate: {metric: accuracy", "gate: {rule: non_inferior, margin: 0.5, metric: accuracy")
-    retrain = ("die", "retrain", "digits")
-    for point in (
-        "tasks.project.stages:reproduce",  # between two stages
-        "tasks.promote:save",  # everything made, nothing recorded
-    ):
-        assert world.ratchet(point, *retrain, module="tests.interfere").code == 9
-        assert world.status()["version"] == "v1.0.0", point
-    assert world.ratchet("tasks.project.registry:_push_refs", *retrain, module="tests.interfere").code == 9
-    assert world.status()["version"] == "v1.1.0"  # the remote took it: done, whatever this clone knew
-    assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"
-    assert len(list((world.project / ".ratchet/work").iterdir())) == 1  # of the last kill; the next real run removes it
-
-
 @pytest.mark.slow
 def test_a_candidate_that_lost_the_race_is_judged_again_against_the_winner(world: World) -> None:
     world.edit("gate: {metric: accuracy", "gate: {rule: non_inferior, margin: 0.5, metric: accuracy")

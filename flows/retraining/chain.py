@@ -16,6 +16,7 @@ from tasks import promote as promotion
 from tasks import run_outcome
 from tasks.gating.verdict import Verdict
 from tasks.project import fingerprint, intact, registry
+from tasks.project.disk import report_full_disk
 from tasks.project.fingerprint import Inputs
 from tasks.project.lineage import lineage
 from tasks.project.registry import Champion
@@ -34,7 +35,8 @@ def retrain_model(project: Path, inputs: Inputs, force: bool = False) -> RunOutc
         if not force and (earlier := find_judgement(project, inputs)):
             outcome = run_outcome.unchanged_outcome(project, inputs, earlier)
         else:
-            with workspace(project, inputs.model, inputs.commit) as tree:
+            doing = f"retraining {inputs.model}; nothing in production changed"
+            with report_full_disk(doing), workspace(project, inputs.model, inputs.commit) as tree:
                 outcome = _train_and_judge(tree, inputs)
     return replace(outcome, seconds=time.monotonic() - started, steps=tuple(steps))
 

@@ -1,31 +1,14 @@
-"""Keeps `add` and `remove` safe: a full disk is one line, and nothing half-done is left by one that was killed."""
+"""Keeps `add` and `remove` safe: nothing half-done is left by one that was killed."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
-from models.common.errors import UserError
 from tasks.project import repository
 from tasks.project.outputs import is_cached
 from tasks.project.paths import home
-
-DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@contextmanager
-def report_full_disk(source: Path) -> Iterator[None]:
-    """Turns 'no space left' from whichever library into one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in DISK_FULL_ERRORS or "No space left" in str(error):
-            raise UserError(
-                f"No space left on the disk while adding {source}; nothing was added. Free some and add it again"
-            ) from None
-        raise
 
 
 def finish_interrupted(root: Path, folder: Path) -> list[str]:

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.common.errors import RatchetError, UserError
+from tasks.project.disk import report_full_disk
 
 
 def run(step: Callable[[Path, str], object]) -> None:
     """Calls `step(current directory, MODEL)`; a RatchetError becomes one line on stderr and its own exit code."""
     try:
-        step(Path.cwd(), _model())
+        with report_full_disk("running a stage"):
+            step(Path.cwd(), _model())
     except RatchetError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from models.common.errors import RatchetError, UserError
+from tasks.project.disk import full_disk_note
 from tasks.project.git_locks import lock_in_the_way, remove_abandoned_lock
+from tasks.project.reasons import MISSING_BYTES, reason
 
 BROKEN_REF_WARNING = (
     "ignoring broken ref"  # git only warns of a ref that it cannot read; for a registry that is an error
@@ -22,7 +24,6 @@ from dvc.repo import Repo
 with Repo() as repo:
     repo.push(targets=sys.argv[2:], revs=[sys.argv[1]], workspace=False)
 """
-MISSING_BYTES = "Missing cache files"  # `dvc push` only warns of bytes that are neither here nor there
 WORKSPACE_VARIABLE = "RATCHET_WORKSPACE"  # set for every process that a run starts, to the path of its worktree
 CHILD_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
@@ -77,7 +78,9 @@ def git(root: Path, *args: str, text: str | None = None) -> str:
             return done.stdout.strip()
         lock = lock_in_the_way(done.stderr)
         if lock is None or not (remove_abandoned_lock(root, lock, LOCK_WAIT) or time.monotonic() < deadline):
-            raise RatchetError(f"git {' '.join(args[:2])} failed: {_reason(done.stderr or done.stdout)}")
+            raise RatchetError(
+                f"git {' '.join(args[:2])} failed: {reason(done.stderr or done.stdout)}{full_disk_note(root)}"
+            )
         time.sleep(0.1)
 
 
@@ -107,7 +110,7 @@ def _dvc(root: Path, what: str, command: Sequence[str], env: Mapping[str, str] |
     env = environment({WORKSPACE_VARIABLE: str(root), **(env or {})})
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     if done.returncode or MISSING_BYTES in done.stderr:
-        raise RatchetError(f"{what} failed: {_reason(done.stderr or done.stdout)}")
+        raise RatchetError(f"{what} failed: {reason(done.stderr or done.stdout)}{full_disk_note(root)}")
     return done.stdout.strip()
 
 
@@ -193,13 +196,3 @@ def commit(root: Path, paths: Iterable[Path | str], message: str) -> str:
     if git(root, "status", "--porcelain", "--untracked-files=no", "--", *names):
         git(root, "commit", "--quiet", "--only", f"--message={message}", "--", *names)
     return git(root, "rev-parse", "HEAD")
-
-
-def _reason(stderr: str) -> str:
-    """The line of a tool's error output that says what is wrong."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip() and "atomic push failed" not in line]
-    for marker in ("ERROR:", "! [", "fatal:", "error:"):
-        for line in lines:
-            if line.startswith(marker):
-                return line.removeprefix("ERROR:").removeprefix("fatal:").removeprefix("error:").strip()
-    return lines[-1] if lines else "no reason given"

@@ -39,7 +39,9 @@ def object_path(cache: Path, digest: str) -> Path:
 
 def store_folder(cache: Path, files: dict[str, bytes]) -> tuple[str, list[str]]:
     """A folder as DVC keeps it: the MD5 of its list, and those of its files."""
-    entries = [{"md5": store(cache, content), "relpath": name} for name, content in files.items()]
+    entries = [
+        {"md5": store(cache, content), "relpath": name} for name, content in sorted(files.items())
+    ]  # DVC sorts them
     return store(cache, json.dumps(entries).encode(), ".dir"), [entry["md5"] for entry in entries]
 
 

@@ -72,7 +72,7 @@ def save(project: Path, number: int, model: str = "digits", verdict: str = "HOLD
     names = [f"refs/exps/{commit[:2]}/{commit[2:]}/{name}", *[judgement_ref(model, fingerprint)] * refs]
     lines = "".join(f"create {ref} {commit}\n" for ref in names)
     subprocess.run(["git", "update-ref", "--stdin"], cwd=project, input=lines, text=True, check=True)
-    own = {program, program_files[0], training, *training_files, report, bento}
+    own = {program, program_files[-1], training, *training_files, report, bento}
     return Saved(model, name, commit, tuple(own))
 
 

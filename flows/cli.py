@@ -19,6 +19,7 @@ from flows.by_hand import approve, decline, promote, rollback
 from flows.command import Json, ModelName
 from flows.command import print_json as _print_json
 from flows.command import project as _project
+from flows.loop_commands import down, schedule, up
 from flows.notify_commands import app as notify
 from models.common.errors import DataBlockedError, RatchetError, RegistryError
 
@@ -210,47 +211,9 @@ def serve(
     serve_bento(champion_bento(root, model, version), home(root), host, port)
 
 
-@app.command()
-def up(
-    detach: Annotated[bool, typer.Option("--detach", help="Go to the background once it is ready.")] = False,
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time.", show_default="the number of GPUs, else 1")
-    ] = None,
-    port: Annotated[int | None, typer.Option(help="Of Prefect's pages.", show_default="4200, or a free one")] = None,
-    look_every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks at the remote.")] = 60.0,
-) -> None:
-    """Keep every model fresh, until Ctrl-C: retrained by the clock and on new data, promoted when really better.
-
-    One process with all that takes: Prefect's server and its pages (or the server at PREFECT_API_URL), a deployment
-    for every model in params.yaml, whose changes it takes over, and what runs them, one run of a model at a time.
-    """
-    from flows.up.control import detach as start_detached
-    from flows.up.control import up as keep_running
-
-    ports = {"pages": port} if port else {}
-    if detach:
-        arguments = [f"--look-every={look_every}", *([f"--slots={slots}"] if slots else [])]
-        place = start_detached(_project(), [*arguments, *([f"--port={port}"] if port else [])])
-        print(f"Running (process {place.process_id}). Prefect's pages: {place.pages}   health: {place.health}")
-        print("What it says: .ratchet/logs/up.log   Stop it: ratchet down")
-    else:
-        keep_running(_project(), look_every, slots, ports)
-
-
-@app.command()
-def down() -> None:
-    """End this project's `ratchet up`. A run that is going is started again by the next one."""
-    from flows.up.control import down as end
-
-    print(end(_project()))
-
-
-@app.command(hidden=True)
-def schedule() -> None:
-    """The earlier name of `ratchet up`."""
-    from flows.up.control import up as keep_running
-
-    keep_running(_project())
+app.command()(up)
+app.command()(down)
+app.command(hidden=True)(schedule)
 
 
 def main() -> None:

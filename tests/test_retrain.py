@@ -129,6 +129,21 @@ def test_a_candidate_that_lost_the_race_is_judged_again_against_the_winner(world
     assert "while the candidate was judged" in answer.err
 
 
+def test_a_model_that_another_machine_retrains_is_refused_in_one_line(world: World) -> None:
+    holds = (
+        "import sys; from flows.retraining.one_at_a_time import one_at_a_time\n"
+        "with one_at_a_time('digits'):\n    print('holds', flush=True); sys.stdin.read()"
+    )
+    env = os.environ | {"PYTHONPATH": str(CODE)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", holds], env=env, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "holds\n"
+        answer = world.ratchet("retrain", "digits", "--force")
+        assert (answer.code, "is being retrained on another machine" in answer.error) == (2, True)
+    assert other.returncode == 0
+
+
 def test_a_remote_that_did_not_answer_is_tried_again_and_a_lost_race_is_not() -> None:
     from prefect.states import Failed
 

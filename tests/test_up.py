@@ -79,12 +79,12 @@ def wait_until(there: Callable[[], bool], seconds: float = SOON) -> None:
         time.sleep(0.2)
 
 
-def processes_of(world: World) -> list[psutil.Process]:
-    """Everything that runs in this project, but this test."""
+def processes_of(world: World, folder: str = "") -> list[psutil.Process]:
+    """Everything that runs in this project or a folder of it, but this test."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(world.project):
+            if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(world.project / folder):
                 found.append(process)
         except (psutil.Error, OSError):
             continue
@@ -162,6 +162,13 @@ def test_killed_in_mid_run_it_goes_on_where_it_was(loop: Loop) -> None:
     wait_until(lambda: loop.runs()[-1]["state_name"] in {"PROMOTED", "HELD", "REJECTED"})
     assert {run["state_name"] for run in loop.runs()} <= {"PROMOTED", "HELD", "REJECTED", "UNCHANGED", "WAITING"}
     assert len(git(loop.world.project, "worktree", "list").splitlines()) == 1
+
+
+def test_a_prefect_server_that_is_killed_is_started_again(loop: Loop) -> None:
+    server = next(process for process in processes_of(loop.world, ".ratchet") if "prefect" in process.cmdline())
+    server.kill()
+    wait_until(lambda: loop.said("Prefect's server is gone"), 20)
+    wait_until(lambda: loop.health().status_code == 200 and bool(loop.deployment()))
 
 
 def test_ctrl_c_of_a_waiting_retrain_cancels_its_run_and_frees_its_slot(loop: Loop) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from models.common.errors import RatchetError
 from tasks.project.params import load_model, model_names
 from tasks.project.policy import Schedule
@@ -61,6 +63,8 @@ def apply_deployments(client: "SyncPrefectClient", root: Path, schedules: Mappin
         try:
             _deployment(root, name, model.schedule).apply()
         except Exception as error:  # Prefect's own and pydantic's: a cron that is none, …
+            if isinstance(error.__cause__ or error, httpx.TransportError):  # the server's fault, and not params.yaml's
+                raise (error.__cause__ or error) from None
             problems.append(f"params.yaml: models.{name}.schedule: {_first_line(error)}")
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
     for known in client.read_deployments(deployment_filter=ours, limit=200):

@@ -114,6 +114,9 @@ class Supervisor:
     def tick(self) -> None:
         """What has to be done now. What Prefect does not answer is tried again; a server of our own is restarted."""
         self._ticked = time.monotonic()
+        if self._server and not self._server.is_alive():  # seen sooner than by the client, which tries for a minute
+            self.say("Prefect's server is gone; starting it again …")
+            self._server.start()
         try:
             if self._every("params", PARAMS_S):
                 self._apply_params()
@@ -124,13 +127,16 @@ class Supervisor:
             self._tell_findings()
             self.dispatcher.tick()
             self.problems.pop("server", None)
+            self.problems.pop("loop", None)
         except httpx.HTTPError as error:
-            self._server_problem(error)
+            self._problem("server", f"Prefect's server does not answer: {error or type(error).__name__}")
+        except Exception as error:  # a run that someone deleted, a full disk, …: the next tick may do better
+            self._problem("loop", f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """For the health address."""
         stalled = time.monotonic() - self._ticked > STALLED_S
-        well = not stalled and "server" not in self.problems
+        well = not stalled and not {"server", "loop"} & set(self.problems)
         running = [{"model": run.model, "run": run.id} for run in list(self.dispatcher.running.values())]
         return well, {
             "status": "ok" if well else "not ok",
@@ -186,15 +192,17 @@ class Supervisor:
     def _apply_params(self) -> None:
         """Takes over params.yaml where it changed; one that is wrong leaves what was."""
         stat = (self.root / "params.yaml").stat()
-        if self._params == (stat.st_mtime_ns, stat.st_size):
+        seen = (stat.st_mtime_ns, stat.st_size)
+        if self._params == seen:
             return
-        self._params = (stat.st_mtime_ns, stat.st_size)
         try:
             schedules, problems = read_schedules(self.root)
         except RatchetError as error:
+            self._params = seen
             self._params_problem(str(error))
             return
         problems += apply_deployments(self._client, self.root, schedules)
+        self._params = seen  # not before: where Prefect did not answer, it is tried again
         self.dispatcher.schedules = {**self.dispatcher.schedules, **schedules}
         self.say(f"models: {', '.join(schedules) or 'none'}")
         self._params_problem("; ".join(problems))
@@ -211,8 +219,12 @@ class Supervisor:
                 finding = self._found.get_nowait()
             except Empty:
                 return
+            try:
+                self._emit(finding)
+            except httpx.HTTPError:
+                self._found.put(finding)  # for the next tick
+                raise
             self.say(f"{finding.model}: something new to judge ({finding.data_version})")
-            self._emit(finding)
 
     def _emit(self, finding: Finding) -> None:
         """As an event: Prefect's automation starts the run."""
@@ -226,13 +238,10 @@ class Supervisor:
         )
         self._client._client.post("/events", json=[event.model_dump(mode="json")]).raise_for_status()
 
-    def _server_problem(self, error: httpx.HTTPError) -> None:
-        if "server" not in self.problems:
-            self.say(f"Prefect's server does not answer: {error or type(error).__name__}")
-        self.problems["server"] = f"Prefect's server does not answer: {error or type(error).__name__}"
-        if self._server and not self._server.is_alive():
-            self.say("starting Prefect's server again …")
-            self._server.start()
+    def _problem(self, what: str, message: str) -> None:
+        if self.problems.get(what) != message:  # said once, not at every tick
+            self.say(message)
+        self.problems[what] = message
 
 
 def count_gpus() -> int:

@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -17,6 +17,7 @@ from tasks.project.locks import holder
 from tasks.project.paths import home, main_checkout
 from tasks.project.repository import environment
 
+DETACHED = "RATCHET_DETACHED"  # set for a `ratchet up` in the background
 START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 60.0
 POLL_S = 0.1
@@ -27,9 +28,30 @@ def up(root: Path, look_every: float = 60.0, slots: int | None = None, ports: di
     from flows.up import supervisor
     from flows.up.display import display
 
-    with display() as shown:
-        supervisor.up(root, supervisor.Options(look_every, slots, ports or {}), shown.say, shown.show)
-        shown.say("ended")
+    with display() as shown, _in_file_too(root, shown.say) as say:
+        supervisor.up(root, supervisor.Options(look_every, slots, ports or {}), say, shown.show)
+        say("ended")
+
+
+@contextmanager
+def _in_file_too(root: Path, say: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """What is said is in `.ratchet/logs/up.log`, too; in the background standard output is that file already."""
+    if DETACHED in os.environ:
+        yield say
+        return
+    with _log_file(root).open("a", buffering=1) as log:
+
+        def say_twice(line: str) -> None:
+            say(line)
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+
+        yield say_twice
+
+
+def _log_file(root: Path) -> Path:
+    path = home(root) / "logs" / "up.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def detach(root: Path, arguments: Sequence[str]) -> Place:
@@ -37,13 +59,12 @@ def detach(root: Path, arguments: Sequence[str]) -> Place:
     root = main_checkout(root)
     with only_one(root):
         pass  # says where the first one is
-    log = home(root) / "logs" / "up.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = _log_file(root)
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.cli", "up", *arguments],
             cwd=root,
-            env=environment(),
+            env=environment({DETACHED: "1"}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

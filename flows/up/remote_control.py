@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -17,6 +19,8 @@ from models.common.errors import RatchetError
 from tasks.run_outcome import RunOutcome
 
 POLL_S = 0.1
+PATIENCE_S = 60.0
+AGAIN_S = 0.5
 BY_HAND = "by hand"
 
 
@@ -44,7 +48,8 @@ def retrain(place: Place, root: Path, model: str, commit: str, force: bool) -> R
     with httpx.Client(base_url=place.api, timeout=30, trust_env=False) as client:
         deployment = _get(client, f"/deployments/name/{FLOW}/{model}")
         parameters = {"model": model, "revision": commit, "force": force}
-        body = {"parameters": parameters, "tags": [BY_HAND], "state": {"type": "SCHEDULED"}}
+        once = str(uuid4())  # however often it has to be sent
+        body = {"parameters": parameters, "tags": [BY_HAND], "state": {"type": "SCHEDULED"}, "idempotency_key": once}
         run = _post(client, f"/deployments/{deployment['id']}/create_flow_run", body)["id"]
         try:
             answer = _wait(root, run)
@@ -67,7 +72,7 @@ def activities(root: Path) -> dict[str, Activity]:
     try:
         with httpx.Client(base_url=place.api, timeout=30, trust_env=False) as client:
             return _activities(client)
-    except httpx.HTTPError:
+    except RatchetError:
         return {}
 
 
@@ -76,10 +81,11 @@ def _activities(client: httpx.Client) -> dict[str, Activity]:
     going = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}, **ours}
     coming = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "sort": "EXPECTED_START_TIME_ASC", **ours}
     found: dict[str, Activity] = {}
-    for run in _post(client, "/flow_runs/filter", coming):
+    ask = partial(_post, client, patience=0.0)
+    for run in ask("/flow_runs/filter", coming):
         when = _seconds(run["expected_start_time"])
         found.setdefault(str(run["parameters"].get("model")), Activity(next_run=when))
-    for run in _post(client, "/flow_runs/filter", going):
+    for run in ask("/flow_runs/filter", going):
         model = str(run["parameters"].get("model"))
         known = found.get(model, Activity())
         since = _seconds(run["start_time"] or run["expected_start_time"])
@@ -135,20 +141,43 @@ def _tail(log: Path) -> Iterator[Any]:
 
 
 def _get(client: httpx.Client, path: str) -> Any:
-    answer = client.get(path)
+    answer = _answer(client, "GET", path)
     if answer.status_code == 404:
         raise RatchetError(
             "`ratchet up` does not know this model yet; it reads params.yaml in this checkout every few seconds."
             " What it says of it: curl its health address (ratchet status shows it)"
         )
-    answer.raise_for_status()
     return answer.json()
 
 
-def _post(client: httpx.Client, path: str, body: dict[str, Any]) -> Any:
-    answer = client.post(path, json=body)
-    answer.raise_for_status()
-    return answer.json()
+def _post(client: httpx.Client, path: str, body: dict[str, Any], patience: float = PATIENCE_S) -> Any:
+    return _answer(client, "POST", path, body, patience).json()
+
+
+def _answer(
+    client: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None, patience: float = PATIENCE_S
+) -> httpx.Response:
+    """Tried again for `patience` seconds: a server on SQLite may be busy, and one that was killed is started again.
+
+    RatchetError where it does not answer, or not as it must.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            answer = client.request(method, path, json=body)
+            problem = f"{answer.status_code} {answer.text[:200]}"
+            if answer.is_success or answer.status_code == 404:
+                return answer
+            if answer.status_code < 500:
+                break
+        except httpx.TransportError as error:
+            problem = str(error) or type(error).__name__
+        if time.monotonic() > deadline:
+            break
+        time.sleep(AGAIN_S)
+    raise RatchetError(
+        f"Prefect's server at {client.base_url} does not answer as it must: {problem}. See: ratchet status"
+    )
 
 
 def _seconds(timestamp: str | None) -> float | None:

@@ -190,7 +190,6 @@ class Soak:
         finally:
             place.unlink()
             hidden.rename(place)
-        self.ratchet("remove", "nothing", "nothing")  # any command: the next publishing takes along what was left
 
     def _end(self, fault: str) -> None:
         up = json.loads((self.project / ".ratchet/up/place.json").read_text())["process_id"]

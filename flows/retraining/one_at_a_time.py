@@ -1,7 +1,7 @@
 """One retrain of a model at a time among machines that share a Prefect server, by a lease that a dead holder loses."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from models.common.errors import UserError
 
@@ -25,17 +25,20 @@ def one_at_a_time(model: str) -> Iterator[None]:
     name = f"ratchet-retrain-{model}"
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(name, 1)
-    held = concurrency(
-        name, timeout_seconds=WAIT_S, lease_duration=LEASE_S, strict=True, raise_on_lease_renewal_failure=False
-    )
-    try:
-        held.__enter__()
-    except TimeoutError:
-        raise BusyError(
-            f"{model} is being retrained on another machine that uses this Prefect server. Wait for it, or stop it"
-            f" (a run that was killed frees the model within {LEASE_S:.0f} s)"
-        ) from None
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(
+                concurrency(
+                    name,
+                    timeout_seconds=WAIT_S,
+                    lease_duration=LEASE_S,
+                    strict=True,
+                    raise_on_lease_renewal_failure=False,
+                )
+            )
+        except TimeoutError:
+            raise BusyError(
+                f"{model} is being retrained on another machine that uses this Prefect server. Wait for it, or stop it"
+                f" (a run that was killed frees the model within {LEASE_S:.0f} s)"
+            ) from None
         yield
-    finally:
-        held.__exit__(None, None, None)

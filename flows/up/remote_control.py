@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -89,22 +89,18 @@ def _activities(client: httpx.Client) -> dict[str, Activity]:
         model = str(run["parameters"].get("model"))
         known = found.get(model, Activity())
         since = _seconds(run["start_time"] or run["expected_start_time"])
-        found[model] = Activity(_how_far(client, run["id"], model), since, known.next_run)
+        found[model] = Activity(_how_far(ask, run["id"], model), since, known.next_run)
     return found
 
 
-def _how_far(client: httpx.Client, run: str, model: str) -> str:
+def _how_far(ask: Callable[[str, dict[str, Any]], Any], run: str, model: str) -> str:
     """The step that is going on and, in training, the epoch."""
-    steps = _post(
-        client, "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "sort": "EXPECTED_START_TIME_DESC"}
-    )
+    steps = ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "sort": "EXPECTED_START_TIME_DESC"})
     step = next((str(step["name"]).rsplit("-", 1)[0] for step in steps if step["state_type"] == "RUNNING"), "starting")
     if step != "train":
         return step
     key = f"{model.replace('_', '-')}-training"
-    bars = _post(
-        client, "/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
-    )
+    bars = ask("/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1})
     return f"train, {bars[0]['description']}" if bars else step
 
 

@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models.common.errors import UserError
+from tasks.project.locks import holder as find_holder
 from tasks.project.locks import lock, lock_or_refuse, temporary_folder
 from tests.conftest import CODE
 
@@ -31,7 +34,7 @@ def holder(home: Path) -> tuple["subprocess.Popen[str]", Path]:
     return process, Path(process.stdout.readline().strip())
 
 
-def kill(process: "subprocess.Popen[str]") -> None:
+def kill(process: "subprocess.Popen[Any]") -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -43,7 +46,28 @@ def test_a_lock_that_is_held_names_its_holder_and_is_free_when_that_was_killed(t
         pytest.fail("two processes hold one lock")
     kill(other)
     with lock_or_refuse(tmp_path, "retrain/digits", "digits is busy"), lock(tmp_path, "add/digits"):
-        assert (tmp_path / "locks/retrain/digits.lock").read_text() == str(os.getpid())
+        assert find_holder(tmp_path, "retrain/digits") == os.getpid()
+    assert find_holder(tmp_path, "retrain/digits") is None
+
+
+LOOKING = """
+import sys
+from pathlib import Path
+from tasks.project.locks import holder
+while True:
+    holder(Path(sys.argv[1]), "up")
+"""
+
+
+def test_who_looks_for_the_holder_never_keeps_another_process_from_holding(tmp_path: Path) -> None:
+    looking = subprocess.Popen([sys.executable, "-c", LOOKING, str(tmp_path)], cwd=CODE)
+    try:
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            with lock_or_refuse(tmp_path, "up", "taken for held"):
+                assert looking.poll() is None
+    finally:
+        kill(looking)
 
 
 def test_a_folder_in_use_stays_and_one_whose_process_was_killed_goes(tmp_path: Path) -> None:

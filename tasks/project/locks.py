@@ -20,27 +20,26 @@ LOCK_FILE = ".lock"  # file in a temporary folder that its process holds locked
 @contextmanager
 def lock(home: Path, name: str) -> Iterator[None]:
     """Waits until no other process holds `name` ("add/digits"), then holds it."""
-    with _lock_file(home, name) as file:
+    with _open(home, name, "lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        _write_process_id(file)
-        yield
+        with _shown(home, name):
+            yield
 
 
 @contextmanager
 def lock_or_refuse(home: Path, name: str, busy: str) -> Iterator[None]:
     """The same without waiting: UserError with `busy` and the holder's process ID where another one holds it."""
-    with _lock_file(home, name) as file:
+    with _open(home, name, "lock") as file:
         if not _try_lock(file):
-            file.seek(0)
-            raise UserError(f"{busy} (process {file.read().strip() or 'unknown'}). Wait for it, or stop it")
-        _write_process_id(file)
-        yield
+            raise UserError(f"{busy} (process {holder(home, name) or 'unknown'}). Wait for it, or stop it")
+        with _shown(home, name):
+            yield
 
 
 def holder(home: Path, name: str) -> int | None:
-    """Process ID of the one that holds `name`, or None."""
+    """Process ID of the one that holds `name`, or None. Looking never keeps another process from holding it."""
     try:
-        file = (home / "locks" / f"{name}.lock").open("r")
+        file = (home / "locks" / f"{name}.holder").open("r")
     except FileNotFoundError:
         return None
     with file:
@@ -49,6 +48,17 @@ def holder(home: Path, name: str) -> int | None:
         except BlockingIOError:
             return int(file.read().strip() or 0)
     return None
+
+
+@contextmanager
+def _shown(home: Path, name: str) -> Iterator[None]:
+    """Shows who holds `name` by a second lock: one cannot look at a lock without taking it for a moment."""
+    with _open(home, name, "holder") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # waits for those who look just now
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 @contextmanager
@@ -91,8 +101,8 @@ def _remove_abandoned(folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _lock_file(home: Path, name: str) -> IO[str]:
-    path = home / "locks" / f"{name}.lock"
+def _open(home: Path, name: str, suffix: str) -> IO[str]:
+    path = home / "locks" / f"{name}.{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("a+")
 
@@ -103,9 +113,3 @@ def _try_lock(file: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _write_process_id(file: IO[str]) -> None:
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()

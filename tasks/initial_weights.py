@@ -31,15 +31,16 @@ def initial_weights(root: Path, name: str) -> None:
 def _provide_weights(root: Path, model: Model, into: Path) -> str:
     """Copies the weights, if params name any; gives what training starts from, in a word."""
     weights = model.train.weights
+    if weights == "champion" and _copy_champion(root, model.name, into):
+        return "the champion"
+    weights = model.train.starting_weights(has_initial=False)
     if weights == "none":
         return "nothing"
     if weights in model.train.WEIGHT_SOURCES:
         return weights  # the kind fetches them itself
-    if weights == "champion":
-        return "the champion" if _copy_champion(root, model.name, into) else "nothing"
     path = root / weights
     if not path.is_file():
-        allowed = ", ".join(["none", *model.train.WEIGHT_SOURCES, "champion"])
+        allowed = ", ".join(["auto", "none", *model.train.WEIGHT_SOURCES, "champion"])
         raise UserError(
             f"params.yaml: models.{model.name}.train.weights is '{weights}', and there is no file {path}."
             f" Allowed: {allowed}, or the path of a weights.pt"
@@ -56,7 +57,7 @@ def _copy_champion(root: Path, name: str, into: Path) -> bool:
         return True
     champion = registry.champion(root, name)
     if champion is None:
-        print(f"warning: {name} has no champion to start from; its weights start from nothing", file=sys.stderr)
+        print(f"warning: {name} has no champion to start from yet", file=sys.stderr)
         return False
     with tempfile.TemporaryDirectory() as folder:
         _copy_weights(

@@ -16,15 +16,16 @@ from models.common.data.decoded_cache import Decoded
 from models.common.errors import RatchetError
 from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
 from models.common.training.checkpoints import Checkpoints
-from models.common.training.freezing import LayerGroup, freeze, layer_groups, trainable_groups
+from models.common.training.freezing import LayerGroup, freeze, head_only_epochs, layer_groups, trainable_groups
 from models.common.training.logger import TrainingLogger
-from models.common.training.loop import fit
+from models.common.training.loop import TrainingResult, fit
 from models.common.training.optimizers import (
     ExponentialMovingAverage,
     build_optimizer,
-    learning_rate_factor,
     set_learning_rate,
 )
+from models.common.training.recipe import resolve
+from models.common.training.schedule import Schedule
 from models.image_classification import networks
 from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import ImageTrain
@@ -63,10 +64,19 @@ def test_everything_learns_when_all_is_unfrozen(network: nn.Module) -> None:
 
 
 def test_gradual_unfreezing_goes_from_the_head_down_and_is_done_by_half_time() -> None:
-    assert [trainable_groups("gradual", 5, epoch, 8) for epoch in range(8)] == [1, 2, 3, 4, 5, 5, 5, 5]
-    assert [trainable_groups("gradual", 9, epoch, 4) for epoch in range(4)] == [1, 5, 9, 9]
-    assert [trainable_groups("head", 5, epoch, 8) for epoch in range(8)] == [1] * 8
-    assert [trainable_groups("all", 5, epoch, 8) for epoch in range(8)] == [5] * 8
+    assert [trainable_groups("gradual", 5, epoch, 8, 0) for epoch in range(8)] == [1, 2, 3, 4, 5, 5, 5, 5]
+    assert [trainable_groups("gradual", 9, epoch, 4, 0) for epoch in range(4)] == [1, 5, 9, 9]
+    assert [trainable_groups("head", 5, epoch, 8, 0) for epoch in range(8)] == [1] * 8
+    assert [trainable_groups("all", 5, epoch, 8, 0) for epoch in range(8)] == [5] * 8
+
+
+def test_a_new_head_learns_alone_first_for_some_updates_and_never_for_most_of_the_epochs() -> None:
+    assert [trainable_groups("head_first", 5, epoch, 8, 2) for epoch in range(8)] == [1] * 2 + [5] * 6
+    assert head_only_epochs("head_first", steps=200, epochs=8) == 1
+    assert head_only_epochs("head_first", steps=20, epochs=30) == 3
+    assert head_only_epochs("head_first", steps=2, epochs=8) == 2
+    assert head_only_epochs("head_first", steps=2, epochs=1) == 0
+    assert head_only_epochs("all", steps=2, epochs=8) == 0
 
 
 def test_each_group_learns_at_the_decayed_rate_of_the_next_and_norms_and_biases_are_not_decayed(
@@ -90,13 +100,81 @@ def test_sgd_has_nesterov_momentum(network: nn.Module) -> None:
     assert all(group["nesterov"] and group["momentum"] == 0.8 for group in chosen.param_groups)
 
 
-def test_the_rate_warms_up_in_a_line_and_falls_as_half_a_cosine() -> None:
-    train = ImageTrain(epochs=5, warmup_epochs=1)
-    rates = [learning_rate_factor(step, 10, train) for step in range(50)]
-    assert rates[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
-    assert rates[10] == 1
-    assert rates[30] == pytest.approx(0.5)
-    assert rates[49] == pytest.approx(0.5 * (1 + math.cos(math.pi * 39 / 40)))
+def test_the_rate_rises_stays_and_comes_down() -> None:
+    schedule = Schedule(ImageTrain(epochs=10, warmup_epochs=2, decay_share=0.4), head_epochs=0)
+    rates = [schedule.factor(time) for time in (0, 1, 2, 5, 6, 8, 9.5, 10)]
+    assert rates == pytest.approx([0, 0.5, 1, 1, 1, 0.5, 0.125, 0])
+
+
+def test_the_way_down_is_as_long_where_the_search_ends_early_and_is_never_put_off() -> None:
+    schedule = Schedule(ImageTrain(epochs=10, warmup_epochs=0, decay_share=0.4), head_epochs=0)
+    schedule.decay_now(3)
+    assert (schedule.decay_from, schedule.epochs) == (3, 7)
+    assert [schedule.factor(time) for time in (2.9, 3, 5, 7)] == pytest.approx([1, 1, 0.5, 0])
+    schedule.decay_now(5)
+    assert schedule.epochs == 7
+
+
+def test_the_rate_rises_again_where_the_rest_opens() -> None:
+    schedule = Schedule(ImageTrain(epochs=10, warmup_epochs=1), head_epochs=2)
+    assert [schedule.factor(time) for time in (0.5, 1, 2, 2.5, 3)] == pytest.approx([0.5, 1, 0, 0.5, 1])
+
+
+def resolved(examples: int, *, has_initial: bool = False, **train: Any) -> ImageTrain:
+    return resolve(ImageTrain(**train), examples, has_initial=has_initial)
+
+
+def test_small_data_is_gone_through_more_often_in_smaller_batches() -> None:
+    recipes = [resolved(examples, network="small_cnn") for examples in (50, 500, 5_000, 50_000)]
+    sizes, epochs = [recipe.batch_size for recipe in recipes], [recipe.epochs for recipe in recipes]
+    assert sizes == sorted(sizes)
+    assert epochs == sorted(epochs, reverse=True)
+    assert sizes[0] < sizes[-1]
+    assert epochs[0] > epochs[-1]
+    updates = [
+        epoch * -(-examples // size)
+        for epoch, examples, size in zip(epochs[1:], (500, 5000, 50_000), sizes[1:], strict=True)
+    ]
+    assert min(updates) >= 900
+
+
+def test_what_params_give_is_kept_and_nothing_is_left_open() -> None:
+    given: dict[str, Any] = {
+        "epochs": 3,
+        "batch_size": 7,
+        "learning_rate": 0.2,
+        "ema_decay": 0.0,
+        "layer_decay": 0.5,
+        "unfreeze": "all",
+    }
+    recipe = resolved(1000, network="resnet18", weights="none", **given)
+    assert {name: getattr(recipe, name) for name in given} == given
+    assert resolved(1000, network="resnet18", weights="none", warmup_epochs=40, epochs=60).warmup_epochs == 30
+    left_open = resolved(1000, network="small_cnn")
+    assert left_open.epochs
+    assert left_open.batch_size
+    assert left_open.learning_rate
+    assert left_open.ema_decay
+
+
+def test_trained_weights_take_fewer_epochs_smaller_steps_and_a_head_that_starts_alone() -> None:
+    fresh, tuned = (resolved(1000, network="resnet18", weights=weights) for weights in ("none", "auto"))
+    assert (fresh.weights, fresh.unfreeze) == ("none", "all")
+    assert (tuned.weights, tuned.unfreeze) == ("imagenet", "head_first")
+    assert tuned.epochs < fresh.epochs
+    assert tuned.learning_rate < fresh.learning_rate
+    champion = resolved(1000, has_initial=True, network="small_cnn", weights="champion")
+    assert (champion.weights, champion.unfreeze) == ("champion", "all")  # its head knows the classes
+    assert resolved(1000, network="small_cnn", weights="champion").weights == "none"  # there is none yet
+    assert resolved(1000, network="resnet18", weights="champion").weights == "imagenet"
+
+
+def test_the_stem_learns_slowest_whatever_the_number_of_groups(network: nn.Module) -> None:
+    groups = groups_of(network)
+    chosen = build_optimizer(groups, resolved(100, has_initial=True, weights="champion", learning_rate=0.1))
+    rates = {id(parameter): group["lr"] for group in chosen.param_groups for parameter in group["params"]}
+    ends = [rates[id(group.parameters[0])] for group in (groups[0], groups[-1])]
+    assert ends == pytest.approx([0.01, 0.1])
 
 
 def test_the_average_follows_its_formula_in_weights_and_in_batch_norms_statistics() -> None:
@@ -231,7 +309,7 @@ def test_auxiliary_logits_add_three_tenths_of_their_loss(network: nn.Module) -> 
     learner = learner_of(network)
     logits, classes = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     loss = F.cross_entropy(logits, classes).item()
-    assert learner._loss((logits, logits), classes).item() == pytest.approx(1.3 * loss, rel=1e-5)
+    assert learner.class_loss((logits, logits), classes).item() == pytest.approx(1.3 * loss, rel=1e-5)
 
 
 def test_a_delivery_of_train_and_test_alone_gets_validation_examples_by_whole_groups() -> None:
@@ -255,6 +333,7 @@ class Measured:
     """A learner of one weight whose validation gives these values, one an epoch."""
 
     examples = 2
+    validation_examples = 1000
 
     def __init__(self, *values: float) -> None:
         self.network: nn.Module = nn.Linear(1, 1)
@@ -272,23 +351,48 @@ class Measured:
         return {"val_loss": 1.0, "val_score": next(self.values)}
 
 
-def best_epoch(folder: Path, monitor: str, *values: float, **train: Any) -> int:
-    settings = ImageTrain(**{"epochs": len(values), "batch_size": 2, "precision": "fp32", **train})
+def fitted(folder: Path, *values: float, validation_examples: int = 1000, **train: Any) -> TrainingResult:
+    """A training whose val_score takes these values, one an epoch."""
+    settings = resolve(ImageTrain(**{"precision": "fp32", "epochs": len(values), **train}), 2, has_initial=False)
+    learner = Measured(*values)
+    learner.validation_examples = validation_examples
     checkpoints, curves = Checkpoints(folder), TrainingLogger(None, len(values))
-    return fit(Measured(*values), settings, monitor, torch.device("cpu"), checkpoints, curves).best_epoch
+    return fit(learner, settings, "val_score", torch.device("cpu"), checkpoints, curves)
 
 
 def test_an_epoch_whose_metric_is_nan_is_never_the_best(tmp_path: Path) -> None:
-    assert best_epoch(tmp_path / "first", "val_score", math.nan, 0.5, 0.7, 0.6) == 3
-    assert best_epoch(tmp_path / "later", "val_score", 0.5, math.nan, 0.7, math.nan) == 3
-    assert best_epoch(tmp_path / "stopped", "val_score", math.nan, 0.5, 0.4, 0.7, early_stopping=1) == 2
+    assert fitted(tmp_path / "first", math.nan, 0.5, 0.7, 0.6).best_epoch == 3
+    assert fitted(tmp_path / "later", 0.5, math.nan, 0.7, math.nan).best_epoch == 3
+
+
+def test_of_equal_epochs_the_later_one_is_kept(tmp_path: Path) -> None:
+    assert fitted(tmp_path, 0.5, 0.7, 0.7, 0.6).best_epoch == 3
+
+
+def test_the_search_ends_early_and_the_rate_still_comes_down(tmp_path: Path) -> None:
+    values = [0.5, 0.6, *[0.55] * 18]
+    result = fitted(tmp_path / "early", *values, early_stopping=3, decay_share=0.4)
+    assert (len(result.history), result.decay_from, result.stopped_early) == (5 + 8, 6, True)
+    rates = [row["learning_rate"] for row in result.history]
+    assert rates[4] == rates[1] > rates[6] > rates[-1] > 0
+    whole = fitted(tmp_path / "off", *values, early_stopping=0, decay_share=0.4)
+    assert (len(whole.history), whole.decay_from, whole.stopped_early) == (20, 13, False)
+    late = fitted(tmp_path / "late", *values[:10], early_stopping=5, decay_share=0.4)
+    assert (len(late.history), late.stopped_early) == (10, False)  # the rate comes down already
+
+
+def test_few_validation_examples_choose_no_epoch_and_end_nothing(tmp_path: Path) -> None:
+    few = fitted(tmp_path / "few", 0.9, *[0.5] * 9, validation_examples=49, early_stopping=1)
+    assert (few.best_epoch, len(few.history), few.selected_by) == (10, 10, "being the last")
+    enough = fitted(tmp_path / "enough", 0.9, *[0.5] * 9, validation_examples=50, early_stopping=1)
+    assert (enough.best_epoch, enough.selected_by) == (1, "val_score")
 
 
 def test_a_metric_that_is_always_nan_is_one_line_and_no_best_epoch(tmp_path: Path) -> None:
     with pytest.raises(
         RatchetError, match="best epoch cannot be selected: val_score was no finite number after any of 2"
     ):
-        best_epoch(tmp_path, "val_score", math.nan, math.nan)
+        fitted(tmp_path, math.nan, math.nan)
 
 
 class Fitted(Measured):
@@ -314,7 +418,7 @@ def test_a_batch_learnt_from_in_two_parts_updates_the_weights_as_a_whole_one(tmp
     for accumulation in (1, 2):
         learner, logger = Fitted(), TrainingLogger(None, 3)
         torch.nn.init.zeros_(learner.network.bias)  # type: ignore[arg-type]
-        settings = ImageTrain(epochs=3, batch_size=batch_size, precision="fp32")
+        settings = resolve(ImageTrain(epochs=3, batch_size=batch_size, precision="fp32"), 7, has_initial=False)
         place = Checkpoints(tmp_path / str(accumulation))
         result = fit(learner, settings, "val_loss", torch.device("cpu"), place, logger, accumulation)
         weights.append([parameter.tolist() for parameter in learner.network.parameters()])

@@ -44,7 +44,7 @@ class AudioVisualLearner:
         """media, classes: of the training and of the validation split."""
         self.network: nn.Module = network
         self._network, self.groups = network, groups
-        self.examples = len(media[0])
+        self.examples, self.validation_examples = len(media[0]), len(media[1])
         self._media, self._classes = media, classes
         self._sample_rate, self._train = sample_rate, train
         self._device = next(network.parameters()).device

@@ -27,6 +27,7 @@ class AudioVisualTrain(TrainParams):
     """The `train` section."""
 
     WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet",)  # of the image network; the rest starts from nothing
+    MAX_BATCH_SIZE: ClassVar[int] = 64
 
     image_network: Literal["small_cnn", "resnet9", "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0"] = (
         "small_cnn"
@@ -44,6 +45,11 @@ class AudioVisualTrain(TrainParams):
     channels_last: bool = True  # of the image network
     compile: bool = False
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
+
+    @property
+    def pretrained(self) -> str | None:
+        """ImageNet's, which every network of a library has."""
+        return None if self.image_network in BUILTIN_NETWORKS else "imagenet"
 
     @model_validator(mode="after")
     def _imagenet_needs_a_torchvision_network(self) -> Self:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.common.classification.frozen import Examples
 from models.common.classification.learning import class_validation, mixup_loss
 from models.common.data.decoded_cache import Decoded
 from models.common.image.augmentation import augment_pictures
@@ -25,7 +26,7 @@ class Photos:
 
     def __init__(self, pixels: Decoded, classes: NDArray[np.int64], device: torch.device) -> None:
         self._pictures = DeviceArrays([pixels], device)
-        self._classes = torch.tensor(classes, device=device)
+        self.classes = torch.tensor(classes, device=device)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -33,8 +34,8 @@ class Photos:
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Those pictures and classes, on the device."""
         (pictures,) = self._pictures.fetch(positions)
-        index = torch.from_numpy(positions).to(self._classes.device, non_blocking=True)
-        return pictures, self._classes[index]
+        index = torch.from_numpy(positions).to(self.classes.device, non_blocking=True)
+        return pictures, self.classes[index]
 
 
 class ImageLearner:
@@ -45,6 +46,7 @@ class ImageLearner:
     ) -> None:
         self.network, self.groups = network, groups
         self.examples = len(photos)
+        self.validation_examples = len(val)
         self._photos, self._val, self._train = photos, val, train
         self._model = Normalised(network).to(next(network.parameters()).device)
         self._format = torch.channels_last if train.channels_last else torch.contiguous_format
@@ -60,13 +62,23 @@ class ImageLearner:
         """Cross-entropy of an augmented, mixed-up batch, with smoothed labels."""
         pictures, classes = batch
         inputs = self._augmented(pictures)
-        return mixup_loss(inputs, classes, self._train.mixup, self.network, self._loss)
+        return mixup_loss(inputs, classes, self._train.mixup, self.network, self.class_loss)
 
     def evaluate(self) -> dict[str, float]:
         """Cross-entropy (unsmoothed) and accuracy over the validation split."""
         parts = np.array_split(np.arange(len(self._val)), -(-len(self._val) // self._train.batch_size))
         batches = map(self._val.fetch, parts)
         return class_validation((self._model(pictures), classes) for pictures, classes in batches)
+
+    def examples_of(self, split: str) -> Examples:
+        """A split's examples as a head alone learns from them."""
+        photos = self._photos if split == "train" else self._val
+
+        def run(positions: NDArray[np.int64], varied: bool) -> object:
+            pictures, _ = photos.fetch(positions)
+            return self.network(self._augmented(pictures)) if varied else self._model(pictures)
+
+        return Examples(run, photos.classes)
 
     def exportable(self) -> nn.Module:
         """The network behind its own normalisation, on the CPU: uint8 pictures in, logits out."""
@@ -77,9 +89,9 @@ class ImageLearner:
         batch = augment_pictures(pictures, self._train.augment, self._model.normalise)
         return batch.contiguous(memory_format=self._format)
 
-    def _loss(self, outputs: Any, classes: Tensor) -> Tensor:
+    def class_loss(self, outputs: Any, classes: Tensor) -> Tensor:
         if isinstance(outputs, Tensor):
             return F.cross_entropy(outputs.float(), classes, label_smoothing=self._train.label_smoothing)
         main, *auxiliary = outputs
-        extra = sum((self._loss(logits, classes) for logits in auxiliary if logits is not None), torch.zeros(()))
-        return self._loss(main, classes) + AUXILIARY * extra
+        extra = sum((self.class_loss(logits, classes) for logits in auxiliary if logits is not None), torch.zeros(()))
+        return self.class_loss(main, classes) + AUXILIARY * extra

@@ -29,6 +29,11 @@ class ImageTrain(TrainParams):
     compile: bool = False
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
 
+    @property
+    def pretrained(self) -> str | None:
+        """ImageNet's, which every network of a library has."""
+        return None if self.network in BUILTIN_NETWORKS else "imagenet"
+
     @model_validator(mode="after")
     def _imagenet_needs_a_torchvision_network(self) -> Self:
         if self.network in BUILTIN_NETWORKS and self.weights == "imagenet":

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.common.classification.frozen import HeadLearner, head_learner
 from models.common.classification.labels import class_indices, class_labels
 from models.common.kind import TrainJob
 from models.common.program.export import export, parity
@@ -22,7 +23,7 @@ Job = TrainJob[ImageData, ImageTrain]
 
 def train(job: Job) -> None:
     """Trains a network and writes the program; see run_training."""
-    run_training(job, build, export_program)
+    run_training(job, build, export_program, build_head)
 
 
 def build(job: Job, device: torch.device) -> ImageLearner:
@@ -35,6 +36,13 @@ def build(job: Job, device: torch.device) -> ImageLearner:
     network.to(device)
     photos, val = (_photos(job, split, labels, device) for split in ("train", "val"))
     return ImageLearner(network, layer_groups(network, head), photos, val, train)
+
+
+def build_head(job: Job, learner: ImageLearner) -> HeadLearner | None:
+    """The learner of the head alone, on features of the rest."""
+    train, val = learner.examples_of("train"), learner.examples_of("val")
+    settings = f"{job.data.image_size} {job.data.max_pixels} {job.train.augment.model_dump_json()}"
+    return head_learner(job, learner.network, learner.groups, train, val, settings, learner.class_loss)
 
 
 def export_program(job: Job, learner: ImageLearner) -> Exported:

@@ -30,6 +30,11 @@ class DetectionTrain(ObjectTrain):
         """What the weights fit: network and backbone."""
         return self.network if self.network == "ssdlite" else f"{self.network}-{self.backbone}"
 
+    @property
+    def pretrained(self) -> str | None:
+        """ImageNet's, which every backbone of a library has."""
+        return "imagenet" if self.network == "ssdlite" else super().pretrained
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.weights == "imagenet" and self.backbone == "small" and self.network != "ssdlite":

@@ -64,6 +64,7 @@ class SegmentationLearner:
         """`shares`: of the training pixels, of each class; what weights are made from."""
         self.network, self.groups = network, groups
         self.examples = len(scenes)
+        self.validation_examples = len(val)
         self._scenes, self._val, self._train = scenes, val, train
         self._classes = len(shares)
         device = next(network.parameters()).device

@@ -60,6 +60,8 @@ class SegmentationTrain(TrainParams):
     """The `train` section."""
 
     WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet",)
+    MAX_BATCH_SIZE: ClassVar[int] = 8
+    UPDATES: ClassVar[int] = 1500
 
     network: str = SMALL_FPN  # or <head>_<backbone> of torchvision: lraspp_mobilenet_v3_large, deeplabv3_resnet50
     width: int = Field(default=32, ge=4)  # channels of the stem of our own network
@@ -71,6 +73,11 @@ class SegmentationTrain(TrainParams):
     channels_last: bool = True
     compile: bool = False
     metric: Literal["loss", "mean_iou"] = "mean_iou"  # on validation: which epoch is kept, when to stop
+
+    @property
+    def pretrained(self) -> str | None:
+        """ImageNet's, which every network of a library has."""
+        return None if self.network == SMALL_FPN else "imagenet"
 
     @model_validator(mode="after")
     def _network_is_known(self) -> Self:

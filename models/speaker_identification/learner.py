@@ -43,6 +43,7 @@ class SpeakerLearner:
         self.network: nn.Module = network
         self._network, self.groups = network, groups
         self.examples = len(recordings)
+        self.validation_examples = len(val)
         self._recordings, self._val, self._train = recordings, val, train
         self._sample_rate = sample_rate
         self._device = next(network.parameters()).device

@@ -25,6 +25,7 @@ class SpeakerTrain(TrainParams):
     """The `train` section."""
 
     WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ()
+    MAX_BATCH_SIZE: ClassVar[int] = 64
 
     network: Literal["bc_resnet", "crnn"] = "bc_resnet"
     width: float = Field(default=1.0, gt=0)  # times the usual channels

@@ -47,6 +47,7 @@ class CommandLearner:
         self.network: nn.Module = network
         self._network, self.groups = network, groups
         self.examples = len(clips)
+        self.validation_examples = len(val)
         self._clips, self._val, self._train = clips, val, train
         self._sample_rate = sample_rate
         if train.compile:

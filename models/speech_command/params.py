@@ -26,6 +26,7 @@ class CommandTrain(TrainParams):
     """The `train` section."""
 
     WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("pretrained",)  # of torchaudio's bundles
+    MAX_BATCH_SIZE: ClassVar[int] = 64
 
     network: str = "mel_resnet"  # mel_resnet, bc_resnet, crnn, or a torchaudio bundle: wav2vec2_base, hubert_base, …
     width: float = Field(default=1.0, gt=0)  # of our own networks: times the usual channels
@@ -36,6 +37,11 @@ class CommandTrain(TrainParams):
     augment: AudioAugment = AudioAugment()
     compile: bool = False
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
+
+    @property
+    def pretrained(self) -> str | None:
+        """torchaudio's, which every bundle has."""
+        return None if self.network in BUILTIN_NETWORKS else "pretrained"
 
     @model_validator(mode="after")
     def _pretrained_needs_a_bundle(self) -> Self:

@@ -39,6 +39,7 @@ class SpeechLearner:
         self.network: nn.Module = model.network
         self.groups, self.examples, self.lengths = groups, len(training), training.lengths
         self.training, self.val = training, val
+        self.validation_examples = len(val)
         self._model, self._train, self._sample_rate, self._alphabet = model, train, sample_rate, alphabet
         self._device = next(model.parameters()).device
         if train.compile:

@@ -1,6 +1,6 @@
 """Params of speech recognition beyond those that every kind on sound shares."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,8 @@ class SpeechData(AudioData):
 class SpeechTrain(TrainParams):
     """The `train` section."""
 
+    MAX_BATCH_SIZE: ClassVar[int] = 32
+
     network: str = (
         "cnn_bigru"  # cnn_bigru, cnn_bilstm, conformer, or a torchaudio bundle: wav2vec2_base, hubert_base, …
     )
@@ -44,8 +46,12 @@ class SpeechTrain(TrainParams):
     decoder: Literal["greedy", "beam"] = "greedy"  # of the evaluation and of /predict; /beam always searches
     beam_width: int = Field(default=8, ge=1, le=128)
     metric: Literal["loss", "word_accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
-    batch_size: int = Field(default=32, ge=1)
     compile: bool = False
+
+    @property
+    def pretrained(self) -> str | None:
+        """torchaudio's, which every bundle has."""
+        return None if self.network in BUILTIN_NETWORKS else "pretrained"
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -78,6 +78,12 @@ def data_version(folder: Path) -> str:
     return version_of_batches(str(pointer["outs"][0]["md5"]) for pointer in pointers)
 
 
+def content_hash(folder: Path, batch: str) -> str:
+    """Eight hex digits of what is in the batch: another one of the same name gets other files in every cache."""
+    pointer = yaml.safe_load((folder / f"{batch}.parquet.dvc").read_text())
+    return str(pointer["outs"][0]["md5"])[:8]
+
+
 def iter_payloads(folder: Path, batch: str, column: str = "bytes") -> Iterator[bytes]:
     """Each example's bytes, in row order, read ROW_GROUP_SIZE rows at a time; or its targets ("target")."""
     path = folder / f"{batch}.parquet"

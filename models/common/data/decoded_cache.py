@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
-from models.common.data.batches import iter_payloads, read_index
+from models.common.data.batches import content_hash, iter_payloads, read_index
 from models.common.data.conversion_digest import conversion_digest
 from models.common.errors import BadExampleError, UserError
 
@@ -105,7 +104,7 @@ def decoded(
     header = {"descr": "|u1", "fortran_order": False}
     arrays = {}
     for batch in names:
-        path = cache / f"{batch}-{_content_hash(batches, batch)}.npy"
+        path = cache / f"{batch}-{content_hash(batches, batch)}.npy"
         with _write_once(path) as partial:
             if partial:
                 rows = len(read_index(batches, batch))
@@ -124,7 +123,7 @@ def ragged(
     cache = home / "decoded" / f"{name}-{conversion_digest(convert, column)}"
     arrays = {}
     for batch in sorted(set(manifest["batch"])):
-        path = cache / f"{batch}-{_content_hash(batches, batch)}.i16"
+        path = cache / f"{batch}-{content_hash(batches, batch)}.i16"
         lengths = []
         with _write_once(path) as partial:
             if partial:
@@ -152,12 +151,6 @@ def _write_once(path: Path) -> Iterator[Path | None]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _content_hash(batches: Path, batch: str) -> str:
-    """Eight hex digits of what is in the batch: another one of the same name gets another cache file."""
-    pointer = yaml.safe_load((batches / f"{batch}.parquet.dvc").read_text())
-    return str(pointer["outs"][0]["md5"])[:8]
 
 
 def _converted_rows(batches: Path, batch: str, convert: Convert, column: str) -> Iterator[NDArray[Any]]:

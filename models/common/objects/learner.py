@@ -63,7 +63,7 @@ class ObjectLearner:
     ) -> None:
         self.network = detector.network
         self.groups = layer_groups(self.network, backbones.head(self.network))
-        self.examples = len(pictures)
+        self.examples, self.validation_examples = len(pictures), len(val)
         self._detector, self._task, self._pictures, self._val = detector, task, pictures, val
         self._canvas, self._labels, self._batch_size = canvas, labels, train.batch_size
         self._device = next(self.network.parameters()).device

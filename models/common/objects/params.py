@@ -1,6 +1,6 @@
 """Params that every kind that finds objects in pictures has."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -47,10 +47,16 @@ class BoxAugment(Augment):
 class ObjectTrain(TrainParams):
     """The `train` section of a detector on a choice of backbones."""
 
+    MAX_BATCH_SIZE: ClassVar[int] = 8
+
     backbone: Literal["small", "resnet18", "resnet34", "resnet50", "mobilenet_v3_large"] = "small"
     width: int = Field(default=32, ge=8, multiple_of=8)  # channels of the stem of the backbone `small`
     anchor: int = Field(default=32, ge=8)  # px in the network's input: size of objects on its finest grid
-    batch_size: int = Field(default=8, ge=1)
     dropout: Dropout = 0.0  # before the layers that name classes
     compile: bool = False  # the backbone
     channels_last: bool = True
+
+    @property
+    def pretrained(self) -> str | None:
+        """ImageNet's, which every network of a library has."""
+        return None if self.backbone == "small" else "imagenet"

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
-UnfreezePolicy = Literal["head", "gradual", "all"]
+from models.common.params import UnfreezePolicy
+
+HEAD_UPDATES = 60  # updates that a new head learns alone before the rest opens, at least one epoch
+MAX_HEAD_SHARE = 0.25  # of the epochs
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,26 @@ def layer_groups(network: nn.Module, head: list[nn.Module]) -> list[LayerGroup]:
     return [*groups, last]
 
 
-def trainable_groups(policy: UnfreezePolicy, groups: int, epoch: int, epochs: int) -> int:
+def trainable_groups(policy: UnfreezePolicy, groups: int, epoch: int, epochs: int, head_epochs: int) -> int:
     """How many groups, counted from the head, learn in `epoch` (from 0).
 
-    gradual: one more at a time and evenly, all of them from half of the epochs on (after ULMFiT, Howard & Ruder 2018).
+    head_first: the head alone for `head_epochs`, then all, so that a head that knows nothing spoils no features (LP-FT,
+    Kumar et al. 2022). gradual: one more at a time and evenly, all of them from half of the epochs on (after ULMFiT,
+    Howard & Ruder 2018).
     """
-    if policy == "head":
+    if policy == "head" or (policy == "head_first" and epoch < head_epochs):
         return 1
-    if policy == "all":
-        return groups
-    half = max(1, epochs // 2)
-    return min(groups, 1 + (groups - 1) * epoch // half)
+    if policy == "gradual":
+        half = max(1, epochs // 2)
+        return min(groups, 1 + (groups - 1) * epoch // half)
+    return groups
+
+
+def head_only_epochs(policy: UnfreezePolicy, steps: int, epochs: int) -> int:
+    """How many epochs, of `steps` updates each, the head learns alone before all the rest opens."""
+    if policy != "head_first" or epochs == 1:
+        return 0
+    return max(1, min(-(-HEAD_UPDATES // steps), round(MAX_HEAD_SHARE * epochs)))
 
 
 def freeze(network: nn.Module, groups: list[LayerGroup], trainable: int) -> None:

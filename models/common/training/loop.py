@@ -22,16 +22,13 @@ from models.common.errors import RatchetError
 from models.common.params import TrainParams
 from models.common.training import distributed
 from models.common.training.checkpoints import Checkpoints
-from models.common.training.freezing import LayerGroup, freeze, trainable_groups
+from models.common.training.freezing import LayerGroup, freeze, head_only_epochs, trainable_groups
 from models.common.training.logger import Row, TrainingLogger
 from models.common.training.memory import keep_freed_memory
-from models.common.training.optimizers import (
-    ExponentialMovingAverage,
-    build_optimizer,
-    learning_rate_factor,
-    set_learning_rate,
-)
+from models.common.training.optimizers import ExponentialMovingAverage, build_optimizer, set_learning_rate
+from models.common.training.schedule import Schedule
 
+MIN_VALIDATION = 50  # validation examples; fewer could only choose an epoch by chance
 PREFETCH = 2  # batches fetched while one is learnt from
 Batch = Iterator[tuple[Any, float]]  # its parts, each with its share of the examples
 BUCKET = 16  # batches that are sorted by length together: enough to save padding, few enough to stay random
@@ -43,6 +40,7 @@ class Learner(Protocol):
     network: nn.Module
     groups: list[LayerGroup]
     examples: int  # to train on; where they have `lengths` (an array), batches are of about one length each
+    validation_examples: int
 
     def fetch(self, positions: NDArray[np.int64]) -> Any:
         """Those training examples, as a batch. Runs on a thread of its own, ahead of time."""
@@ -60,6 +58,8 @@ class TrainingResult:
 
     history: list[Row]
     best_epoch: int  # from 1
+    selected_by: str  # what says that it is the best
+    decay_from: int  # epoch, from 1, in which the learning rate began to come down
     stopped_early: bool
     device: str
     precision: str
@@ -76,8 +76,11 @@ def fit(
     logger: TrainingLogger,
     accumulation: int = 1,
 ) -> TrainingResult:
-    """Trains for `train.epochs`, or until `monitor` (a row of `evaluate`; less is better for a loss) stops improving.
+    """Trains for `train.epochs`, or until `monitor` (a row of `evaluate`; less is better for a loss) stops improving:
+    then the learning rate comes down over a last stretch of epochs. The best epoch's weights are kept, of equal ones
+    the later; where there are too few validation examples to choose by, the last one's.
 
+    train: with nothing left open (recipe.py).
     accumulation: in how many parts a batch is learnt from, one after the other, before the weights are updated by
     all of them: 2 takes half the memory.
     Goes on from `checkpoints` where an earlier run of the same training left some.
@@ -150,6 +153,9 @@ class _Training:
         self._optimizer = build_optimizer(learner.groups, train)
         self._parameters = list(learner.network.parameters())
         self._average = ExponentialMovingAverage(learner.network, train.ema_decay) if train.ema_decay else None
+        self._head_epochs = head_only_epochs(train.unfreeze, self._steps, train.epochs)
+        self._schedule = Schedule(train, self._head_epochs)
+        self._chooses = learner.validation_examples >= MIN_VALIDATION
         self._best = -np.inf  # higher is better: a loss is negated
         self._best_epoch = 0
         self._epochs_without_gain = 0
@@ -160,7 +166,7 @@ class _Training:
             keep_freed_memory()
         start = self._resume()
         epoch = start
-        while epoch < self._train.epochs and not self._should_stop():
+        while epoch < self._schedule.epochs:
             row = self._epoch(epoch)
             self._save_epoch(epoch, row)
             self._logger.end_epoch(row)
@@ -177,6 +183,8 @@ class _Training:
         return TrainingResult(
             history=self._logger.rows,
             best_epoch=self._best_epoch,
+            selected_by=self._monitor if self._chooses else "being the last",
+            decay_from=self._schedule.decay_from + 1,
             stopped_early=epoch < self._train.epochs,
             device=_device_name(self._device),
             precision=self._precision,
@@ -191,8 +199,7 @@ class _Training:
         freeze(self._learner.network, self._learner.groups, self._trainable(epoch))
         total = torch.zeros((), device=self._device)
         for number, batch in enumerate(self._batches(epoch)):
-            factor = learning_rate_factor(epoch * self._steps + number, self._steps, self._train)
-            set_learning_rate(self._optimizer, factor)
+            set_learning_rate(self._optimizer, self._schedule.factor(epoch + (number + 0.5) / self._steps))
             total += self._step(batch)
             if self._average:
                 self._average.update()
@@ -245,12 +252,15 @@ class _Training:
     def _save_epoch(self, epoch: int, row: Row) -> None:
         """Judges the epoch, then saves: the best weights first, then the state that says which epoch they are of."""
         value = self._score(row)
-        if value > self._best or not self._best_epoch:
-            self._best, self._best_epoch, self._epochs_without_gain = value, epoch + 1, 0
+        self._epochs_without_gain = 0 if value > self._best else self._epochs_without_gain + 1
+        if value >= self._best or not self._chooses:
+            self._best, self._best_epoch = value, epoch + 1
             with self._average.applied() if self._average else nullcontext():
                 self._save("best", {"network": self._learner.network.state_dict()})
-        elif self._trainable(epoch) == self._trainable(self._train.epochs - 1):
-            self._epochs_without_gain += 1  # not while layers are still being unfrozen
+        if self._trainable(epoch) != self._trainable(self._train.epochs - 1):
+            self._epochs_without_gain = 0  # while layers are still being unfrozen
+        if self._chooses and 0 < self._train.early_stopping <= self._epochs_without_gain:
+            self._schedule.decay_now(epoch + 1)
         self._save("last", self._state(epoch, row))
 
     def _score(self, row: Row) -> float:
@@ -269,6 +279,7 @@ class _Training:
             "best": float(self._best),
             "best_epoch": self._best_epoch,
             "waited": self._epochs_without_gain,
+            "decay_from": self._schedule.decay_from,
         }
 
     def _resume(self) -> int:
@@ -282,6 +293,7 @@ class _Training:
             self._average.restore(state["average"])
         self._precision = state["precision"]
         self._best, self._best_epoch, self._epochs_without_gain = state["best"], state["best_epoch"], state["waited"]
+        self._schedule.decay_now(state["decay_from"])
         for row in state["rows"]:
             self._logger.log(row)
         return int(state["epoch"])
@@ -291,11 +303,9 @@ class _Training:
             self._checkpoints.save(name, state)
         distributed.barrier()
 
-    def _should_stop(self) -> bool:
-        return 0 < self._train.early_stopping <= self._epochs_without_gain
-
     def _trainable(self, epoch: int) -> int:
-        return trainable_groups(self._train.unfreeze, len(self._learner.groups), epoch, self._train.epochs)
+        train, groups = self._train, len(self._learner.groups)
+        return trainable_groups(train.unfreeze, groups, epoch, train.epochs, self._head_epochs)
 
     def _seed(self, epoch: int) -> int:
         entropy = [self._train.seed, epoch, distributed.rank()]

@@ -1,6 +1,5 @@
-"""Optimizers over layer groups, the learning-rate schedule, and the moving average of the weights."""
+"""Optimizers over layer groups, and the moving average of the weights."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,16 +10,19 @@ from torch import Tensor, nn
 from models.common.params import TrainParams
 from models.common.training.freezing import LayerGroup
 
+STEM_RATE = 0.1  # times the head's rate: how fast the stem of a network with trained weights learns
+
 
 def build_optimizer(groups: list[LayerGroup], train: TrainParams) -> torch.optim.Optimizer:
     """AdamW or SGD with Nesterov momentum, fused, over parameter groups that carry their own `peak` learning rate.
 
-    The head learns at `learning_rate`, each group before it at `layer_decay` times the next one's. Norms and biases
-    (whatever has one dimension) are not decayed.
+    The head learns at `learning_rate`, each group before it at `layer_decay` times the next one's; where that is 0, so
+    that the stem has STEM_RATE times the head's. Norms and biases (whatever has one dimension) are not decayed.
     """
+    layer_decay = train.layer_decay or STEM_RATE ** (1 / max(1, len(groups) - 1))
     options: list[dict[str, Any]] = []
     for index, group in enumerate(groups):
-        peak = train.learning_rate * train.layer_decay ** (len(groups) - 1 - index)
+        peak = train.learning_rate * layer_decay ** (len(groups) - 1 - index)
         for decayed in (True, False):
             parameters = [parameter for parameter in group.parameters if (parameter.ndim > 1) == decayed]
             if parameters:
@@ -30,18 +32,6 @@ def build_optimizer(groups: list[LayerGroup], train: TrainParams) -> torch.optim
         nesterov = train.momentum > 0
         return torch.optim.SGD(options, lr=train.learning_rate, momentum=train.momentum, nesterov=nesterov, fused=True)
     return torch.optim.AdamW(options, lr=train.learning_rate, fused=True)
-
-
-def learning_rate_factor(step: float, steps_per_epoch: int, train: TrainParams) -> float:
-    """Share of the peak learning rate at `step` (from 0): linear warm-up, then half a cosine down to 0 at the end.
-
-    Loshchilov & Hutter 2017 (SGDR), with the warm-up of Goyal et al. 2017.
-    """
-    warmup = train.warmup_epochs * steps_per_epoch
-    total = train.epochs * steps_per_epoch
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:

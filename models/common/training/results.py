@@ -16,6 +16,8 @@ from models.common.errors import OutOfMemoryError, RatchetError
 from models.common.kind import AnyTrainJob
 from models.common.training.loop import TrainingResult
 
+RECIPE = ("weights", "unfreeze", "epochs", "batch_size", "learning_rate", "layer_decay", "warmup_epochs", "ema_decay")
+
 
 def clear_output_folders(job: AnyTrainJob) -> tuple[Path, Path]:
     """job.out/program and job.out/training, emptied."""
@@ -41,7 +43,7 @@ def write_results(
         torch.save({"network": network_name, "labels": list(labels), "state": state}, file)
     trained_on = job.manifest[job.manifest["split"].isin(["train", "val"])]
     trained_on[["id", "group"]].to_parquet(folder / "trained_on.parquet", index=False)
-    summary = _summary(network, result) | details
+    summary = _summary(network, result) | {"recipe": _recipe(job)} | details
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
@@ -74,12 +76,19 @@ def _out_of_memory(job: AnyTrainJob, where: str, accumulation: int) -> OutOfMemo
     )
 
 
+def _recipe(job: AnyTrainJob) -> dict[str, Any]:
+    """What was decided where params leave it open."""
+    return {name: getattr(job.train, name) for name in RECIPE}
+
+
 def _summary(network: nn.Module, result: TrainingResult) -> dict[str, Any]:
     parameters = list(network.parameters())
     history = result.history
     return {
         "epochs_run": len(history),
         "best_epoch": result.best_epoch,
+        "selected_by": result.selected_by,
+        "decay_from_epoch": result.decay_from,
         "stopped_early": result.stopped_early,
         "seconds": round(sum(row["seconds"] for row in history), 3),
         "seconds_per_step": statistics.median(row["seconds_per_step"] for row in history),

@@ -104,7 +104,7 @@ def test_without_a_run_the_champions_weights_come_from_the_registry(
 def test_weights_of_a_file_are_copied_and_a_missing_file_says_what_is_allowed(project: Path) -> None:
     set_weights(project, "mine/start.pt")
     with pytest.raises(
-        UserError, match=r"there is no file .*mine/start\.pt\. Allowed: none, imagenet, champion, or the path"
+        UserError, match=r"there is no file .*mine/start\.pt\. Allowed: auto, none, imagenet, champion, or the path"
     ):
         initial_weights(project, "digits")
     (project / "mine").mkdir()

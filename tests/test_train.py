@@ -25,6 +25,7 @@ from models.common.program.export import export, parity
 from models.common.program.program import Program, ProgramSpec
 from models.common.training import checkpoints, distributed, run
 from models.common.training.logger import TrainingLogger
+from models.common.training.recipe import resolve_job
 from models.image_classification.dataset import pixels
 from models.image_classification.learner import ImageLearner
 from models.image_classification.params import ImageData, ImageTrain
@@ -150,7 +151,7 @@ def test_a_killed_process_leaves_a_checkpoint_that_the_next_one_goes_on_from_to_
     process.communicate()  # closes its pipe too
     assert "val_accuracy" in told
     job = digits_job(tmp_path, batches, epochs=20, early_stopping=0)
-    saved = checkpoints.open_checkpoints(job, data_version(batches)).load("last", torch.device("cpu"))
+    saved = checkpoints.open_checkpoints(resolve_job(job), data_version(batches)).load("last", torch.device("cpu"))
     assert saved
     assert saved["epoch"] >= 2
     whole = digits_job(tmp_path / "whole", batches, epochs=20, early_stopping=0)
@@ -174,12 +175,14 @@ def test_another_param_or_batch_starts_afresh(tmp_path: Path, batches: Path) -> 
     }
 
 
-def test_early_stopping_ends_the_training_and_keeps_the_best_epoch(tmp_path: Path, batches: Path) -> None:
-    job = digits_job(tmp_path, batches, epochs=40, early_stopping=2, learning_rate=0.05, warmup_epochs=0)
+def test_early_stopping_brings_the_rate_down_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+    batches = digits_batch(tmp_path / "b", 240)
+    job = digits_job(tmp_path, batches, epochs=40, early_stopping=2, learning_rate=0.05, decay_share=0.1, ema_decay=0)
     train(job)
     history, summary = history_of(job), summary_of(job)
     assert summary["stopped_early"]
-    assert len(history) == summary["best_epoch"] + 2 < 40
+    assert len(history) == summary["decay_from_epoch"] + 3 < 40
+    assert history["learning_rate"].iloc[-1] < 0.2 * history["learning_rate"].max()
     assert history["val_loss"].argmin() + 1 == summary["best_epoch"]
     check_program(job, history["val_accuracy"][summary["best_epoch"] - 1])
 
@@ -249,7 +252,7 @@ def test_out_of_memory_is_tried_once_more_with_half_the_batch_and_then_is_one_li
 
 def test_a_full_disk_is_one_line_and_loses_no_checkpoint(tmp_path: Path, batches: Path) -> None:
     job = digits_job(tmp_path, batches, epochs=3)
-    folder = checkpoints.open_checkpoints(job, data_version(batches)).folder
+    folder = checkpoints.open_checkpoints(resolve_job(job), data_version(batches)).folder
     folder.mkdir(parents=True)
     (folder / "last.partial").symlink_to("/dev/full")  # each write to it fails as on a full disk
     with pytest.raises(RatchetError, match=r"The disk is full .* Nothing is lost: free some space and run again"):
@@ -272,7 +275,7 @@ def test_a_full_disk_while_decoding_is_one_line_too(tmp_path: Path, batches: Pat
 
 
 def test_a_torchvision_network_trains_and_its_program_agrees(tmp_path: Path, batches: Path) -> None:
-    job = digits_job(tmp_path, batches, {"image_size": 32}, network="mobilenet_v3_small", epochs=1, dropout=0.1)
+    job = digits_job(tmp_path, batches, {"image_size": 32}, network="mobilenet_v3_small", weights="none", epochs=1)
     train(replace(job, manifest=job.manifest.groupby("label").head(8)))
     assert ProgramSpec.load(job.out / "program").input["size"] == 32
     assert summary_of(job)["parity_max_abs_diff"] < 1e-3

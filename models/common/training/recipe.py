@@ -4,9 +4,11 @@ Small data is gone through more often and in smaller batches, so that the weight
 weights need fewer updates and smaller steps than fresh ones. docs/fine-tuning.md has what each of it is worth.
 """
 
+import dataclasses
 import math
 from typing import TypeVar
 
+from models.common.kind import AnyTrainJob
 from models.common.params import TrainParams
 
 FRESH_EPOCHS, TUNED_EPOCHS = (12, 60), (5, 30)  # fewest and most epochs, of fresh weights and of trained ones
@@ -18,6 +20,13 @@ BATCH_SIZE_OF_ROOT = 0.75  # batch size for each square root of the number of ex
 AVERAGED_SHARE = 0.04  # share of all updates that the moving average looks back over
 MIN_AVERAGED = 5  # updates
 T = TypeVar("T", bound=TrainParams)
+Job = TypeVar("Job", bound=AnyTrainJob)
+
+
+def resolve_job(job: Job) -> Job:
+    """The job with nothing left open in its `train`."""
+    examples = len(job.rows("train"))
+    return dataclasses.replace(job, train=resolve(job.train, examples, has_initial=job.initial is not None))
 
 
 def resolve(train: T, examples: int, *, has_initial: bool) -> T:

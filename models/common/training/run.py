@@ -1,6 +1,5 @@
 """A training from start to finish, whatever the kind: build, learn, export, and what is left on disk."""
 
-import dataclasses
 import functools
 import gc
 import sys
@@ -19,7 +18,7 @@ from models.common.training import distributed
 from models.common.training.checkpoints import Checkpoints, open_checkpoints
 from models.common.training.logger import TrainingLogger
 from models.common.training.loop import Learner, fit
-from models.common.training.recipe import resolve
+from models.common.training.recipe import resolve_job
 from models.common.training.results import clear_output_folders, explain_resource_errors, write_results
 
 HALVED = (
@@ -66,8 +65,7 @@ def run_training(
     params that cannot be trained with, RatchetError where the training itself fails; its checkpoints stay, and the
     same training run again goes on from them.
     """
-    train = resolve(job.train, len(job.rows("train")), has_initial=job.initial is not None)
-    job, parts = dataclasses.replace(job, train=train), _Parts(build, export, build_head)
+    job, parts = resolve_job(job), _Parts(build, export, build_head)
     if _fits(job, parts):
         return
     gc.collect()  # what the failed attempt held

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from models.common.backbones.classifiers import Backbone
 from models.common.image.decoding import decode, open_image
 from models.common.image.normalisation import Normalised
 from models.common.program.export import export
 from models.common.program.program import Program, ProgramSpec
-from models.image_classification.networks import build
 from tasks.package import package
 from tasks.serve import free_port, running, unpack
 from tests.digits import write_digits
@@ -56,7 +56,7 @@ def run() -> list[dict[str, Any]]:
 
 def _network(name: str, size: int) -> nn.Module:
     torch.manual_seed(0)
-    return Normalised(build(name, classes=10, size=size, width=32)).eval()
+    return Normalised(Backbone(name, size).build(10)).eval()
 
 
 def _export(network: nn.Module, folder: Path, pixels: NDArray[np.uint8], *_: object) -> None:

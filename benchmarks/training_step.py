@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.common.backbones.classifiers import Backbone
 from models.common.data.decoded_cache import Decoded
 from models.common.image.normalisation import Normalised
 from models.common.image.params import ImageAugment
@@ -23,7 +24,6 @@ from models.common.training.freezing import layer_groups
 from models.common.training.loop import precision, update
 from models.common.training.memory import keep_freed_memory
 from models.common.training.optimizers import build_optimizer
-from models.image_classification import networks
 from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import ImageTrain
 
@@ -81,7 +81,7 @@ def _run_alternately() -> tuple[list[list[float]], list[list[float]]]:
 
 def _serve(make: Callable[[nn.Module, Photos], Step], pipe: Connection) -> None:
     torch.manual_seed(0)
-    network = networks.build("resnet18", 10, SIZE, 8).to(_device())
+    network = Backbone("resnet18", SIZE).build(10).to(_device())
     photos = Photos(cast(Decoded, _Coloured(BATCH * BATCHES)), np.arange(BATCH * BATCHES) % 10, _device())
     step_on = make(network, photos)
     while True:
@@ -110,8 +110,8 @@ class _Coloured:
 
 def _ours(network: nn.Module, photos: Photos) -> Step:
     keep_freed_memory()
-    groups = layer_groups(network, networks.head("resnet18", network, SIZE, 8))
-    learner = ImageLearner(network, groups, photos, photos, TRAIN)
+    groups = layer_groups(network, Backbone("resnet18", SIZE).head(network))
+    learner = ImageLearner(Normalised(network), groups, photos, photos, TRAIN)
     optimizer = build_optimizer(groups, TRAIN)
     parameters = list(network.parameters())
     bf16 = precision(TRAIN, _device()) == "bf16"

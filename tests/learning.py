@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from models.common.data.batches import read_manifest
 from models.common.kind import TrainJob
@@ -23,7 +24,9 @@ def write_batch(folder: Path, name: str, files: list[Path]) -> None:
         payload = path.read_bytes()
         digest = hashlib.sha256(payload).hexdigest()
         split = "val" if index % 4 == 0 else "train"
-        row = {"id": digest, "file_name": path.name, "label": path.parent.name, "split": split, "group": digest}
+        row: dict[str, Any] = {"id": digest, "file_name": path.name, "label": path.parent.name, "split": split, "group": digest}
+        with Image.open(path) as picture:
+            row |= {"width": picture.width, "height": picture.height}
         rows.append(row | {"source": "test", "bytes": payload})
     folder.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(rows)

@@ -43,6 +43,7 @@ ROOMS = (  # from the top down: a room may import from those that come after it
     "models/common/classification",
     "models/common/transcripts",
     "models/common/audio",
+    "models/common/backbones",
     "models/common/image",
     "models/common/program",
     "models/common/training",

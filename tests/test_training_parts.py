@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from models.common.backbones.classifiers import Backbone
 from models.common.data.decoded_cache import Decoded
 from models.common.errors import RatchetError
 from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
+from models.common.image.normalisation import Normalised
 from models.common.training.checkpoints import Checkpoints
 from models.common.training.freezing import LayerGroup, freeze, head_only_epochs, layer_groups, trainable_groups
 from models.common.training.logger import TrainingLogger
@@ -26,7 +28,6 @@ from models.common.training.optimizers import (
 )
 from models.common.training.recipe import resolve
 from models.common.training.schedule import Schedule
-from models.image_classification import networks
 from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import ImageTrain
 from tasks.train import with_validation
@@ -35,11 +36,11 @@ from tasks.train import with_validation
 @pytest.fixture
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return networks.build("small_cnn", 3, 8, 8)
+    return Backbone("small_cnn", 8, 8).build(3)
 
 
 def groups_of(network: nn.Module) -> list[LayerGroup]:
-    return layer_groups(network, networks.head("small_cnn", network, 8, 8))
+    return layer_groups(network, Backbone("small_cnn", 8, 8).head(network))
 
 
 def one_step(network: nn.Module, train: ImageTrain) -> None:
@@ -265,8 +266,8 @@ class Fixed:
 
 def learner_of(network: nn.Module, **train: Any) -> ImageLearner:
     photos = Photos(cast(Decoded, Fixed()), np.array([0, 1, 2, 0]), torch.device("cpu"))
-    settings = ImageTrain(**{"augment": {"crop": 0}, "batch_size": 3, **train})
-    return ImageLearner(network, groups_of(network), photos, photos, settings)
+    settings = ImageTrain(**{"network": "small_cnn", "augment": {"crop": 0}, "batch_size": 3, **train})
+    return ImageLearner(Normalised(network), groups_of(network), photos, photos, settings)
 
 
 def scaled(pictures: NDArray[np.uint8]) -> torch.Tensor:

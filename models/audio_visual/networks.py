@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from models.audio_visual.params import AudioVisualData, AudioVisualTrain
 from models.common.audio.backbones import StatisticsPooling, backbone
 from models.common.audio.mel import LogMel
+from models.common.backbones.pretrained import imagenet_weights
+from models.common.backbones.small_cnn import SmallCNN
 from models.common.errors import UserError
-from models.common.image.imagenet import imagenet_weights
 from models.common.image.normalisation import Normalised
 from models.common.image.params import BUILTIN_NETWORKS
-from models.common.image.small_cnn import SmallCNN
 from models.common.training.weights import load_matching_tensors
 
 

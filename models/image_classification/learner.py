@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.common.backbones.pretrained import Origin
 from models.common.classification.frozen import Examples
 from models.common.classification.learning import class_validation, mixup_loss
 from models.common.data.decoded_cache import Decoded
@@ -42,13 +43,21 @@ class ImageLearner:
     """A Learner (models/common/training/loop.py) of pictures."""
 
     def __init__(
-        self, network: nn.Module, groups: list[LayerGroup], photos: Photos, val: Photos, train: ImageTrain
+        self,
+        model: Normalised,
+        groups: list[LayerGroup],
+        photos: Photos,
+        val: Photos,
+        train: ImageTrain,
+        origin: Origin | None = None,
     ) -> None:
-        self.network, self.groups = network, groups
+        """model: the network behind its normalisation; origin: of the weights that it starts from."""
+        network = model.network
+        self.network, self.groups, self.origin = network, groups, origin
         self.examples = len(photos)
         self.validation_examples = len(val)
         self._photos, self._val, self._train = photos, val, train
-        self._model = Normalised(network).to(next(network.parameters()).device)
+        self._model = model.to(next(network.parameters()).device)
         self._format = torch.channels_last if train.channels_last else torch.contiguous_format
         network.to(memory_format=self._format)
         if train.compile:
@@ -83,7 +92,7 @@ class ImageLearner:
     def exportable(self) -> nn.Module:
         """The network behind its own normalisation, on the CPU: uint8 pictures in, logits out."""
         self.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return Normalised(self.network).eval()
+        return self._model.to("cpu").eval()
 
     def _augmented(self, pictures: Tensor) -> Tensor:
         batch = augment_pictures(pictures, self._train.augment, self._model.normalise)

@@ -4,6 +4,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.common.backbones.classifiers import Backbone
+from models.common.backbones.normalisation import normalised
+from models.common.backbones.pretrained import load_initial, origin_details, with_origin
 from models.common.classification.frozen import HeadLearner, head_learner
 from models.common.classification.labels import class_indices, class_labels
 from models.common.kind import TrainJob
@@ -28,47 +31,51 @@ def train(job: Job) -> None:
 
 def build(job: Job, device: torch.device) -> ImageLearner:
     """The learner of a job, with its network built and its starting weights loaded."""
-    data, train = job.data, job.train
-    labels = class_labels(job.manifest, data)
-    network = networks.build(train.network, len(labels), data.image_size, train.width, train.dropout)
-    head = networks.head(train.network, network, data.image_size, train.width)
-    networks.load_initial(network, head, train, labels, job.initial)
+    train, labels, backbone = job.train, class_labels(job.manifest, job.data), _backbone(job)
+    network = backbone.build(len(labels), train.dropout)
+    head = backbone.head(network)
+    origin = load_initial(network, head, backbone, train.weights, labels, job.initial)
     network.to(device)
-    photos, val = (_photos(job, split, labels, device) for split in ("train", "val"))
-    return ImageLearner(network, layer_groups(network, head), photos, val, train)
+    photos, val = (_photos(job, split, labels, backbone.size, device) for split in ("train", "val"))
+    model = normalised(backbone.name, network)
+    return ImageLearner(model, layer_groups(network, head), photos, val, train, origin)
 
 
 def build_head(job: Job, learner: ImageLearner) -> HeadLearner | None:
     """The learner of the head alone, on features of the rest."""
     train, val = learner.examples_of("train"), learner.examples_of("val")
-    settings = f"{job.data.image_size} {job.data.max_pixels} {job.train.augment.model_dump_json()}"
+    settings = f"{_backbone(job).size} {job.data.max_pixels} {job.train.augment.model_dump_json()}"
     return head_learner(job, learner.network, learner.groups, train, val, settings, learner.class_loss)
 
 
 def export_program(job: Job, learner: ImageLearner) -> Exported:
     """Writes the program, and checks on real pictures that it answers as the network does."""
-    data, labels = job.data, class_labels(job.manifest, job.data)
+    data, labels, size = job.data, class_labels(job.manifest, job.data), _backbone(job).size
     spec = ProgramSpec(
         kind="image_classification",
         labels=labels,
-        input={"size": data.image_size, "max_pixels": data.max_pixels},
-        provenance=dict(job.provenance),
+        input={"size": size, "max_pixels": data.max_pixels},
+        provenance=with_origin(job.provenance, learner.origin),
     )
-    network, inputs = learner.exportable(), _parity_inputs(job)
+    network, inputs = learner.exportable(), _parity_inputs(job, size)
     export(network, torch.from_numpy(inputs[:2]), spec, job.out / "program")
     difference = parity(network, job.out / "program", inputs)
-    agreement = {"parity_max_abs_diff": difference, "parity_examples": len(inputs)}
-    return Exported(learner.network, job.train.network, labels, agreement)
+    details = {"parity_max_abs_diff": difference, "parity_examples": len(inputs), "image_size": size}
+    return Exported(learner.network, job.train.network, labels, details | origin_details(learner.origin))
 
 
-def _parity_inputs(job: Job) -> NDArray[np.uint8]:
+def _backbone(job: Job) -> Backbone:
+    return networks.backbone(job.data, job.train, job.rows("train"))
+
+
+def _parity_inputs(job: Job, size: int) -> NDArray[np.uint8]:
     """Real pictures, at least two: the tracing exporter would take a batch of one for a constant."""
     rows = job.rows("val").head(PARITY_EXAMPLES)
-    decoded = pixels(rows, job.batches, job.home, job.data.image_size, job.data.max_pixels)
+    decoded = pixels(rows, job.batches, job.home, size, job.data.max_pixels)
     return decoded.take(np.arange(max(2, len(rows))) % len(rows))
 
 
-def _photos(job: Job, split: str, labels: tuple[str, ...], device: torch.device) -> Photos:
+def _photos(job: Job, split: str, labels: tuple[str, ...], size: int, device: torch.device) -> Photos:
     rows = job.rows(split)
-    decoded = pixels(rows, job.batches, job.home, job.data.image_size, job.data.max_pixels)
+    decoded = pixels(rows, job.batches, job.home, size, job.data.max_pixels)
     return Photos(decoded, class_indices(rows, labels), device)

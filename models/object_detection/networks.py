@@ -25,8 +25,8 @@ from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, 
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from models.common.backbones.pretrained import imagenet_weights
 from models.common.errors import UserError
-from models.common.image.imagenet import imagenet_weights
 from models.common.objects import backbones
 from models.common.objects.detector import Detector
 from models.common.objects.weights import BACKGROUND, load_backbone_weights, load_detector_weights, load_weights_file

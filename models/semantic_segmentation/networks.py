@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.common.backbones.pretrained import imagenet_weights
 from models.common.image.blocks import ConvNormAct, ResidualBlock
-from models.common.image.imagenet import imagenet_weights
 from models.common.training.heads import add_dropout, class_layers
 from models.common.training.weights import load_matching_tensors
 from models.semantic_segmentation.params import SMALL_FPN

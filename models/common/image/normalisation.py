@@ -1,5 +1,6 @@
-"""Photos as networks take them, with torchvision's mean and standard deviation, inside the exported network."""
+"""Photos as a network takes them, with the mean and standard deviation that it expects, inside the exported network."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,17 +11,20 @@ STD = (58.395, 57.12, 57.375)  # and near enough to any photos' for a network th
 
 
 class Normalised(nn.Module):
-    """A network with its preprocessing: pictures (N, S, S, 3) uint8 -> logits. This is what is exported."""
+    """A network with its preprocessing: pictures (N, S, S, 3) uint8 -> logits. This is what is exported.
+
+    mean, std: of red, green and blue, 0..255; each network's own stand in models/common/backbones/normalisation.py.
+    """
 
     shift: Tensor
     factor: Tensor
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
         super().__init__()
         self.network = network
-        mean, std = torch.tensor(MEAN), torch.tensor(STD)
-        self.register_buffer("shift", -mean / std, persistent=False)
-        self.register_buffer("factor", 1 / std, persistent=False)
+        means, deviations = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer("shift", -means / deviations, persistent=False)
+        self.register_buffer("factor", 1 / deviations, persistent=False)
 
     def forward(self, pictures: Tensor) -> Any:
         """Logits (N, classes), or in training whatever the network gives."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from models.common.backbones.pretrained import imagenet_weights
 from models.common.errors import UserError
-from models.common.image.imagenet import imagenet_weights
 from models.common.objects.backbones import backbone_of
 from models.common.training.weights import read_weights
 

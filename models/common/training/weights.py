@@ -1,19 +1,34 @@
 """Weights to start from, out of a file, whatever the kind. The head is kept as far as its classes are the same."""
 
 import pickle
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.common.errors import UserError
 
+SAFETENSORS_HEADER = 8  # bytes: the length of the JSON that follows
+NESTED = ("state_dict", "model")  # where training scripts put a state_dict in their checkpoints
 
-def load_weights(network: nn.Module, head: list[nn.Module], name: str, labels: tuple[str, ...], initial: Path) -> None:
+
+def load_weights(
+    network: nn.Module,
+    head: list[nn.Module],
+    name: str,
+    labels: tuple[str, ...],
+    initial: Path,
+    fit: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+) -> None:
     """Fills `network`, called `name`, from a weights.pt; a class known before keeps its rows of the `head` layers.
 
-    Raises UserError where the file cannot be read or is another network's.
+    fit: makes a library's own state_dict fit the network. Raises UserError where the file cannot be read or is another
+    network's.
     """
     saved = read_weights(initial)
     if saved.get("network", name) != name:
@@ -21,22 +36,42 @@ def load_weights(network: nn.Module, head: list[nn.Module], name: str, labels: t
             f"{initial} holds a {saved['network']}, params say network: {name}."
             f" Set train.network: {saved['network']}, or other train.weights"
         )
-    state = saved.get("state", saved)
+    state = saved["state"] if "state" in saved else fit(saved) if fit else saved
     if tuple(saved.get("labels", labels)) != labels:
         state = _remap_head_rows(network, head, state, tuple(saved["labels"]), labels)
     load_matching_tensors(network, head, state, str(initial))
 
 
-def read_weights(path: Path) -> dict[str, Any]:
-    """What a weights.pt holds. UserError where the file is nothing of the kind."""
+def read_weights(path: Path, advice: str = "give a weights.pt of a training") -> dict[str, Any]:
+    """What a weights file holds: a weights.pt, or a state_dict as .pth or .safetensors, whatever it is called.
+
+    Code that a pickle would run is refused. UserError where the file is nothing of the kind; `advice`: what to do then.
+    """
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise UserError(f"{path} cannot be read as weights ({reason}); give a weights.pt of a training") from None
+        saved = _read(path)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as weights ({_reason(error)}); {advice}") from None
     if not isinstance(saved, dict):
-        raise UserError(f"{path} holds a {type(saved).__name__}, not a state_dict; give a weights.pt of a training")
+        raise UserError(f"{path} holds a {type(saved).__name__}, not a state_dict; {advice}")
     return saved
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(SAFETENSORS_HEADER + 1)
+    if start[SAFETENSORS_HEADER:] == b"{":
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pickles that are then refused
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    nested = [saved[key] for key in NESTED if isinstance(saved, dict) and isinstance(saved.get(key), dict)]
+    return nested[0] if nested else saved
+
+
+def _reason(error: Exception) -> str:
+    if "Weights only load failed" in str(error):
+        return "it is damaged, or holds pickled code, which is never run"
+    return " ".join(str(error).split())[:100]
 
 
 def load_matching_tensors(network: nn.Module, head: list[nn.Module], state: dict[str, Tensor], source: str) -> None:

@@ -44,7 +44,7 @@ def build(job: Job, device: torch.device) -> ImageLearner:
 def build_head(job: Job, learner: ImageLearner) -> HeadLearner | None:
     """The learner of the head alone, on features of the rest."""
     train, val = learner.examples_of("train"), learner.examples_of("val")
-    settings = f"{_backbone(job).size} {job.data.max_pixels} {job.train.augment.model_dump_json()}"
+    settings = f"{job.train.network} {_backbone(job).size} {job.data.max_pixels} {job.train.augment.model_dump_json()}"
     return head_learner(job, learner.network, learner.groups, train, val, settings, learner.class_loss)
 
 

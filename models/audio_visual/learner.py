@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from models.audio_visual.dataset import Media
 from models.audio_visual.networks import Answers, AudioVisual
 from models.audio_visual.params import AudioVisualTrain
-from models.common.audio.augmentation import augment_waveform, spec_augment
+from models.common.audio.augmentation import augment_spectrogram, augment_waveform
 from models.common.classification.learning import loss_and_accuracy
 from models.common.image.augmentation import augment_pictures
 from models.common.training.freezing import LayerGroup
@@ -108,7 +108,7 @@ class AudioVisualLearner:
             return self._zeros(has)
         augment = self._train.augment_audio
         spectrograms = self._network.mel(augment_waveform(samples[rows], augment, self._sample_rate))
-        features = self._network.audio(spec_augment(spectrograms, augment))
+        features = self._network.audio(augment_spectrogram(spectrograms, augment))
         return _scatter_rows(self._network.bring_audio(features), rows, len(has))
 
     def _zeros(self, has: Tensor) -> Tensor:

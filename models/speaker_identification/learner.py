@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio.augmentation import augment_waveform, spec_augment
+from models.common.audio.augmentation import augment_spectrogram, augment_waveform
 from models.common.classification.learning import class_validation
 from models.common.training.freezing import LayerGroup
 from models.common.training.transfer import to_device
@@ -61,7 +61,7 @@ class SpeakerLearner:
         share = float(torch.randint(CROP_LENGTHS, ())) / (CROP_LENGTHS - 1)
         samples, lengths = cropped(batch.samples, batch.lengths, round(low + share * (high - low)))
         sounds = augment_waveform(samples, train.augment, self._sample_rate)
-        spectrograms = spec_augment(self._network.mel(sounds, lengths), train.augment)
+        spectrograms = augment_spectrogram(self._network.mel(sounds, lengths), train.augment)
         embeddings = self._network.embedding(spectrograms, self._network.frame_mask(samples, lengths))
         cosines = self._network.cosines(embeddings)
         margins = train.margin * F.one_hot(batch.speakers, cosines.shape[1])

@@ -19,6 +19,7 @@ class VoiceAugment(AudioAugment):
 
     shift: float = Field(default=0.0, ge=0, le=10)  # seconds, either way; stretches are cut at random places anyway
     speed: float = Field(default=0.0, ge=0, lt=0.5)  # off: another speed is another pitch, so another voice
+    filter_db: float = Field(default=0.0, ge=0, le=40)  # off: how loud its bands are is part of a voice
 
 
 class SpeakerTrain(TrainParams):

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio.augmentation import augment_waveform, spec_augment
+from models.common.audio.augmentation import augment_spectrogram, augment_waveform
 from models.common.classification.learning import class_validation, mixup_loss
 from models.common.data.decoded_cache import Ragged
 from models.common.training.freezing import LayerGroup
@@ -66,7 +66,7 @@ class CommandLearner:
     def augmented(self, clips: Tensor) -> Tensor:
         """What the network classifies, of clips that are changed at random."""
         features = self._network.features(augment_waveform(clips, self._train.augment, self._sample_rate))
-        return spec_augment(features, self._train.augment) if features.ndim == 3 else features
+        return augment_spectrogram(features, self._train.augment) if features.ndim == 3 else features
 
     def evaluate(self) -> dict[str, float]:
         """Cross-entropy (unsmoothed) and accuracy over the validation split."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio.augmentation import add_noise, random_gain, random_speed, spec_augment
+from models.common.audio.augmentation import add_noise, augment_spectrogram, random_gain, random_speed
 from models.common.audio.batching import pad_batch
 from models.common.training.freezing import LayerGroup
 from models.common.training.transfer import to_device
@@ -57,7 +57,7 @@ class SpeechLearner:
         waves = random_gain(add_noise(waves, augment.noise, augment.noise_snr_db), augment.gain_db)
         features, frames = self._model.features(waves, lengths)
         if self._model.mel is not None:
-            features = spec_augment(features, augment)
+            features = augment_spectrogram(features, augment)
         log_probabilities, counts = self._model.log_probabilities(features, frames)
         return _ctc(log_probabilities, counts, batch, "mean")
 

@@ -4,11 +4,17 @@ Shift and speed are one interpolation; noise is coloured by a random first-order
 et al., Interspeech 2019). Randomness is torch's global generator: training seeds it for each epoch.
 """
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from models.common.audio.mel import SCALE
 from models.common.audio.params import AudioAugment
 
+DECIBEL = math.log(10) / 10  # nepers of power
+FILTER_KNOTS = 6  # points of a random filter's curve over all bands, straight lines between them
 MAX_NOISE_TILT = 0.95  # strongest tilt of the noise, towards low or high frequencies
 
 
@@ -18,6 +24,23 @@ def augment_waveform(sounds: Tensor, augment: AudioAugment, sample_rate: int) ->
     waves = random_shift_speed(waves, augment.shift * sample_rate, augment.speed)
     waves = add_noise(waves, augment.noise, augment.noise_snr_db)
     return random_gain(waves, augment.gain_db)
+
+
+def augment_spectrogram(spectrograms: Tensor, augment: AudioAugment) -> Tensor:
+    """(N, bands, frames) log-mel as LogMel gives it, heard through another microphone, with stretches blanked."""
+    return spec_augment(random_filter(spectrograms, augment.filter_db), augment)
+
+
+def random_filter(spectrograms: Tensor, decibels: float) -> Tensor:
+    """(N, bands, frames) log-mel with each sound's bands up to so many decibels louder or softer, along a smooth curve.
+
+    What another microphone, room or voice does to a spectrum (FilterAugment, Nam et al., ICASSP 2022).
+    """
+    if not decibels:
+        return spectrograms
+    knots = _signed_uniform(spectrograms.new_empty(len(spectrograms) * FILTER_KNOTS, 1)).view(-1, 1, FILTER_KNOTS)
+    curves = F.interpolate(knots, spectrograms.shape[1], mode="linear", align_corners=True)[:, 0]
+    return spectrograms + decibels * DECIBEL / SCALE * curves[:, :, None]
 
 
 def spec_augment(spectrograms: Tensor, augment: AudioAugment) -> Tensor:

@@ -48,6 +48,7 @@ class AudioAugment(Section):
     gain_db: float = Field(default=6.0, ge=0, le=40)  # louder or softer by up to this
     noise: Share = 0.5  # share of the sounds that get noise
     noise_snr_db: tuple[float, float] = (10.0, 40.0)  # signal to noise, from .. to
+    filter_db: float = Field(default=10.0, ge=0, le=40)  # each band louder or softer by up to this: other microphones
     time_masks: int = Field(default=1, ge=0, le=20)  # SpecAugment: stretches of time blanked in the spectrogram
     time_mask: Share = 0.15  # the longest, as a share of the sound
     frequency_masks: int = Field(default=1, ge=0, le=20)

@@ -24,16 +24,10 @@ def write_batch(folder: Path, name: str, files: list[Path]) -> None:
         payload = path.read_bytes()
         digest = hashlib.sha256(payload).hexdigest()
         split = "val" if index % 4 == 0 else "train"
-        row: dict[str, Any] = {
-            "id": digest,
-            "file_name": path.name,
-            "label": path.parent.name,
-            "split": split,
-            "group": digest,
-        }
+        row = {"id": digest, "file_name": path.name, "label": path.parent.name, "split": split, "group": digest}
         with Image.open(path) as picture:
-            row |= {"width": picture.width, "height": picture.height}
-        rows.append(row | {"source": "test", "bytes": payload})
+            size = {"width": picture.width, "height": picture.height}
+        rows.append({**row, **size, "source": "test", "bytes": payload})
     folder.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(rows)
     pq.write_table(table, folder / f"{name}.parquet")

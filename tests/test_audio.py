@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.common.audio.augmentation import (
     add_noise,
     augment_waveform,
+    random_filter,
     random_gain,
     random_shift_speed,
     random_speed,
@@ -23,7 +24,7 @@ from models.common.audio.augmentation import (
 )
 from models.common.audio.checks import audio_expectations, inspect_sound
 from models.common.audio.decoding import as_int16, pad_or_trim, read_sound
-from models.common.audio.mel import MIN_POWER, LogMel
+from models.common.audio.mel import MIN_POWER, SCALE, LogMel
 from models.common.audio.params import AUDIO_COLUMNS, AudioAugment, AudioData
 from models.common.errors import BadExampleError
 from models.common.reporting.audio import sound_card
@@ -227,6 +228,19 @@ def test_masks_hide_stretches_of_time_and_of_frequency() -> None:
     assert 0.2 < hidden.float().mean() < 0.3
     sounds = torch.from_numpy(as_int16(TONE))[None].repeat(4, 1)
     assert augment_waveform(sounds, AudioAugment(), RATE).shape == sounds.shape
+
+
+def test_a_random_filter_is_one_smooth_curve_over_the_bands_of_each_sound() -> None:
+    torch.manual_seed(0)
+    spectrograms = torch.randn(200, 40, 30)
+    change = random_filter(spectrograms, 10) - spectrograms
+    curves = change[:, :, 0] * SCALE / (math.log(10) / 10)  # dB
+    assert torch.allclose(change, change[:, :, :1].expand_as(change), atol=1e-5)  # the same all along
+    assert 9 < float(curves.abs().max()) <= 10 + 1e-3
+    assert 5 < float(curves.std()) < 7
+    assert float(curves.diff(dim=1).abs().max()) < 20 * 5 / 39 + 1e-3  # five straight lines over 40 bands
+    assert not torch.equal(curves[0], curves[1])
+    assert random_filter(spectrograms, 0) is spectrograms
 
 
 def test_a_report_shows_and_plays_a_sound() -> None:

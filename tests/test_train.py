@@ -30,7 +30,7 @@ from models.image_classification.dataset import pixels
 from models.image_classification.learner import ImageLearner
 from models.image_classification.params import ImageData, ImageTrain
 from models.image_classification.preprocessing import square
-from models.image_classification.training import train
+from models.image_classification.training import build, build_head, train
 from tests import together
 from tests.learning import digits_batch, digits_job
 
@@ -211,6 +211,63 @@ def test_a_champions_weights_are_the_start_and_frozen_layers_stay_as_they_were(
     assert "classifier.weight" not in same
     assert ("features.0.0.weight" in same) == (unfreeze == "head")
     assert history_of(again)["train_loss"][0] < history_of(first)["train_loss"][0]
+
+
+def head_job(root: Path, batches: Path, initial: Path, **train: Any) -> Job:
+    """A training from the weights of another, that begins with the head alone."""
+    settings = {"weights": "champion", "unfreeze": "head", "precision": "fp32", **train}
+    return resolve_job(replace(digits_job(root, batches, **settings), initial=initial))
+
+
+def test_a_head_alone_learns_from_features_that_are_computed_once(tmp_path: Path, batches: Path) -> None:
+    first = digits_job(tmp_path / "first", batches)
+    train(first)
+    initial = first.out / "training" / "weights.pt"
+    job = head_job(tmp_path, batches, initial)
+    train(job)
+    files = {path: path.stat().st_mtime_ns for path in (job.home / "decoded").glob("features-*/*.npy")}
+    assert sorted(path.name.split("-")[2] for path in files) == ["view0", "view0", "view1"]
+    train(head_job(tmp_path, batches, initial, epochs=5, learning_rate=0.02))
+    assert {path: path.stat().st_mtime_ns for path in (job.home / "decoded").glob("features-*/*.npy")} == files
+    initial = initial.rename(tmp_path / "weights.pt")
+    another = torch.load(initial, weights_only=True)
+    another["state"]["classifier.weight"] += 1  # another head on the same layers
+    torch.save(another, initial)
+    train(head_job(tmp_path, batches, initial))
+    assert {path: path.stat().st_mtime_ns for path in (job.home / "decoded").glob("features-*/*.npy")} == files
+    train(head_job(tmp_path, batches, initial, augment={"rotate": 20}))
+    assert len(list((job.home / "decoded").glob("features-*"))) == 2
+
+
+def test_a_head_on_features_answers_as_the_whole_network_does(tmp_path: Path, batches: Path) -> None:
+    first = digits_job(tmp_path / "first", batches)
+    train(first)
+    job = head_job(tmp_path, batches, first.out / "training" / "weights.pt")
+    learner = build(job, torch.device("cpu"))
+    head = build_head(job, learner)
+    assert head
+    with torch.inference_mode():
+        learner.network.eval()
+        assert head.evaluate() == pytest.approx(learner.evaluate(), rel=1e-5)
+    views, classes = head.fetch(np.array([3, 0]))
+    assert torch.equal(classes, learner.fetch(np.array([3, 0]))[1])
+    with torch.inference_mode():
+        expected = learner.network(learner._model.normalise(learner.fetch(np.array([3, 0]))[0].float()))
+        assert torch.allclose(head.network(views[0]), expected, atol=1e-5)
+        assert not torch.allclose(head.network(views[1]), expected, atol=1e-2)
+
+
+def test_a_new_head_learns_alone_first_and_then_everything(
+    tmp_path: Path, batches: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = digits_job(tmp_path / "first", batches)
+    train(first)
+    job = head_job(tmp_path, batches, first.out / "training" / "weights.pt", unfreeze="head_first")
+    train(job)
+    assert "head alone, 10 epochs on features of the frozen rest: val_loss" in capsys.readouterr().err
+    before, after = weights_of(first), weights_of(job)
+    assert not [name for name in before if name.endswith("weight") and torch.equal(before[name], after[name])]
+    assert len(history_of(job)) == job.train.epochs
 
 
 def out_of_memory_above(size: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:

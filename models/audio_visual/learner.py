@@ -12,6 +12,7 @@ from models.audio_visual.dataset import Media
 from models.audio_visual.networks import Answers, AudioVisual
 from models.audio_visual.params import AudioVisualTrain
 from models.common.audio.augmentation import augment_spectrogram, augment_waveform
+from models.common.backbones.pretrained import Origin
 from models.common.classification.learning import loss_and_accuracy
 from models.common.image.augmentation import augment_pictures
 from models.common.training.freezing import LayerGroup
@@ -40,10 +41,11 @@ class AudioVisualLearner:
         classes: tuple[NDArray[np.int64], NDArray[np.int64]],
         sample_rate: int,
         train: AudioVisualTrain,
+        origin: Origin | None = None,
     ) -> None:
-        """media, classes: of the training and of the validation split."""
+        """media, classes: of the training and of the validation split; origin: of the weights that it starts from."""
         self.network: nn.Module = network
-        self._network, self.groups = network, groups
+        self._network, self.groups, self.origin = network, groups, origin
         self.examples, self.validation_examples = len(media[0]), len(media[1])
         self._media, self._classes = media, classes
         self._sample_rate, self._train = sample_rate, train

@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from models.audio_visual.params import AudioVisualData, AudioVisualTrain
 from models.common.audio.backbones import StatisticsPooling, backbone
 from models.common.audio.mel import LogMel
-from models.common.backbones.pretrained import imagenet_weights
-from models.common.backbones.small_cnn import SmallCNN
-from models.common.errors import UserError
-from models.common.image.normalisation import Normalised
-from models.common.image.params import BUILTIN_NETWORKS
-from models.common.training.weights import load_matching_tensors
+from models.common.backbones.classifiers import Backbone, feature_size
+from models.common.backbones.normalisation import normalised
+from models.common.backbones.pretrained import Origin, load_pretrained
 
 
 class Answers(NamedTuple):
@@ -36,10 +33,10 @@ class AudioVisual(nn.Module):
 
     def __init__(self, classes: int, data: AudioVisualData, train: AudioVisualTrain) -> None:
         super().__init__()
-        self.image = Normalised(_image_branch(train, data.image_size))
+        self.image = normalised(train.image_network, image_backbone(data, train).features())
         self.mel = LogMel(data.sample_rate, train.mels)
         self.audio = _AudioBranch(train)
-        self.bring_image = _Projection(_feature_size(self.image.network, data.image_size), train.fusion)
+        self.bring_image = _Projection(feature_size(self.image.network, data.image_size), train.fusion)
         self.bring_audio = _Projection(self.audio.dim, train.fusion)
         self.join = nn.Sequential(nn.Linear(2 * train.fusion, train.fusion), nn.ReLU(), nn.Dropout(train.dropout))
         self.classifier = nn.Linear(train.fusion, classes)
@@ -100,32 +97,12 @@ class _AudioBranch(nn.Module):
         return pooled
 
 
-def _image_branch(train: AudioVisualTrain, size: int) -> nn.Module:
-    """(N, 3, size, size) -> (N, D). UserError where ImageNet's weights are asked for and cannot be had."""
-    name = train.image_network
-    if name in BUILTIN_NETWORKS:
-        network = SmallCNN(2, size, train.image_width, BUILTIN_NETWORKS[name])
-        network.classifier = nn.Identity()  # type: ignore[assignment]  # what comes before it is wanted
-        return network
-    from torchvision.models import get_model
-
-    branch: nn.Module = get_model(name, weights=None)
-    head = next(key for key, module in reversed(list(branch.named_modules())) if isinstance(module, nn.Linear))
-    branch.set_submodule(head, nn.Identity())
-    if train.weights == "imagenet":
-        load_matching_tensors(branch, [], imagenet_weights(name), f"ImageNet's weights of {name}")
-    return branch
+def image_backbone(data: AudioVisualData, train: AudioVisualTrain) -> Backbone:
+    """Of the pictures."""
+    return Backbone(train.image_network, data.image_size, train.image_width, auxiliary=False)
 
 
-def _feature_size(network: nn.Module, size: int) -> int:
-    """Numbers that the branch gives. UserError for pictures that are too small for it."""
-    network.eval()
-    try:
-        with torch.inference_mode():
-            features = network(torch.zeros(1, 3, size, size))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"pictures of {size} px cannot be taken; change data.image_size ({reason})") from None
-    finally:
-        network.train()
-    return int(features.shape[1])
+def load_image_weights(network: AudioVisual, data: AudioVisualData, train: AudioVisualTrain) -> Origin:
+    """Fills the image branch with ImageNet's weights, and says where they come from. UserError where they cannot be
+    had."""
+    return load_pretrained(network.image.network, [], image_backbone(data, train))

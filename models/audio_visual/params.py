@@ -29,9 +29,7 @@ class AudioVisualTrain(TrainParams):
     WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet",)  # of the image network; the rest starts from nothing
     MAX_BATCH_SIZE: ClassVar[int] = 64
 
-    image_network: Literal["small_cnn", "resnet9", "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0"] = (
-        "small_cnn"
-    )
+    image_network: str = "small_cnn"  # small_cnn, resnet9, timm/<name>, or a torchvision classifier by name
     image_width: int = Field(default=16, ge=4)  # channels of the stem of small_cnn and resnet9
     audio_network: Literal["bc_resnet", "crnn"] = "bc_resnet"
     audio_width: float = Field(default=1.0, gt=0)  # times the usual channels
@@ -52,11 +50,11 @@ class AudioVisualTrain(TrainParams):
         return None if self.image_network in BUILTIN_NETWORKS else "imagenet"
 
     @model_validator(mode="after")
-    def _imagenet_needs_a_torchvision_network(self) -> Self:
+    def _imagenet_needs_a_librarys_network(self) -> Self:
         if self.image_network in BUILTIN_NETWORKS and self.weights == "imagenet":
             raise ValueError(
-                f"image_network: {self.image_network} has no imagenet weights; name resnet18 or another of"
-                " torchvision's, or set weights: none"
+                f"image_network: {self.image_network} has no imagenet weights; name one of timm's or torchvision's,"
+                " or set weights: none"
             )
         return self
 

@@ -6,9 +6,10 @@ from torch import nn
 
 from models.audio_visual.dataset import Inputs, Media
 from models.audio_visual.learner import AudioVisualLearner
-from models.audio_visual.networks import Answers, AudioVisual
+from models.audio_visual.networks import Answers, AudioVisual, load_image_weights
 from models.audio_visual.params import AudioVisualData, AudioVisualTrain
 from models.audio_visual.preprocessing import Sizes
+from models.common.backbones.pretrained import Origin, origin_details, origin_of_file, with_origin
 from models.common.classification.labels import class_indices, class_labels
 from models.common.errors import UserError
 from models.common.kind import TrainJob
@@ -40,12 +41,22 @@ def build(job: Job, device: torch.device) -> AudioVisualLearner:
     _check_both(job)
     network = AudioVisual(len(labels), data, train)
     head: list[nn.Module] = [network.classifier]
-    if job.initial:
-        load_weights(network, head, _name(train), labels, job.initial)
+    origin = _load_initial(job, network, head, labels)
+    if train.weights == "imagenet":  # all but the image branch is new
+        head = [part for part in network.children() if part is not network.image]
     network.to(device)
     classes = class_indices(job.rows("train"), labels), class_indices(job.rows("val"), labels)
     media = _media(job, "train"), _media(job, "val")
-    return AudioVisualLearner(network, layer_groups(network, head), media, classes, data.sample_rate, train)
+    return AudioVisualLearner(network, layer_groups(network, head), media, classes, data.sample_rate, train, origin)
+
+
+def _load_initial(job: Job, network: AudioVisual, head: list[nn.Module], labels: tuple[str, ...]) -> Origin | None:
+    if job.train.weights == "imagenet":
+        return load_image_weights(network, job.data, job.train)
+    if job.initial is None:
+        return None
+    load_weights(network, head, _name(job.train), labels, job.initial)
+    return origin_of_file(_name(job.train), job.train.weights, job.initial)
 
 
 def _check_both(job: Job) -> None:
@@ -59,12 +70,12 @@ def export_program(job: Job, learner: AudioVisualLearner) -> Exported:
     """Writes the program, and checks on real examples that it answers as the network does."""
     labels, folder = class_labels(job.manifest, job.data), job.out / "program"
     network, inputs = learner.exportable(), vars(_parity_inputs(job))
-    spec = ProgramSpec("audio_visual", labels, vars(_sizes(job.data)), dict(job.provenance))
+    spec = ProgramSpec("audio_visual", labels, vars(_sizes(job.data)), with_origin(job.provenance, learner.origin))
     examples = {name: torch.from_numpy(values[:2]) for name, values in inputs.items()}
     export_graph(network, examples, Answers._fields, {name: {0: "batch"} for name in BATCH_AXES}, spec, folder)
     difference = check_parity(network, folder, inputs)
     agreement = {"parity_max_abs_diff": difference, "parity_examples": len(inputs["has_image"])}
-    return Exported(network, _name(job.train), labels, agreement)
+    return Exported(network, _name(job.train), labels, agreement | origin_details(learner.origin))
 
 
 def _parity_inputs(job: Job) -> Inputs:

@@ -25,12 +25,16 @@ SIZE_ERRORS = (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisio
 
 @dataclass(frozen=True)
 class Backbone:
-    """Which network, and what it takes. width: channels of the stem of our own ones."""
+    """Which network, and what it takes.
+
+    width: channels of the stem of our own ones. auxiliary: whether networks that can give auxiliary logits do so.
+    """
 
     name: str
     size: int  # px, square
     width: int = 32
     channels: int = 3
+    auxiliary: bool = True
 
     def untrained(self, classes: int) -> nn.Module:
         """The classifier. UserError for a name that neither library knows."""
@@ -39,7 +43,7 @@ class Backbone:
             return SmallCNN(classes, self.size, self.width, BUILTIN_NETWORKS[self.name])
         if is_timm(self.name):
             return timm_network(self.name, self.size, self.channels, num_classes=classes)
-        return _of_torchvision(self.name, classes, self.size)
+        return _of_torchvision(self.name, classes, self.size, auxiliary=self.auxiliary)
 
     def build(self, classes: int, dropout: float = 0.0) -> nn.Module:
         """The classifier, with `dropout` before its head on top of what it has itself.
@@ -50,6 +54,15 @@ class Backbone:
         network = self.untrained(classes)
         if dropout:
             add_dropout(self.head(network), dropout)
+        return network
+
+    def features(self) -> nn.Module:
+        """The same without its head: (N, channels, size, size) -> (N, D); `feature_size` says D."""
+        self.check_size()
+        network = self.untrained(2)
+        head = self.head(network)
+        for key in [key for key, module in network.named_modules() if module in head]:
+            network.set_submodule(key, nn.Identity())
         return network
 
     def head(self, network: nn.Module) -> list[nn.Module]:
@@ -113,7 +126,7 @@ def feature_size(network: nn.Module, size: int, channels: int = 3) -> int:
     return int(features.shape[1])
 
 
-def _of_torchvision(name: str, classes: int, size: int) -> nn.Module:
+def _of_torchvision(name: str, classes: int, size: int, *, auxiliary: bool) -> nn.Module:
     from torchvision.models import get_model
 
     arguments: dict[str, Any] = {
@@ -123,6 +136,6 @@ def _of_torchvision(name: str, classes: int, size: int) -> nn.Module:
     }
     if name.startswith(AUXILIARY):
         # transform_input as ImageNet's weights have it; the auxiliary heads need room
-        arguments |= {"init_weights": True, "transform_input": True, "aux_logits": size >= AUXILIARY_FROM}
+        arguments |= {"init_weights": True, "transform_input": True, "aux_logits": auxiliary and size >= AUXILIARY_FROM}
     network: nn.Module = get_model(name, weights=None, num_classes=classes, **arguments)
     return network

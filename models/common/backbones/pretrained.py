@@ -82,7 +82,12 @@ def load_initial(
         return None
     fit = functools.partial(fitted, backbone.name, network=network, size=backbone.size, channels=backbone.channels)
     load_weights(network, head, backbone.name, labels, initial, lambda state: fit(state=state))
-    return Origin(backbone.name, weights, initial.name, _sha256(initial), UNKNOWN_LICENCE)
+    return origin_of_file(backbone.name, weights, initial)
+
+
+def origin_of_file(network: str, weights: str, path: Path) -> Origin:
+    """Of a file that `train.weights` names, or of the champion's weights; whose licence only their owner knows."""
+    return Origin(network, weights, path.name, _sha256(path), UNKNOWN_LICENCE)
 
 
 def with_origin(provenance: Mapping[str, Any], origin: Origin | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import benchmarks
 
-STORIES = ("audio_visual", "bccd", "camvid", "cifar10", "connected_digits", "fsdd", "soak", "speakers")
+STORIES = ("audio_visual", "bccd", "camvid", "cifar10", "connected_digits", "fsdd", "more_data", "soak", "speakers")
 RESULTS = Path(__file__).parent / "results.md"
 HEADER = """# Benchmarks
 

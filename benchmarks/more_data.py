@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.connected_digits import write_strings
+from models.common.data.sources import Source
 from models.common.kind import AnyTrainJob, Kind, ScoreJob, load_kind
 from models.common.program.program import ProgramSpec
 from tasks.gating.gate import Scores, decide
@@ -137,7 +138,7 @@ def _whole(name: str, kind: Kind, shared: Path, root: Path) -> AnyTrainJob:
         if not batches.exists():
             delivered.write_batches(root, kind, data, *(source for source, _ in deliveries))
         job = delivered.job(root, batches, kind, data)
-        as_test = [delivered.Source(source).slug for source, split in deliveries if split == "test"]
+        as_test = [Source(source).slug for source, split in deliveries if split == "test"]
     manifest = job.manifest
     manifest["split"] = manifest["split"].mask(manifest["batch"].isin(as_test), "test")
     return dataclasses.replace(job, manifest=_limited(manifest, *LIMITS.get(name, (None, None))))

@@ -37,7 +37,7 @@ def show_outcome(outcome: "RunOutcome") -> None:
         console.print(f"In production: {outcome.version or 'nothing yet'}")
     if outcome.state == "AWAITING_APPROVAL":
         console.print(f"Approve it: ratchet approve {outcome.model}; or: ratchet decline {outcome.model} --why 'TEXT'")
-    if outcome.state in {"HELD", "REJECTED"}:
+    if outcome.suspects_batch:
         console.print(f"Is a batch at fault? The report lists them. Take it out: ratchet remove {outcome.model} BATCH")
     for name, path in (("Report", outcome.report), ("Data docs", outcome.data_docs)):
         if path and path.exists():

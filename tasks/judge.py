@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from models.common.data.batches import data_version
+from models.common.data.batches import data_version, read_manifest
 from models.common.errors import UserError
 from models.common.program.cost import measure
 from models.common.program.program import Program, ProgramSpec
 from tasks.evaluate import score, summary
+from tasks.gating.diagnosis import Training, explain
 from tasks.gating.gate import Scores, Unloadable, Verdict, decide
 from tasks.project.finite_json import finite_json
 from tasks.project.params import Model, load_model
@@ -37,6 +38,8 @@ def judge(root: Path, model: str, champion_folder: Path | None, champion_version
     if usable:
         champion = _scores(params, usable, _score_champion(root, params, usable), budgets[1])
     verdict = decide(candidate, champion, params.gate, params.kind.METRICS)
+    training = _training(folder, read_manifest(root / "data" / model), champion)
+    verdict = explain(verdict, training, candidate, champion, params.gate, params.kind.METRICS)
     metrics = {"candidate": _metrics(candidate), "champion": _metrics(champion)}
     context = {
         "model": model,
@@ -57,6 +60,25 @@ def _scores(params: Model, folder: Path, table: pd.DataFrame, budget: Mapping[st
         metrics=summary(params, table, folder / "program"),
         budget=budget,
     )
+
+
+def _training(folder: Path, manifest: pd.DataFrame, champion: Scores | Unloadable | None) -> Training:
+    """What training and evaluation left of how the candidate was trained; what is not there is left out."""
+    summary, history = folder / "training/summary.json", folder / "training/history.csv"
+    sample = folder / "evaluation/training_examples.parquet"
+    return Training(
+        table=pd.read_parquet(sample) if sample.exists() else pd.DataFrame(),
+        summary=json.loads(summary.read_text()) if summary.exists() else {},
+        history=pd.read_csv(history) if history.exists() else pd.DataFrame(),
+        new_batches=_new_batches(manifest, champion.trained_ids) if isinstance(champion, Scores) else (),
+    )
+
+
+def _new_batches(manifest: pd.DataFrame, trained_ids: frozenset[str]) -> tuple[str, ...]:
+    """Batches with training examples, none of which the champion was trained on."""
+    learnt = manifest[manifest["split"] != "test"]
+    is_known = learnt["id"].isin(trained_ids).groupby(learnt["batch"]).any()
+    return tuple(sorted(str(name) for name in is_known.index[~is_known]))
 
 
 def _why_unloadable(folder: Path, params: Model) -> Unloadable | None:

@@ -58,6 +58,7 @@ class JudgedCandidate:
     lower: float | None
     upper: float | None
     reason: str
+    training: str | None  # what it looks like (docs/gate.md); None of a verdict of an older Ratchet
     report: str | None  # in this checkout; None where it is gone (`ratchet gc`), or was made in another clone
 
     def to_json(self) -> dict[str, Any]:
@@ -203,5 +204,6 @@ def _judged_candidate(
         lower=primary.lower if primary else None,
         upper=primary.upper if primary else None,
         reason=verdict.reasons[0] if verdict and verdict.reasons else "",
+        training=verdict.diagnosis.looks if verdict and verdict.diagnosis else None,
         report=str(report) if report.exists() else None,
     )

@@ -19,7 +19,7 @@ from models.common.reporting import svg
 from tasks.gating.comparison import PairedScores
 from tasks.gating.gate import UNITS, lower_is_better
 from tasks.gating.statistics import wilson
-from tasks.gating.verdict import Check, Verdict
+from tasks.gating.verdict import Check, Diagnosis, Verdict
 from tasks.project.params import Model, load_model
 
 VERDICT_PHRASES = {
@@ -92,7 +92,8 @@ def _content(
         "left_out": max(0, len(_class_checks(verdict)) - MAX_CLASS_ROWS),
         "tolerance": params.gate.slice_tolerance,
         "curves": _curves(folder / "training"),
-        "facts": _facts(_json(folder / "training/summary.json") or {}),
+        "facts": [*_facts(_json(folder / "training/summary.json") or {}), *_train_and_test(verdict)],
+        "looks": _looks(verdict.diagnosis),
         "percent": f"{100 * params.gate.confidence:g} %",
         "sections": params.kind.report(job),
         "batches": _batches(job.manifest, lineage),
@@ -288,6 +289,22 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     shown = [(name, value) for name, value in summary.items() if name != "stopped_early" and value is not None]
     entries = [(known.get(name, (_title(name), _plain)), value) for name, value in shown]
     return [(title, show(value)) for (title, show), value in entries]
+
+
+def _train_and_test(verdict: Verdict) -> list[tuple[str, str]]:
+    """The policy's metric on training examples beside that on the test."""
+    found = verdict.diagnosis
+    if found is None or found.train is None or found.test is None:
+        return []
+    sample = f"{_title(verdict.metric)} on {found.train_examples:,} training examples"
+    return [(sample, f"{found.train:.3f}"), ("on test", f"{found.test:.3f}")]
+
+
+def _looks(found: Diagnosis | None) -> str:
+    """What the training looks like, in a sentence."""
+    if found is None or found.looks == "not known":
+        return ""
+    return found.message[:1].upper() + found.message[1:] if found.message else "The training looks sound"
 
 
 def _plain(value: Any) -> str:

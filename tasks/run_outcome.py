@@ -42,6 +42,7 @@ class RunOutcome:
     seconds: float = 0.0
     steps: tuple[tuple[str, float], ...] = ()  # name and seconds of each
     notes: tuple[str, ...] = ()
+    suspects_batch: bool = False  # surely worse with new data, and the training looks sound
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for json.dumps."""
@@ -69,6 +70,7 @@ def judged_outcome(
         commit=candidate.commit,
         report=folder / "report.html",
         data_docs=folder / "data_docs/index.html",
+        suspects_batch=verdict.suspects_batch,
     )
 
 

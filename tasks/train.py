@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from models.common.data.batches import data_version, read_manifest
-from models.common.data.hashing import unit_interval
+from models.common.data.held_out import with_validation
 from models.common.errors import UserError
 from models.common.kind import TrainJob
 from tasks.project import command, paths
@@ -18,7 +18,8 @@ def train(root: Path, name: str) -> None:
     """Writes artifacts/<model>/program and artifacts/<model>/training from the params and data under `root`."""
     model = load_model(root, name)
     batches = root / "data" / name
-    manifest = with_validation(read_manifest(batches), model.data.splits.val)
+    given = read_manifest(batches)
+    manifest = _told(with_validation(given, model.data.splits.val), given)
     job = TrainJob(
         model=name,
         data=model.data,
@@ -34,20 +35,12 @@ def train(root: Path, name: str) -> None:
     model.kind.train(job)
 
 
-def with_validation(manifest: pd.DataFrame, share: float) -> pd.DataFrame:
-    """The manifest with validation examples: its own, or, where a delivery came as train and test alone, a share of the
-    training groups, by a hash of each: the same ones in every run, and as data grows."""
-    if share == 0 or (manifest["split"] == "val").any():
-        return manifest
-    groups = manifest.loc[manifest["split"] == "train", "group"].unique()
-    hashes = {group: unit_interval(f"validation {group}") for group in groups}
-    held_out = {group for group, value in hashes.items() if value < share}
-    if not held_out and len(groups) > 1:
-        held_out = {min(groups, key=hashes.__getitem__)}
-    chosen = (manifest["split"] == "train") & manifest["group"].isin(held_out)
-    count = int(chosen.sum())
-    print(f"no val examples: {count:,} of the training examples (data.splits.val) select the best epoch instead")
-    return manifest.assign(split=manifest["split"].mask(chosen, "val"))
+def _told(manifest: pd.DataFrame, given: pd.DataFrame) -> pd.DataFrame:
+    """The manifest, after a line that says where its validation examples come from when none were given."""
+    if manifest is not given:
+        count = int((manifest["split"] == "val").sum())
+        print(f"no val examples: {count:,} of the training examples (data.splits.val) select the best epoch instead")
+    return manifest
 
 
 def _initial_weights(root: Path, name: str) -> Path | None:

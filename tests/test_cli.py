@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.retraining.notify import ending, message
 from flows.tables import show_outcome
 from tasks.run_outcome import RunOutcome
 
@@ -52,9 +53,13 @@ def test_a_model_without_data_says_how_to_add_some(project: Path) -> None:
     assert "ratchet add digits SOURCE" in done.stderr
 
 
-@pytest.mark.parametrize(("state", "expected"), [("REJECTED", True), ("HELD", True), ("PROMOTED", False)])
-def test_a_candidate_that_stays_out_says_how_to_take_its_data_out(
-    state: str, expected: bool, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("suspected", [True, False])
+def test_a_candidate_that_is_worse_for_its_data_says_how_to_take_it_out(
+    suspected: bool, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show_outcome(RunOutcome("digits", state, ("accuracy 0.9 → 0.8: worse",), version="v1.0.0"))
-    assert ("ratchet remove digits BATCH" in capsys.readouterr().out) == expected
+    outcome = RunOutcome("digits", "REJECTED", ("accuracy 0.9 → 0.8: worse",), "v1.0.0", suspects_batch=suspected)
+    show_outcome(outcome)
+    assert ("ratchet remove digits BATCH" in capsys.readouterr().out) == suspected
+    _, body = message(project, ending(outcome))
+    assert ("Is a batch at fault? Take it out: ratchet remove digits BATCH" in body) == suspected
+    assert ("See: ratchet history digits" in body) != suspected

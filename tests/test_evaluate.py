@@ -1,5 +1,6 @@
 """Evaluating and judging for real: digits added to a project, programs that ONNX Runtime runs, a verdict in a file."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,18 +9,24 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+import yaml
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 
 from models.common.classification.metrics import calibration_error, class_summary, class_table
 from models.common.data.batches import read_manifest
+from models.common.data.held_out import with_validation
 from models.common.errors import UserError
 from models.common.program.cost import latencies_ms, measure
 from models.image_classification import COLUMNS
-from tasks.evaluate import evaluate
+from tasks.add import add
+from tasks.evaluate import MIN_TRAINING_SAMPLE, evaluate, score_training_sample, training_sample
 from tasks.gating.gate import UNITS
 from tasks.gating.verdict import Verdict
 from tasks.judge import judge
+from tasks.project.params import load_model
+from tasks.train import train
+from tests.digits import write_digits
 from tests.judged import LABELS, champion_of, linear_graph, write_program, write_project
 
 
@@ -44,6 +51,83 @@ def test_the_test_split_and_nothing_else_is_scored(trained: Path) -> None:
     assert metrics["examples"] == len(table)
     assert metrics["accuracy"] == table["correct"].mean()
     assert not set(metrics) & set(UNITS)  # what it costs is measured once, beside the champion
+
+
+def test_a_sample_of_the_training_examples_is_scored_too_by_the_same_metrics(trained: Path) -> None:
+    manifest = read_manifest(trained / "data/digits")
+    table = pd.read_parquet(trained / "artifacts/digits/evaluation/training_examples.parquet")
+    assert set(table["id"]) <= set(manifest.loc[manifest["split"] == "train", "id"])
+    assert len(table) == MIN_TRAINING_SAMPLE  # of some 120, with 61 test examples
+    metrics = json.loads((trained / "artifacts/digits/evaluation/metrics.json").read_text())
+    assert metrics["training_examples"] == len(table)
+    assert metrics["training_metrics"]["accuracy"] == table["correct"].mean()
+    assert set(metrics["training_metrics"]) == set(metrics) - {"examples", "data_version"} - {
+        "training_examples",
+        "training_metrics",
+    }
+
+
+def test_the_sample_is_the_same_for_the_same_data_and_hardly_another_for_more() -> None:
+    ids = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(3000)]
+    manifest = pd.DataFrame({"id": [*ids, ids[0]], "split": (["train"] * 9 + ["test"]) * 300 + ["train"], "row": 0})
+    sample = training_sample(manifest, 300)
+    assert len(sample) == sample["id"].nunique() == 300
+    assert set(sample["split"]) == {"train"}
+    assert list(sample["id"]) == [each for each in ids if each in set(sample["id"])]  # in the manifest's order
+    assert set(training_sample(manifest[::-1], 300)["id"]) == set(sample["id"])
+    before = training_sample(manifest[:2700], 300)
+    assert len(set(before["id"]) & set(sample["id"])) > 240
+    assert len(training_sample(manifest[:10], 300)) == 9
+
+
+def test_what_selected_the_best_epoch_is_not_in_the_sample(trained: Path) -> None:
+    index = next(iter(trained.glob("data/digits/*.index")))
+    rows = pd.read_parquet(index)
+    rows.assign(split=rows["split"].replace("val", "train")).to_parquet(index, index=False)  # it came as train and test
+    manifest = read_manifest(trained / "data/digits")
+    params = load_model(trained, "digits")
+    held_out = with_validation(manifest, params.data.splits.val)
+    sample = score_training_sample(trained, params, trained / "artifacts/digits/program", tests=len(rows))
+    assert set(sample["id"]) == set(held_out.loc[held_out["split"] == "train", "id"])
+    assert len(sample) < (manifest["split"] == "train").sum()
+
+
+def test_a_training_that_was_too_short_is_told_from_a_batch_that_is_bad(trained: Path) -> None:
+    champion = champion_of(trained, examples=1500)
+    retrain(trained, "{network: small_cnn, width: 8, epochs: 1, warmup_epochs: 0, learning_rate: 0.00001}")
+    verdict = judge(trained, "digits", champion, "v1.0.0")
+    assert (verdict.outcome, verdict.suspects_batch) == ("REJECT", False)
+    assert "the training did not fit its own examples: accuracy 0." in verdict.reasons[-1]
+    assert "raise train.epochs" in verdict.reasons[-1]
+    written = json.loads((trained / "artifacts/digits/verdict.json").read_text())
+    assert (written["diagnosis"]["looks"], written["diagnosis"]["epochs_run"]) == ("did not fit", 1)
+
+
+@pytest.mark.slow
+def test_of_a_batch_with_40_percent_wrong_labels_a_real_training_is_not_blamed(project: Path, tmp_path: Path) -> None:
+    """In 30 epochs a network as wide as this begins to learn wrong labels by heart."""
+    add(project, "digits", write_digits(tmp_path / "clean", 0, 600))
+    train_on = "{network: small_cnn, width: 48, epochs: 30, learning_rate: 0.01, weight_decay: 0, early_stopping: 0}"
+    retrain(project, train_on)
+    champion = tmp_path / "champion"
+    for folder in ("program", "training"):
+        shutil.copytree(project / "artifacts/digits" / folder, champion / folder)
+    add(project, "digits", write_digits(tmp_path / "wrong", 600, 1700, shuffled=0.4), split="train")
+    retrain(project, train_on)
+    verdict = judge(project, "digits", champion, "v1.0.0")
+    assert (verdict.outcome, verdict.suspects_batch) == ("REJECT", True)
+    assert "batch wrong-" in verdict.reasons[-1]
+    assert "look at its labels" in verdict.reasons[-1]
+
+
+def retrain(project: Path, params: str) -> None:
+    """Trains and evaluates the digits for real, with this `train` section."""
+    content = yaml.safe_load((project / "params.yaml").read_text())
+    content["models"]["digits"]["train"] = yaml.safe_load(params)
+    (project / "params.yaml").write_text(yaml.safe_dump(content))
+    (project / "artifacts/digits/initial_weights").mkdir(parents=True, exist_ok=True)
+    train(project, "digits")
+    evaluate(project, "digits")
 
 
 def test_without_test_examples_one_line_says_how_to_get_some(trained: Path) -> None:

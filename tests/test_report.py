@@ -94,11 +94,24 @@ def test_against_a_champion_the_verdict_comes_first_and_everything_is_there(judg
     for expected in ("champion v1.2.0", "Classes and slices", "Confusions", "Confidence", "Worst mistakes"):
         assert expected in text
     assert "12.3 ms" in text
+    assert "The training looks sound." in text
+    assert re.search(r"accuracy on 100 training examples [01]\.\d{3} on test 0\.\d{3}", text)
     assert "no drift" in text
     assert "digits-0 removed" in text
     assert "ratchet retrain digits --revision 6d0cd32a8f --force" in text
     assert "train.network small_cnn" in text
     assert reader.tags.count("polyline") == 3
+
+
+def test_a_training_that_went_wrong_is_told_in_the_reasons_and_beside_its_curves(judged: Path) -> None:
+    rows = "".join(f"{epoch},{loss},0.9,0.7\n" for epoch, loss in enumerate((2.1, 0.6, 3.0, 9.0), 1))
+    (judged / "artifacts/digits/training/history.csv").write_text(f"epoch,train_loss,val_loss,val_accuracy\n{rows}")
+    champion = champion_of(judged, examples=1500)
+    verdict = judge(judged, "digits", champion, "v1.2.0")
+    text, _ = read(write_report(judged, "digits", verdict, champion, LINEAGE))
+    assert verdict.outcome == "HOLD"
+    assert text.index("the training diverged: its loss was 0.6") < text.index("Key numbers")
+    assert text.index("Key numbers") < text.index("The training diverged: its loss was 0.6")
 
 
 def test_nothing_is_fetched_and_nothing_runs(judged: Path) -> None:

@@ -109,6 +109,8 @@ def test_a_worse_candidate_leaves_production_untouched(world: World, tmp_path: P
     answer = world.ratchet("retrain", "digits", "--json", "--exit-code")
     assert answer.json["state"] in {"HELD", "REJECTED"}, answer.err
     assert answer.code in {10, 11}
+    assert "batch wrong-" in answer.json["reasons"][-1]  # and not a training that did not fit
+    assert answer.json["suspects_batch"] == (answer.json["state"] == "REJECTED")
     assert git(world.project, "tag") == git(world.origin, "tag") == tags
     newest, oldest = world.ratchet("history", "digits", "--json").json["candidates"]
     assert (newest["verdict"], oldest["verdict"]) == (
@@ -116,6 +118,7 @@ def test_a_worse_candidate_leaves_production_untouched(world: World, tmp_path: P
         "PROMOTE",
     )
     assert (newest["version"], oldest["version"]) == (None, "v1.0.0")
+    assert (newest["training"], oldest["training"]) == ("batch differs", "nothing wrong seen")
     assert world.ratchet("retrain", "digits", "--json").json["state"] == "UNCHANGED"  # not judged twice
 
 

@@ -16,6 +16,7 @@ from models.common.data.batches import iter_payloads, read_manifest, read_payloa
 from models.common.data.class_counts import read_counts, write_counts
 from models.common.data.decoded_cache import decoded, ragged
 from models.common.data.hashing import unit_interval
+from models.common.data.held_out import with_validation
 from models.common.data.metadata import read_metadata
 from models.common.data.packed_files import pack, unpack
 from models.common.errors import BadExampleError, UserError
@@ -24,7 +25,6 @@ from models.common.params import DataParams, Splits
 from models.common.program.answers import differs
 from tasks.adding.intake import Intake, KnownExamples, split_of
 from tasks.project.finite_json import finite_json
-from tasks.train import with_validation
 
 
 @pytest.mark.parametrize(

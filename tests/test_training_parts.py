@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from models.common.backbones.classifiers import Backbone
 from models.common.data.decoded_cache import Decoded
+from models.common.data.held_out import with_validation
 from models.common.errors import RatchetError
 from models.common.image.augmentation import color_jitter, random_affine, random_erasing, random_shift_flip
 from models.common.image.normalisation import Normalised
@@ -30,7 +31,6 @@ from models.common.training.recipe import resolve
 from models.common.training.schedule import Schedule
 from models.image_classification.learner import ImageLearner, Photos
 from models.image_classification.params import ImageTrain
-from tasks.train import with_validation
 
 
 @pytest.fixture

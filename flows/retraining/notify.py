@@ -22,7 +22,7 @@ FAILURES = ("BLOCKED", "ERROR")  # told once for each reason, until a run of the
 NEXT = {  # what to do, by what happened
     "PROMOTED": "Take it back, if need be: ratchet rollback {model} --why TEXT",
     "HELD": "Nothing has to be done; more test examples would decide. See: ratchet history {model}",
-    "REJECTED": "Is a batch at fault? Take it out: ratchet remove {model} BATCH",
+    "REJECTED": "See: ratchet history {model}",
     "BLOCKED": "Take the batch out: ratchet remove {model} BATCH; or correct the check's limit in params.yaml",
     "ERROR": "When the cause is gone: ratchet retrain {model}",
     "AWAITING_APPROVAL": "Decide: ratchet approve {model}; or: ratchet decline {model} --why TEXT",
@@ -31,6 +31,7 @@ NEXT = {  # what to do, by what happened
     "DECLINED": "See: ratchet history {model}",
     "ROLLED_BACK": "See: ratchet history {model}",
 }
+SUSPECT = "Is a batch at fault? Take it out: ratchet remove {model} BATCH"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def ending(outcome: RunOutcome) -> Event:
         outcome.model,
         outcome.reasons,
         where=outcome.report,
+        todo=SUSPECT.format(model=outcome.model) if outcome.suspects_batch else None,
         version=outcome.version,
         previous=outcome.previous,
         key=f"{outcome.state} {outcome.model} {outcome.commit}",

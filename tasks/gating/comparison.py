@@ -83,6 +83,54 @@ class PairedScores:
         return replace(check, candidate=candidate_value, champion=champion_value, method=comparison.method), comparison
 
 
+def compare_sets(
+    metric: Metric, one: pd.DataFrame, other: pd.DataFrame, resamples: int
+) -> statistics.ResampledComparison:
+    """One score table against another of other examples, such as train against test: the gain is that of `one`.
+
+    The groups of both are drawn together, so that the bounds hold whatever the two sizes are.
+    """
+    both = pd.concat([one, other], ignore_index=True)
+    codes, better = group_codes(both), metric.higher_is_better
+    if metric.estimate:
+        first, second, size = metric.estimate(one), metric.estimate(other), len(one)
+        return statistics.compare_estimates(
+            lambda weights: first(weights[:, :size]),
+            lambda weights: second(weights[:, size:]),
+            codes,
+            higher_is_better=better,
+            resamples=resamples,
+        )
+    of_one = [np.concatenate([values, np.zeros(len(other))]) for values in metric.sums(one)]
+    of_other = [np.concatenate([np.zeros(len(one)), values]) for values in metric.sums(other)]
+    return statistics.compare_sums(
+        (of_one[0], of_one[1]), (of_other[0], of_other[1]), codes, higher_is_better=better, resamples=resamples
+    )
+
+
+def compare_with_level(
+    metric: Metric, table: pd.DataFrame, level: float, resamples: int
+) -> statistics.ResampledComparison:
+    """A score table against a fixed value of the metric."""
+    codes, better = group_codes(table), metric.higher_is_better
+    if metric.estimate:
+        return statistics.compare_estimates(
+            metric.estimate(table),
+            lambda weights: np.full(len(weights), level),
+            codes,
+            higher_is_better=better,
+            resamples=resamples,
+        )
+    numerator, denominator = metric.sums(table)
+    return statistics.compare_sums(
+        (numerator, denominator),
+        (level * denominator, denominator),
+        codes,
+        higher_is_better=better,
+        resamples=resamples,
+    )
+
+
 def problems(candidate: Scores, champion: Scores | None, metric: Metric, policy: Gate) -> Iterator[str]:
     """Why nothing may be decided: one sentence for each thing wrong with the inputs."""
     sides = {"candidate": candidate} | ({"champion": champion} if champion else {})

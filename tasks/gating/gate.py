@@ -50,7 +50,7 @@ def decide(candidate: Scores, champion: Scores | Unloadable | None, policy: Gate
         return replace(base, outcome="HOLD", reasons=(message,), checks=floors)
     checks = floors + _budgets(candidate, champion_scores, policy)
     if champion_scores is None:
-        return _conclude(replace(base, first=True), (_against_trivial(candidate, metric, policy), *checks))
+        return _conclude(replace(base, first=True), (against_trivial(candidate, metric, policy), *checks))
     return _conclude(base, (*_against_champion(candidate, champion_scores, metric, policy), *checks))
 
 
@@ -201,7 +201,7 @@ def lower_is_better(name: str, metrics: Sequence[Metric]) -> bool:
     return known.get(name, name.endswith(("loss", "error", "rate", *UNITS)))
 
 
-def _against_trivial(candidate: Scores, metric: Metric, policy: Gate) -> Check:
+def against_trivial(candidate: Scores, metric: Metric, policy: Gate) -> Check:
     """Against always answering the most frequent label of the test set, or against the kind's own trivial column."""
     table = candidate.table.sort_values("id").reset_index(drop=True)
     column = f"{TRIVIAL}{metric.numerator}"

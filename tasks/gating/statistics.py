@@ -204,6 +204,20 @@ def compare(
     if binary and codes.max(initial=-1) + 1 == len(codes):
         right, other = np.asarray(candidate[0], bool), np.asarray(champion[0], bool)
         return BinaryComparison(int((right & ~other).sum()), int((other & ~right).sum()), len(right))
+    return compare_sums(candidate, champion, codes, higher_is_better=higher_is_better, resamples=resamples)
+
+
+def compare_sums(
+    candidate: tuple[ArrayLike, ArrayLike],
+    champion: tuple[ArrayLike, ArrayLike],
+    groups: ArrayLike,
+    *,
+    higher_is_better: bool = True,
+    resamples: int = 10_000,
+) -> ResampledComparison:
+    """The paired cluster bootstrap, whatever the values are. An example that one of the two was not asked has 0 as its
+    numerator and its denominator there."""
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1]
     columns = [np.bincount(codes, np.asarray(values, float)) for values in (*candidate, *champion)]
     return _bootstrap(np.stack(columns, axis=1), 1 if higher_is_better else -1, resamples)
 

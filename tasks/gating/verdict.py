@@ -7,6 +7,10 @@ from tasks.project.finite_json import finite_json
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT", "ERROR"]
 Status = Literal["pass", "fail", "undecided", "info"]  # info: worth knowing, decides nothing
+Looks = Literal[
+    "nothing wrong seen", "diverged", "batch differs", "did not fit", "stopped early", "overfitted", "not known"
+]
+TRAINING_AT_FAULT: tuple[Looks, ...] = ("diverged", "did not fit", "stopped early")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,30 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """What the candidate's training looks like (diagnosis.py): a hint for a person, which decides nothing.
+
+    train, test: the policy's metric on a sample of the training examples and on the test; None where not known.
+    new_batches: those with examples to train on, none of which the champion was trained on.
+    """
+
+    looks: Looks
+    message: str = ""  # one sentence, with the numbers and what to do; empty where nothing wrong is seen
+    train: float | None = None
+    train_examples: int = 0
+    test: float | None = None
+    epochs_run: int | None = None
+    kept_epoch: int | None = None  # from 1
+    stopped_early: bool | None = None
+    new_batches: tuple[str, ...] = ()
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> "Diagnosis":
+        """The diagnosis in a verdict.json."""
+        return Diagnosis(**_known(Diagnosis, content) | {"new_batches": tuple(content.get("new_batches", ()))})
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The gate's answer. `first`: there was no champion to beat."""
 
@@ -43,6 +71,14 @@ class Verdict:
     metric: str = ""
     confidence: float = 0.95
     first: bool = False
+    diagnosis: Diagnosis | None = None
+
+    @property
+    def suspects_batch(self) -> bool:
+        """Whether a person should ask if a batch is at fault: surely worse, data is new, the training looks sound."""
+        worse = any(check.status == "fail" and check.about in {"primary", "class", "slice"} for check in self.checks)
+        found = self.diagnosis
+        return worse and (found is None or (bool(found.new_batches) and found.looks not in TRAINING_AT_FAULT))
 
     @property
     def promotes(self) -> bool:
@@ -63,7 +99,9 @@ class Verdict:
         """The verdict in a verdict.json; keys that it has beside are ignored."""
         known = _known(Verdict, content)
         checks = tuple(Check(**_known(Check, _renamed(check))) for check in content["checks"])
-        return Verdict(**{**known, "reasons": tuple(content["reasons"]), "checks": checks})
+        found = content.get("diagnosis")  # of a verdict of an older Ratchet: none
+        diagnosis = Diagnosis.from_json(found) if found else None
+        return Verdict(**{**known, "reasons": tuple(content["reasons"]), "checks": checks, "diagnosis": diagnosis})
 
 
 def _known(schema: type[Any], content: dict[str, Any]) -> dict[str, Any]:

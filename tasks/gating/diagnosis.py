@@ -20,9 +20,7 @@ from tasks.gating.verdict import Diagnosis, Looks, Verdict
 from tasks.project.policy import Gate
 
 RESAMPLES = 1_000  # bounds good to about 1/10 of the interval: enough for a hint
-HIGH_RATE = (
-    0.5  # share of the highest learning rate; under a cosine it is passed halfway, under a last stretch within it
-)
+HIGH_RATE = 0.5  # share of the highest learning rate; the last stretch brings it from 1 to 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,8 +43,11 @@ def test_empty_sections_take_the_defaults(tmp_path: Path) -> None:
         (("train: {}", "train: {epochs: many}"), "models.m1.train.epochs is 'many'"),
         (("train: {}", "train: {learning_rate: -1}"), "models.m1.train.learning_rate is -1"),
         (("data: {}", "data: {splits: {val: 0.5, test: 0.5}}"), "leave nothing to train on"),
-        (("train: {}", "train: {unfreeze: head}"), "freezes layers that weights: auto never trained"),
-        (("train: {}", "train: {weights: imagenet}"), "small_cnn has no imagenet weights"),
+        (
+            ("train: {}", "train: {network: resnet9, unfreeze: head}"),
+            "freezes layers that weights: auto never trained",
+        ),
+        (("train: {}", "train: {network: small_cnn, weights: imagenet}"), "small_cnn has no imagenet weights"),
         (("train: {}", "train: {epochs: 2, warmup_epochs: 3}"), "warmup_epochs (3.0) must be below epochs (2)"),
         (
             ("gate: {}", "gate: {metric: beauty}"),

@@ -187,11 +187,11 @@ def test_the_threshold_is_where_both_errors_are_as_frequent() -> None:
     assert verification.best_threshold(labels[:1], embeddings[:1]) is None
 
 
-@pytest.mark.parametrize("network", ["bc_resnet", "crnn"])
+@pytest.mark.parametrize(
+    "network", ["bc_resnet", "crnn", "timm/tf_efficientnet_lite0", "timm/mobilenetv3_small_050", "timm/resnet10t"]
+)
 @pytest.mark.parametrize("pooling", ["attentive", "statistics"])
-def test_an_answer_does_not_depend_on_padding(
-    network: Literal["bc_resnet", "crnn"], pooling: Literal["attentive", "statistics"]
-) -> None:
+def test_an_answer_does_not_depend_on_padding(network: str, pooling: Literal["attentive", "statistics"]) -> None:
     torch.manual_seed(0)
     whole = SpeakerNetwork(3, 8000, SpeakerTrain(network=network, pooling=pooling, width=0.5, mels=20, dim=8))
     sound = (3000 * torch.randn(4, 8000)).short()
@@ -222,6 +222,28 @@ def test_the_program_answers_a_batch_as_it_answers_one_by_one(
         assert alone["logits"][0] == pytest.approx(logits[index], abs=1e-3)
         assert alone["embedding"][0] == pytest.approx(embeddings[index], abs=1e-4)
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(len(heard)), abs=1e-5)
+
+
+def test_a_timm_networks_program_answers_a_batch_as_it_answers_one_by_one(trained: Trained, tmp_path: Path) -> None:
+    settings = {**TINY["train"], "network": "timm/tf_efficientnet_lite0", "epochs": 1, "unfreeze": "head"}
+    training = job(tmp_path, trained.batches, KIND, DATA, **settings)
+    KIND.train(training)
+    program = Program(training.out / "program")
+    assert program.spec.provenance["pretrained"]["network"] == "timm/tf_efficientnet_lite0"
+    heard = sounds(trained.test(), trained.batches, trained.root / ".ratchet", 8000, 30.0)
+    embeddings = run_batched(program, heard)["embedding"]
+    for index in range(0, len(heard), 8):
+        alone = program.run(**program_inputs([heard[index]]))
+        assert alone["embedding"][0] == pytest.approx(embeddings[index], abs=1e-3)
+
+
+def test_a_network_that_would_hear_padding_is_refused() -> None:
+    with pytest.raises(UserError, match=r"timm/convnextv2_atto hears padding: an answer would depend on the other"):
+        SpeakerNetwork(3, 8000, SpeakerTrain(network="timm/convnextv2_atto"))
+    with pytest.raises(UserError, match=r"timm/vit_tiny_patch16_224 is made for pictures of one size"):
+        SpeakerNetwork(3, 8000, SpeakerTrain(network="timm/vit_tiny_patch16_224"))
+    with pytest.raises(ValueError, match=r"unknown network 'crrn'. Known: bc_resnet, crnn, and timm's as timm/<name>"):
+        SpeakerTrain(network="crrn")
 
 
 def test_three_voices_are_learnt_and_told_apart(trained: Trained) -> None:

@@ -99,6 +99,14 @@ def test_every_network_of_our_own_goes_the_whole_way(tmp_path: Path, batches: Pa
     assert set(scored(job)["prediction"]) <= {"no", "stop", "yes"}
 
 
+def test_a_timm_network_hears_with_imagenets_weights(tmp_path: Path, batches: Path) -> None:
+    settings = {**TRAIN, "epochs": 1, "network": "timm/tf_efficientnet_lite0"}
+    job = delivered.job(tmp_path, batches, KIND, DATA, **settings)
+    KIND.train(job)
+    assert set(scored(job)["prediction"]) <= {"no", "stop", "yes"}
+    assert ProgramSpec.load(job.out / "program").provenance["pretrained"]["licence"] == "Apache-2.0"
+
+
 @pytest.mark.parametrize(("mels", "seconds"), [(8, 0.1), (40, 1.0), (64, 3.0)])
 def test_any_clip_length_and_number_of_bands_has_room(mels: int, seconds: float) -> None:
     network = MelNetwork(5, 8000, CommandTrain(mels=mels, width=0.25)).eval()

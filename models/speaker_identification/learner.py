@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import augment_spectrogram, augment_waveform
+from models.common.backbones.pretrained import Origin
 from models.common.classification.learning import class_validation
 from models.common.training.freezing import LayerGroup
 from models.common.training.transfer import to_device
@@ -39,9 +40,11 @@ class SpeakerLearner:
         val: Recordings,
         sample_rate: int,
         train: SpeakerTrain,
+        origin: Origin | None = None,
     ) -> None:
+        """origin: of the weights that the network starts from."""
         self.network: nn.Module = network
-        self._network, self.groups = network, groups
+        self._network, self.groups, self.origin = network, groups, origin
         self.examples = len(recordings)
         self.validation_examples = len(val)
         self._recordings, self._val, self._train = recordings, val, train

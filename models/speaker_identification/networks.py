@@ -4,9 +4,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.audio.backbones import StatisticsPooling, backbone
+from models.common.audio.backbones import CRNN, BCResNet, StatisticsPooling, backbone
 from models.common.audio.mel import LogMel
-from models.speaker_identification.params import SpeakerTrain
+from models.common.audio.spectrogram_pictures import SpectrogramPictures
+from models.common.backbones.names import is_timm
+from models.speaker_identification.params import BUILTIN_NETWORKS, SpeakerTrain
+
+
+def _backbone(train: SpeakerTrain) -> BCResNet | CRNN | SpectrogramPictures:
+    if is_timm(train.network):
+        return SpectrogramPictures(train.network, train.mels, BUILTIN_NETWORKS, any_length=True)
+    return backbone("bc_resnet" if train.network == "bc_resnet" else "crnn", train.mels, train.width)
 
 
 class SpeakerNetwork(nn.Module):
@@ -18,7 +26,7 @@ class SpeakerNetwork(nn.Module):
     def __init__(self, speakers: int, sample_rate: int, train: SpeakerTrain) -> None:
         super().__init__()
         self.mel = LogMel(sample_rate, train.mels)
-        self.backbone = backbone(train.network, train.mels, train.width)
+        self.backbone = _backbone(train)
         self.pool = StatisticsPooling(self.backbone.channels, train.pooling == "attentive")
         self.norm = nn.BatchNorm1d(2 * self.backbone.channels)
         self.dropout = nn.Dropout(train.dropout)

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from models.common.audio.params import AudioAugment, AudioData
 from models.common.params import Dropout, LabelSmoothing, TrainParams
 
+BUILTIN_NETWORKS = ("bc_resnet", "crnn")
+
 
 class SpeakerData(AudioData):
     """The `data` section. The label is the speaker; `group` keeps a session, one day's recordings, in one split."""
@@ -25,11 +27,11 @@ class VoiceAugment(AudioAugment):
 class SpeakerTrain(TrainParams):
     """The `train` section."""
 
-    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ()
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("imagenet",)  # of timm's networks
     MAX_BATCH_SIZE: ClassVar[int] = 64
 
-    network: Literal["bc_resnet", "crnn"] = "bc_resnet"
-    width: float = Field(default=1.0, gt=0)  # times the usual channels
+    network: str = "bc_resnet"  # bc_resnet, crnn, or timm/<name> on log-mel
+    width: float = Field(default=1.0, gt=0)  # of our own networks: times the usual channels
     mels: int = Field(default=60, ge=8, le=128)  # bands of the log-mel spectrogram
     pooling: Literal["attentive", "statistics"] = "attentive"  # over time; statistics: every frame counts the same
     dim: int = Field(default=128, ge=2)  # numbers of an embedding
@@ -41,6 +43,21 @@ class SpeakerTrain(TrainParams):
     augment: VoiceAugment = VoiceAugment()
     compile: bool = False
     metric: Literal["loss", "accuracy"] = "loss"  # on validation: which epoch is kept, when to stop
+
+    @property
+    def pretrained(self) -> str | None:
+        """ImageNet's, which timm's networks have."""
+        return None if self.network in BUILTIN_NETWORKS else "imagenet"
+
+    @model_validator(mode="after")
+    def _network_is_known(self) -> Self:
+        if self.network not in BUILTIN_NETWORKS and not self.network.startswith("timm/"):
+            raise ValueError(
+                f"unknown network '{self.network}'. Known: {', '.join(BUILTIN_NETWORKS)}, and timm's as timm/<name>"
+            )
+        if self.network in BUILTIN_NETWORKS and self.weights == "imagenet":
+            raise ValueError(f"network: {self.network} has no imagenet weights; name timm/<name> or set weights: none")
+        return self
 
     @model_validator(mode="after")
     def _stretches_have_a_length(self) -> Self:

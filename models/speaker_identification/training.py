@@ -2,9 +2,12 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 from models.common.audio.batching import program_inputs, run_batched
+from models.common.audio.spectrogram_pictures import SpectrogramPictures
 from models.common.audio.verification import best_threshold
+from models.common.backbones.pretrained import Origin, origin_details, origin_of_file, with_origin
 from models.common.classification.labels import class_labels
 from models.common.kind import TrainJob
 from models.common.program.export import export_graph
@@ -39,11 +42,22 @@ def build(job: Job, device: torch.device) -> SpeakerLearner:
     data, train = job.data, job.train
     labels = class_labels(job.manifest, data)
     network = SpeakerNetwork(len(labels), data.sample_rate, train)
-    if job.initial:
-        load_weights(network, [network.classifier], train.network, labels, job.initial)
+    head: list[nn.Module] = [network.classifier]
+    origin = _load_initial(job, network, labels)
+    if train.weights == "imagenet":  # all behind the backbone is new
+        head = [network.pool, network.norm, network.embed, network.classifier]
     network.to(device)
     training, val = (recordings(job, split, labels) for split in ("train", "val"))
-    return SpeakerLearner(network, layer_groups(network, [network.classifier]), training, val, data.sample_rate, train)
+    return SpeakerLearner(network, layer_groups(network, head), training, val, data.sample_rate, train, origin)
+
+
+def _load_initial(job: Job, network: SpeakerNetwork, labels: tuple[str, ...]) -> Origin | None:
+    if isinstance(network.backbone, SpectrogramPictures) and job.train.weights == "imagenet":
+        return network.backbone.load_pretrained()
+    if job.initial is None:
+        return None
+    load_weights(network, [network.classifier], job.train.network, labels, job.initial)
+    return origin_of_file(job.train.network, job.train.weights, job.initial)
 
 
 def export_program(job: Job, learner: SpeakerLearner) -> Exported:
@@ -54,17 +68,18 @@ def export_program(job: Job, learner: SpeakerLearner) -> Exported:
     positions = np.arange(max(2, min(PARITY_EXAMPLES, len(val)))) % len(val)
     inputs = program_inputs(val.sounds.take(positions))
     examples = {name: torch.from_numpy(values[:2]) for name, values in inputs.items()}
-    export_graph(network, examples, OUTPUTS, DYNAMIC_AXES, _spec(job, labels, DEFAULT_THRESHOLD), folder)
+    spec = _spec(job, labels, learner.origin, DEFAULT_THRESHOLD)
+    export_graph(network, examples, OUTPUTS, DYNAMIC_AXES, spec, folder)
     difference = check_parity(network, folder, inputs)
     embeddings = run_batched(Program(folder), val.sounds)["embedding"]
     threshold = best_threshold(job.rows("val")["label"].to_numpy(object), embeddings)
     if threshold is not None:
-        _spec(job, labels, threshold).save(folder)
+        _spec(job, labels, learner.origin, threshold).save(folder)
     agreement = {"parity_max_abs_diff": difference, "parity_examples": len(positions)}
-    return Exported(network, job.train.network, labels, agreement)
+    return Exported(network, job.train.network, labels, agreement | origin_details(learner.origin))
 
 
-def _spec(job: Job, labels: tuple[str, ...], threshold: float) -> ProgramSpec:
+def _spec(job: Job, labels: tuple[str, ...], origin: Origin | None, threshold: float) -> ProgramSpec:
     """`threshold`: the similarity from which two recordings are called one speaker's."""
     data = job.data
     typical_samples = round(float(job.manifest["seconds"].median()) * data.sample_rate)
@@ -72,6 +87,6 @@ def _spec(job: Job, labels: tuple[str, ...], threshold: float) -> ProgramSpec:
         kind="speaker_identification",
         labels=labels,
         input={"sample_rate": data.sample_rate, "max_seconds": data.max_seconds, "threshold": threshold},
-        provenance=dict(job.provenance),
+        provenance=with_origin(job.provenance, origin),
         example={"samples": [1, typical_samples]},
     )

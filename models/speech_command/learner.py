@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.audio.augmentation import augment_spectrogram, augment_waveform
+from models.common.backbones.pretrained import Origin
 from models.common.classification.learning import class_validation, mixup_loss
 from models.common.data.decoded_cache import Ragged
 from models.common.training.freezing import LayerGroup
@@ -43,9 +44,11 @@ class CommandLearner:
         val: Clips,
         sample_rate: int,
         train: CommandTrain,
+        origin: Origin | None = None,
     ) -> None:
+        """origin: of the weights that the network starts from."""
         self.network: nn.Module = network
-        self._network, self.groups = network, groups
+        self._network, self.groups, self.origin = network, groups, origin
         self.examples = len(clips)
         self.validation_examples = len(val)
         self._clips, self._val, self._train = clips, val, train

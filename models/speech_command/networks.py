@@ -1,4 +1,5 @@
-"""Networks from a clip to a command: our own on log-mel, and torchaudio's wav2vec 2.0 and HuBERT with a pooled head."""
+"""Networks from a clip to a command: our own and timm's on log-mel, and torchaudio's wav2vec 2.0 and HuBERT with a
+pooled head."""
 
 import itertools
 
@@ -8,6 +9,9 @@ from torch import Tensor, nn
 from models.common.audio.backbones import CRNN, BCResNet, backbone
 from models.common.audio.bundles import bundle_model, load_bundle
 from models.common.audio.mel import INT16, LogMel
+from models.common.audio.spectrogram_pictures import SpectrogramPictures
+from models.common.backbones.names import is_timm
+from models.common.backbones.pretrained import Origin
 from models.speech_command.params import BUILTIN_NETWORKS, CommandTrain
 
 CHANNELS = (32, 48, 96, 128)  # of MelResNet with width 1: its stem and its blocks
@@ -31,7 +35,7 @@ class CommandNetwork(nn.Module):
 
 
 class MelNetwork(CommandNetwork):
-    """Log-mel, one of our own backbones, and the mean over time."""
+    """Log-mel, a backbone on spectrograms, and the mean over time."""
 
     def __init__(self, commands: int, sample_rate: int, train: CommandTrain) -> None:
         super().__init__()
@@ -91,7 +95,9 @@ class _Residual(nn.Module):
         return nn.functional.relu(self.inner(features) + self.carried(features))
 
 
-def _backbone(train: CommandTrain) -> MelResNet | BCResNet | CRNN:
+def _backbone(train: CommandTrain) -> MelResNet | BCResNet | CRNN | SpectrogramPictures:
+    if is_timm(train.network):  # all clips are of one length
+        return SpectrogramPictures(train.network, train.mels, BUILTIN_NETWORKS, any_length=False)
     if train.network == "mel_resnet":
         network = MelResNet(train.width)
         return network.to(memory_format=torch.channels_last)
@@ -121,13 +127,19 @@ class BundleNetwork(CommandNetwork):
 
 
 def build(commands: int, sample_rate: int, train: CommandTrain) -> CommandNetwork:
-    """The network that params name, with its pretrained weights where they ask for them.
+    """The network that params name, untrained.
 
-    Raises UserError for an unknown name, another sample rate than the bundle's, and weights that cannot be had.
+    Raises UserError for an unknown name, and for another sample rate than the bundle's.
     """
-    if train.network in BUILTIN_NETWORKS:
+    if train.network in BUILTIN_NETWORKS or is_timm(train.network):
         return MelNetwork(commands, sample_rate, train)
-    network = BundleNetwork(commands, sample_rate, train)
-    if train.weights == "pretrained":
-        load_bundle(network.model, train.network, BUILTIN_NETWORKS)
-    return network
+    return BundleNetwork(commands, sample_rate, train)
+
+
+def load_pretrained(network: CommandNetwork, train: CommandTrain) -> Origin:
+    """Fills all but the head with the weights that params ask for. UserError where they cannot be had."""
+    if isinstance(network, BundleNetwork):
+        return load_bundle(network.model, train.network, BUILTIN_NETWORKS)
+    backbone = network.get_submodule("backbone")
+    assert isinstance(backbone, SpectrogramPictures), train.network  # params have seen to that
+    return backbone.load_pretrained()

@@ -25,12 +25,13 @@ class CommandData(AudioData):
 class CommandTrain(TrainParams):
     """The `train` section."""
 
-    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("pretrained",)  # of torchaudio's bundles
+    WEIGHT_SOURCES: ClassVar[tuple[str, ...]] = ("pretrained", "imagenet")  # of bundles, of timm's networks
     MAX_BATCH_SIZE: ClassVar[int] = 64
 
-    network: str = "mel_resnet"  # mel_resnet, bc_resnet, crnn, or a torchaudio bundle: wav2vec2_base, hubert_base, …
+    network: str = "mel_resnet"  # mel_resnet, bc_resnet, crnn, timm/<name> on log-mel, or a torchaudio bundle:
+    # wav2vec2_base, hubert_base, …
     width: float = Field(default=1.0, gt=0)  # of our own networks: times the usual channels
-    mels: int = Field(default=40, ge=8, le=128)  # bands of the log-mel spectrogram of our own networks
+    mels: int = Field(default=40, ge=8, le=128)  # bands of the log-mel spectrogram
     dropout: Dropout = 0.0  # before the head
     label_smoothing: LabelSmoothing = 0.0
     mixup: Mixup = 0.0
@@ -40,15 +41,17 @@ class CommandTrain(TrainParams):
 
     @property
     def pretrained(self) -> str | None:
-        """torchaudio's, which every bundle has."""
-        return None if self.network in BUILTIN_NETWORKS else "pretrained"
+        """torchaudio's, which every bundle has, or ImageNet's, which timm's networks have."""
+        if self.network in BUILTIN_NETWORKS:
+            return None
+        return "imagenet" if self.network.startswith("timm/") else "pretrained"
 
     @model_validator(mode="after")
-    def _pretrained_needs_a_bundle(self) -> Self:
-        if self.network in BUILTIN_NETWORKS and self.weights == "pretrained":
+    def _weights_are_the_networks(self) -> Self:
+        if self.weights in self.WEIGHT_SOURCES and self.weights != self.pretrained:
             raise ValueError(
-                f"network: {self.network} has no pretrained weights; name a torchaudio bundle (wav2vec2_base, …)"
-                " or set weights: none"
+                f"network: {self.network} has no {self.weights} weights; name a torchaudio bundle (wav2vec2_base, …)"
+                " for pretrained ones, timm/<name> for imagenet ones, or set weights: none"
             )
         return self
 

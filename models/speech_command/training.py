@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.common.backbones.pretrained import Origin, origin_details, origin_of_file, with_origin
 from models.common.classification.labels import class_indices, class_labels
 from models.common.data.decoded_cache import Ragged
 from models.common.kind import TrainJob
@@ -33,11 +34,20 @@ def build(job: Job, device: torch.device) -> CommandLearner:
     data, train = job.data, job.train
     labels = class_labels(job.manifest, data)
     network = networks.build(len(labels), data.sample_rate, train)
-    if job.initial:
-        load_weights(network, [network.head], train.network, labels, job.initial)
+    origin = _load_initial(job, network, labels)
     network.to(device)
     training, val = (_clips(job, split, labels, device) for split in ("train", "val"))
-    return CommandLearner(network, layer_groups(network, [network.head]), training, val, data.sample_rate, train)
+    groups = layer_groups(network, [network.head])
+    return CommandLearner(network, groups, training, val, data.sample_rate, train, origin)
+
+
+def _load_initial(job: Job, network: networks.CommandNetwork, labels: tuple[str, ...]) -> Origin | None:
+    if job.train.weights in job.train.WEIGHT_SOURCES:
+        return networks.load_pretrained(network, job.train)
+    if job.initial is None:
+        return None
+    load_weights(network, [network.head], job.train.network, labels, job.initial)
+    return origin_of_file(job.train.network, job.train.weights, job.initial)
 
 
 def export_program(job: Job, learner: CommandLearner) -> Exported:
@@ -47,14 +57,14 @@ def export_program(job: Job, learner: CommandLearner) -> Exported:
         kind="speech_command",
         labels=labels,
         input={"sample_rate": data.sample_rate, "samples": data.samples, "max_seconds": data.max_seconds},
-        provenance=dict(job.provenance),
+        provenance=with_origin(job.provenance, learner.origin),
         example={"clips": [1, data.samples]},
     )
     network, inputs, folder = learner.network.to("cpu"), _parity_inputs(job), job.out / "program"
     export_graph(network, {"clips": torch.from_numpy(inputs[:2])}, ("logits",), DYNAMIC_AXES, spec, folder)
     difference = parity(network, folder, inputs, "clips")
     agreement = {"parity_max_abs_diff": difference, "parity_examples": len(inputs)}
-    return Exported(network, job.train.network, labels, agreement)
+    return Exported(network, job.train.network, labels, agreement | origin_details(learner.origin))
 
 
 def _parity_inputs(job: Job) -> NDArray[np.int16]:

@@ -3,11 +3,14 @@
 import difflib
 import pickle
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.common.backbones.files import checkpoints_folder
+from models.common.backbones.pretrained import Origin, origin_of_file
 from models.common.errors import UserError
 from models.common.training.weights import load_matching_tensors
 
@@ -47,24 +50,29 @@ def bundle_model(name: str, sample_rate: int, builtin: Collection[str]) -> tuple
     return wav2vec2_model(**params), int(params["encoder_embed_dim"]), bool(bundle._normalize_waveform)
 
 
-def load_bundle(model: nn.Module, name: str, builtin: Collection[str]) -> None:
+def load_bundle(model: nn.Module, name: str, builtin: Collection[str]) -> Origin:
     """Fills a `bundle_model` with torchaudio's weights, but for a head. UserError where they cannot be had."""
     state = {key: value for key, value in bundle_state(name, builtin).items() if not key.startswith("aux.")}
     load_matching_tensors(model, [], state, f"torchaudio's weights of {name}")
+    return origin_of_file(name, "torchaudio", _place(find_bundle(name, builtin)))
 
 
 def bundle_state(name: str, builtin: Collection[str]) -> dict[str, Tensor]:
     """torchaudio's weights; UserError saying which file to put where, if they cannot be downloaded."""
     bundle = find_bundle(name, builtin)
-    path = f"{torch.hub.get_dir()}/checkpoints/{bundle._path}"
+    path = _place(bundle)
     try:
-        return dict(bundle._get_state_dict({"progress": False}))
+        return dict(bundle._get_state_dict({"progress": False, "weights_only": True}))
     except OSError as error:  # URLError, timeouts and refused connections are OSErrors
         raise UserError(
             f"Pretrained weights of {name} could not be downloaded ({error}); put torchaudio's {bundle._path} at {path}"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:80]}); delete it and run again") from None
+
+
+def _place(bundle: Any) -> Path:
+    return checkpoints_folder() / str(bundle._path)
 
 
 class CTCBundle(nn.Module):

@@ -45,6 +45,8 @@ def known_network(name: str, builtin: Collection[str] = tuple(BUILTIN_NETWORKS))
 
 def nearest_names(name: str, builtin: Collection[str]) -> list[str]:
     """The names most like `name`, the likest first, of our own networks and of both libraries."""
+    if is_timm(name) and (tagged := _tagged_names(timm_architecture(name))):
+        return difflib.get_close_matches(name, tagged, n=SUGGESTIONS, cutoff=0.0)
     libraries = {known.removeprefix(TIMM): known for known in (*_timm_names(), *torchvision_names(), *builtin)}
     close = difflib.get_close_matches(timm_name(name).lower(), list(libraries), n=SUGGESTIONS, cutoff=0.4)
     both = [known for short in close for known in (short, f"{TIMM}{short}") if _is_library_network(known)]
@@ -64,6 +66,13 @@ def _timm_names() -> list[str]:
     import timm
 
     return [f"{TIMM}{name}" for name in timm.list_models()]
+
+
+def _tagged_names(architecture: str) -> list[str]:
+    """A timm network with each of the weights that there are of it."""
+    import timm
+
+    return [f"{TIMM}{name}" for name in timm.list_models(f"{architecture}.*", pretrained=True)]
 
 
 def _is_library_network(name: str) -> bool:

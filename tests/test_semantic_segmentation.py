@@ -335,7 +335,9 @@ def test_params_that_contradict_are_refused(train: dict[str, Any], said: str) ->
 def test_weights_that_no_network_of_this_kind_has_are_refused_and_not_left_out(tmp_path: Path) -> None:
     section = {**sample.TINY, "train": {**sample.TINY["train"], "weights": "pretrained"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"models": {"scenes": section}}))
-    with pytest.raises(UserError, match=r"weights is 'pretrained', and there is no file .* Allowed: none, imagenet, "):
+    with pytest.raises(
+        UserError, match=r"weights is 'pretrained', and there is no file .* Allowed: auto, none, imagenet, "
+    ):
         initial_weights(tmp_path, "scenes")
 
 
@@ -351,7 +353,9 @@ def test_imagenet_weights_fill_the_backbone(tmp_path: Path, monkeypatch: pytest.
     source = get_model("mobilenet_v3_small", weights=None)
     state = source.state_dict()
     weights = get_model_weights("mobilenet_v3_small").DEFAULT
-    monkeypatch.setattr(type(weights), "get_state_dict", lambda *_, **__: state)
+    cached = tmp_path / "hub/checkpoints" / weights.url.rpartition("/")[2]
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, cached)
     networks.load_imagenet("lraspp_mobilenet_v3_small", network)
     stem = network.get_submodule("network.backbone").state_dict()["0.0.weight"]
     assert torch.equal(stem, state["features.0.0.weight"])

@@ -137,7 +137,7 @@ def orders_job(root: Path, batches: Path, **train: Any) -> Job:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A recogniser that has seen a little: it says something, some of it wrong."""
     root = tmp_path_factory.mktemp("orders")
-    job = orders_job(root, orders(root), epochs=25, width=32, learning_rate=0.01, warmup_epochs=2, early_stopping=0)
+    job = orders_job(root, orders(root), epochs=25, width=32, learning_rate=0.01, warmup_epochs=2, beam_width=64)
     kind.train(job)
     return job
 

@@ -19,7 +19,8 @@ class LanguageLearner:
 
     def __init__(self, network: Network, training: Batch, validation: Batch) -> None:
         self.network, self.groups = network, layer_groups(network, [network.head])
-        self.examples, self.training, self.validation = len(training[1]), training, validation
+        self.examples, self.validation_examples = len(training[1]), len(validation[1])
+        self.training, self.validation = training, validation
 
     def fetch(self, positions: NDArray[np.int64]) -> Batch:
         """Those training texts."""

@@ -342,3 +342,11 @@ def test_a_cache_folder_that_cannot_be_written_is_one_line(
     message = rf"The cache folder {tmp_path}/a-file/\S+ cannot be written .* set {variable} to"
     with pytest.raises(UserError, match=message):
         pretrained(name)
+
+
+def test_a_new_head_on_pretrained_weights_prefers_no_class() -> None:
+    backbone = Backbone("timm/tf_efficientnet_lite0", 96)
+    network = backbone.build(3)
+    load_initial(network, backbone.head(network), backbone, "imagenet", ("a", "b", "c"), None)
+    with torch.inference_mode():
+        assert torch.equal(network.eval()(torch.rand(2, 3, 96, 96)), torch.zeros(2, 3))

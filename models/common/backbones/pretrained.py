@@ -20,7 +20,7 @@ from models.common.backbones.files import WeightsMissingError
 from models.common.backbones.names import is_timm, known_network, timm_architecture, timm_name
 from models.common.errors import UserError
 from models.common.image.params import BUILTIN_NETWORKS
-from models.common.training.heads import on_meta_device
+from models.common.training.heads import on_meta_device, silence
 from models.common.training.weights import load_matching_tensors, load_weights, read_weights
 
 HUB_FILE = "model.safetensors"
@@ -77,6 +77,7 @@ def load_initial(
     Raises UserError where the weights cannot be had or are another network's.
     """
     if weights == "imagenet" or (weights == "auto" and initial is None and has_pretrained(backbone.name)):
+        silence(head)
         return load_pretrained(network, head, backbone)
     if initial is None:
         return None

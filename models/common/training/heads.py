@@ -23,6 +23,15 @@ def class_layers(network: nn.Module, build: Callable[[int], nn.Module]) -> list[
     return [network.get_submodule(owner) for owner in owners]
 
 
+def silence(layers: Iterable[nn.Module]) -> None:
+    """New heads on trained features begin at 0, no class before another. Some libraries begin with weights so large
+    that a head needs most of its training to forget them."""
+    with torch.no_grad():
+        for layer in layers:
+            for parameter in layer.parameters():
+                parameter.zero_()
+
+
 def add_dropout(layers: Iterable[nn.Module], share: float) -> None:
     """Dropout before each of the layers, without another key in the network's state_dict."""
     for layer in layers:
